@@ -1,0 +1,47 @@
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format train-shapes clean
+PYTHON ?= python3
+BIN := .venv/bin
+# one torch thread a process, and idle threads asleep: on few cores everything else is slower
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+install: .venv/.installed ## make .venv with everything in it (needs Python 3.11 or newer)
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "srbench needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	@touch $@
+
+demo: install ## run the demo sweep on this machine's CPU and print its table
+	$(BIN)/python -m srbench +experiment=shapes_delta_sweep engine.workers=2
+
+test: install ## the tests (a few minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install ## all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy, import contracts, doctests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules srbench -o testpaths=srbench
+
+format: install ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train-shapes: install ## train the embedded family again, from nothing (hours)
+	for stage in text vae latents denoisers export; do \
+		$(BIN)/torchrun --nproc-per-node 2 -m srbench.shapes.train $$stage || exit 1; done
+
+clean: ## remove the environment and caches (results stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,133 @@
+"""TeaCache's hooks: block 0 decides, the middle blocks pass through, the last one stores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers.hooks._helpers import TransformerBlockRegistry
+from diffusers.hooks.hooks import BaseState, ModelHook, StateManager
+from torch import Tensor, nn
+
+from srbench.accelerators._hooks import hooked
+from srbench.accelerators.base import Attachment
+from srbench.errors import UserError
+
+if TYPE_CHECKING:
+    from srbench.accelerators.teacache import TeaCache
+
+
+class Memory(BaseState):
+    """What one guidance branch remembers between steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self, *args: Any, **kwargs: Any) -> None:
+        self.seen = 0
+        self.accumulated = 0.0
+        self.embedding: Tensor | None = None
+        self.entered: Tensor | None = None
+        self.residual: Tensor | None = None
+        self.skip = False
+
+
+class Decision:
+    """Shared by the hooks of one model: the polynomial, the embedding, the memories."""
+
+    def __init__(self, teacache: TeaCache, attachment: Attachment, model: nn.Module) -> None:
+        self.teacache, self.attachment = teacache, attachment
+        own = teacache.coefficients or attachment.polynomials.get(teacache.mode)
+        if own is None:
+            raise UserError(
+                f"teacache ({teacache.mode}) on the {attachment.role} model",
+                "a rescale polynomial fitted for this model",
+                "python -m srbench.calibrate teacache family=…, or set coefficients",
+            )
+        self.polynomial = np.poly1d(own)
+        self.memories = StateManager(Memory)
+        self.embedder = model.condition_embedder
+        self.embedding: Tensor | None = None
+
+    def watch(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Forward hook of the time embedder; float32 also in a bfloat16 model."""
+        e = output.detach().float()
+        if self.teacache.mode == "ret_steps":
+            projection = self.embedder.time_proj
+            e = nn.functional.linear(
+                nn.functional.silu(e), projection.weight.float(), projection.bias.float()
+            )
+        self.embedding = e
+
+    def skips(self, memory: Memory) -> bool:
+        """Whether this call may reuse the residual; updates the memory as published."""
+        e, before = self.embedding, memory.embedding
+        assert e is not None
+        memory.embedding = e
+        memory.seen += 1
+        index = self.memories.context.step_index
+        last = self.teacache.mode == "default" and index == self.attachment.steps - 1
+        if memory.seen <= self.teacache.first_steps or last or before is None:
+            memory.accumulated = 0.0
+            return False
+        distance = float((e - before).abs().mean() / before.abs().mean())
+        memory.accumulated += float(self.polynomial(distance))
+        if self.teacache.threshold > 0 and memory.accumulated < self.teacache.threshold:
+            return True
+        memory.accumulated = 0.0
+        return False
+
+
+class BlockHook(ModelHook):
+    """One block's hook; `place` is its place in the stack."""
+
+    _is_stateful = True
+
+    def __init__(self, decision: Decision, first: bool, last: bool) -> None:
+        super().__init__()
+        self.decision, self.first, self.last = decision, first, last
+        # diffusers hands the cache context to StateManagers that are attributes of a hook
+        self.memories = decision.memories
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        metadata = TransformerBlockRegistry.get(type(module))
+        hidden = metadata._get_parameter_from_args_kwargs("hidden_states", args, kwargs)
+        memory: Memory = self.memories.get_state()
+        if self.first:
+            memory.skip = self.decision.skips(memory)
+            self.decision.attachment.tally_call(reused=memory.skip)
+            if memory.skip:
+                return hidden + memory.residual
+            memory.entered = hidden
+        elif memory.skip:
+            return hidden
+        output = self.fn_ref.original_forward(*args, **kwargs)
+        if self.last:
+            memory.residual = output - memory.entered
+            memory.entered = None
+        return output
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        self.memories.reset()
+        return module
+
+
+@contextlib.contextmanager
+def attached(teacache: TeaCache, model: nn.Module, attachment: Attachment) -> Iterator[None]:
+    """Hook every block of `model` and watch its time embedder."""
+    decision = Decision(teacache, attachment, model)
+    blocks = list(model.blocks)
+    hooks = [
+        (block, "teacache", BlockHook(decision, i == 0, i == len(blocks) - 1))
+        for i, block in enumerate(blocks)
+    ]
+    watcher = model.condition_embedder.time_embedder.register_forward_hook(decision.watch)
+    try:
+        with hooked(model, hooks), torch.no_grad():
+            yield
+    finally:
+        watcher.remove()

@@ -1,0 +1,87 @@
+"""This machine: one process, or several."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from srbench.registry import plugin
+
+if TYPE_CHECKING:
+    from srbench.experiment import Experiment
+    from srbench.plan import Unit
+    from srbench.runner import Runner, Watch
+
+
+@plugin
+class Local:
+    """workers: processes.  threads: torch threads of each; results depend on the number."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    def run(
+        self, experiment: Experiment, units: Sequence[Unit], run: Path, store: Path, watch: Watch
+    ) -> None:
+        """Run all units; every one is recorded when it is done, whatever becomes of the rest."""
+        prompts = list(dict.fromkeys(u.prompt for u in units))
+        if self.workers == 1:
+            runner = _make(experiment, run, store, self.threads)
+            runner.encode(prompts)
+            for unit in units:
+                runner.unit(unit, watch)
+            return
+        context = multiprocessing.get_context("spawn")
+        events = context.Queue()
+        listener = threading.Thread(target=_listen, args=(events, watch), daemon=True)
+        listener.start()
+        with concurrent.futures.ProcessPoolExecutor(
+            min(self.workers, len(units)),
+            mp_context=context,
+            initializer=_begin,
+            initargs=(experiment, run, store, self.threads, events),
+        ) as pool:
+            try:
+                pool.submit(_encode, prompts).result()
+                for future in [pool.submit(_unit, u) for u in units]:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        events.put(None)
+        listener.join()
+
+
+def _make(experiment: Experiment, run: Path, store: Path, threads: int) -> Runner:
+    from srbench.runner import Runner
+    from srbench.store.objects import Store
+
+    return Runner(experiment, run, Store(store), threads)
+
+
+def _listen(events: Any, watch: Watch) -> None:
+    while (event := events.get()) is not None:
+        watch(event)
+
+
+# A worker's own: set once by _begin, in the process that it starts.
+_worker: dict[str, Any] = {}
+
+
+def _begin(experiment: Experiment, run: Path, store: Path, threads: int, events: Any) -> None:
+    _worker["runner"] = _make(experiment, run, store, threads)
+    _worker["events"] = events
+
+
+def _encode(prompts: list[str]) -> None:
+    _worker["runner"].encode(prompts)
+
+
+def _unit(unit: Unit) -> None:
+    _worker["runner"].unit(unit, _worker["events"].put)

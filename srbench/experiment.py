@@ -1,0 +1,207 @@
+"""The typed experiment: what a configuration means once it has been checked.
+
+`check` takes plain data (as YAML gives it) and returns an Experiment, or raises every
+mistake at once; nothing behind this door sees a configuration file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from srbench.errors import UserError, UserErrors, did_you_mean
+from srbench.registry import STRICT, build, identity
+
+Role = Literal["large", "small"]
+T = TypeVar("T")
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """The first `length` hex digits of the sha256 of `value`'s identity."""
+    text = json.dumps(identity(value), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Denoiser:
+    """A model of the family plus what is attached to it.
+
+    guidance_scale and negative_prompt are the family's own where None.
+    """
+
+    model: Role
+    accelerators: tuple[Any, ...] = ()
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    negative_prompt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For readers: `large`, `small+teacache`.  Equal names need not be equal denoisers."""
+        return "+".join([self.model, *(a.kind for a in self.accelerators)])
+
+    @property
+    def id(self) -> str:
+        """Name and hash: equal if and only if the denoisers are equal."""
+        return f"{self.name}#{digest(self, 6)}"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Segment:
+    """One stretch of a path: a denoiser, and the rule that ends it."""
+
+    denoiser: Denoiser
+    until: Any
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Method:
+    """A path, with a name for the configuration and a label for readers.
+
+    steps: number of denoising steps; the family's own where None.
+    """
+
+    name: str
+    label: str
+    segments: tuple[Segment, ...]
+    steps: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def id(self) -> str:
+        """Equal for two methods if and only if they are the same path."""
+        return digest([self.segments, self.steps])
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Experiment:
+    """What to run: a family, a suite, methods, metrics, and where."""
+
+    name: str
+    family: Any
+    suite: Any
+    methods: tuple[Method, ...]
+    metrics: tuple[Any, ...]
+    engine: Any
+    reference: str = "large"
+    late_attach: bool = True
+
+    def method(self, name: str) -> Method:
+        return next(m for m in self.methods if m.name == name)
+
+
+class Mistakes:
+    """Collects mistakes instead of stopping at the first one."""
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    def attempt(self, work: Callable[[], T]) -> T | None:
+        """`work()`, or None with its mistakes noted."""
+        try:
+            return work()
+        except UserErrors as errors:
+            self.found += errors.mistakes
+        except UserError as error:
+            self.found.append(error)
+        return None
+
+    def note(self, got: str, expected: str, do: str) -> None:
+        self.found.append(UserError(got, expected, do))
+
+    def stop_if_any(self) -> None:
+        if self.found:
+            raise UserErrors(self.found)
+
+
+_DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
+_METHOD_KEYS = ("label", "path", "steps")
+KEYS = ("name", "family", "suite", "method", "metric", "engine", "reference", "late_attach")
+
+
+def read_segment(plain: Mapping[str, Any], where: str, mistakes: Mistakes) -> Segment | None:
+    """One entry of a method's `path`: a denoiser's keys and `until`."""
+    for key in set(plain) - {*_DENOISER_KEYS, "until"}:
+        mistakes.note(
+            f"key {where}.{key}", "a key of a segment", did_you_mean(key, [*_DENOISER_KEYS, "until"])
+        )
+    attached = [
+        mistakes.attempt(lambda i=i, a=a: build("accelerators", a, f"{where}.accelerators.{i}"))  # type: ignore[misc]
+        for i, a in enumerate(plain.get("accelerators") or ())
+    ]
+    until = plain.get("until") or {"kind": "always"}
+    rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
+    fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k != "accelerators"}
+    before = len(mistakes.found)
+    denoiser = mistakes.attempt(
+        lambda: _typed(Denoiser, fields | {"accelerators": tuple(a for a in attached if a)}, where)
+    )
+    if rule is None or denoiser is None or None in attached or len(mistakes.found) > before:
+        return None
+    return Segment(denoiser=denoiser, until=rule)
+
+
+def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
+    from pydantic import TypeAdapter, ValidationError
+
+    from srbench.registry import explain
+
+    try:
+        return TypeAdapter(cls).validate_python(dict(fields))
+    except ValidationError as error:
+        raise UserErrors(explain(error, where, list(fields))) from None
+
+
+def read_method(name: str, plain: Mapping[str, Any], mistakes: Mistakes) -> Method | None:
+    """One method's YAML.  Further scalar keys are its parameters, used inside its path."""
+    where = f"method.{name}"
+    path = plain.get("path")
+    if not isinstance(path, (list, tuple)) or not path:
+        mistakes.note(f"{where}.path = {path!r}", "a list of segments", f"give {where} a path")
+        return None
+    for key, value in plain.items():
+        if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
+            mistakes.note(f"key {where}.{key}", "label, path, steps or a plain parameter", did_you_mean(key, _METHOD_KEYS))
+    segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
+    if None in segments:
+        return None
+    fields = {"name": name, "label": plain.get("label") or name, "segments": tuple(segments), "steps": plain.get("steps")}
+    return mistakes.attempt(lambda: _typed(Method, fields, where))
+
+
+def check(plain: Mapping[str, Any]) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake found."""
+    mistakes = Mistakes()
+    for key in set(plain) - set(KEYS):
+        mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
+    methods = [read_method(n, m, mistakes) for n, m in (plain.get("method") or {}).items() if m is not None]
+    metrics = [
+        mistakes.attempt(lambda n=n, m=m: build("metrics", m, f"metric.{n}"))  # type: ignore[misc]
+        for n, m in (plain.get("metric") or {}).items()
+    ]
+    parts = {
+        group: mistakes.attempt(lambda g=group, k=kind: build(k, plain.get(g) or {}, g))  # type: ignore[misc]
+        for group, kind in (("family", "families"), ("suite", "suites"), ("engine", "engines"))
+    }
+    reference = plain.get("reference", "large")
+    names = [m.name for m in methods if m]
+    if not names and not mistakes.found:
+        mistakes.note("no method", "at least one", "try 'method=[large,srdiffusion]'")
+    elif reference not in names and metrics and None not in methods:
+        mistakes.note(
+            f"methods {', '.join(names)}",
+            f"the reference {reference!r} among them, which similarity is measured against",
+            f"add it, as in 'method=[{reference},{names[0] if names else 'srdiffusion'}]', or leave metrics out: 'metric=[]'",
+        )
+    mistakes.stop_if_any()
+    return Experiment(
+        name=str(plain.get("name") or "run"),
+        methods=tuple(m for m in methods if m),
+        metrics=tuple(metrics),
+        reference=reference,
+        late_attach=bool(plain.get("late_attach", True)),
+        **parts,
+    )

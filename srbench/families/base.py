@@ -1,0 +1,93 @@
+"""What a family is to everything above it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srbench.experiment import Denoiser
+from srbench.trace import Step
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """All that survives a denoising step; a value, so a fork is another reference to it.
+
+    latents: float32, the family's latent shape with a batch of one.  scheduler: with its
+    multistep history, never changed in place.  previous: the signals of the step before,
+    for D.  index: steps done, which is the position in the schedule.
+    """
+
+    index: int
+    latents: Tensor
+    scheduler: Any
+    generator: torch.Generator | None = None
+    previous: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.index == len(self.scheduler.timesteps)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt and its negative prompt, encoded: (1, length, width) each."""
+
+    prompt: Tensor
+    negative: Tensor
+
+
+class Sampler(Protocol):
+    """A family with its models in memory."""
+
+    device: torch.device
+    fps: int
+
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Every text's embedding, (1, length, width).  The encoder is unloaded after it."""
+        ...
+
+    def start(self, seed: int, steps: int | None) -> State:
+        """Pure noise, the same for one seed whatever the method."""
+        ...
+
+    def timesteps(self, steps: int | None) -> tuple[float, ...]:
+        """What the model is told at each step, falling from 1000."""
+        ...
+
+    def calls_per_step(self, denoiser: Denoiser) -> int:
+        """Model evaluations a step asks for: 2 with classifier-free guidance, else 1."""
+        ...
+
+    def attach(self, denoiser: Denoiser, steps: int) -> AbstractContextManager[None]:
+        """Attach a denoiser's accelerators; on leaving, the model is as before."""
+        ...
+
+    def step(self, denoiser: Denoiser, state: State, text: Text) -> tuple[State, Step]:
+        """One denoising step (Algorithm 1, lines 4 to 7)."""
+        ...
+
+    def hand_over(self, state: State, old: Denoiser, new: Denoiser) -> State:
+        """The state as the next denoiser needs it."""
+        ...
+
+    def decode(self, state: State) -> NDArray[np.uint8]:
+        """The video of a finished state: (frames, height, width, 3), RGB."""
+        ...
+
+    def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """A state as named tensors and strings, for a safetensors file."""
+        ...
+
+    def thaw(self, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> State:
+        """The inverse of `freeze`."""
+        ...

@@ -1,0 +1,109 @@
+"""Wan 2.1, and every family with its architecture (the embedded shapes family is one).
+
+This module holds settings only and imports no torch; `open` gives the sampler.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from srbench.errors import UserError
+from srbench.registry import STRICT, plugin
+
+if TYPE_CHECKING:
+    from srbench.families._wan import WanSampler
+
+BUILTIN = "builtin:"
+Polynomial = Annotated[tuple[float, ...], Field(min_length=2)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Weights:
+    """Where a component's weights lie.
+
+    source: a hub repository, a local folder, or `builtin:shapes`.  revision: a commit of
+    the hub repository.  subfolder: inside it.
+    """
+
+    source: str
+    revision: str | None = None
+    subfolder: str | None = None
+
+    @property
+    def path(self) -> str:
+        """What `from_pretrained` is given."""
+        if self.source.startswith(BUILTIN):
+            return str(Path(__file__).parents[1] / self.source.removeprefix(BUILTIN) / "model")
+        return self.source
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, where the weights are files of this machine."""
+        folder = Path(self.path)
+        return folder / (self.subfolder or "") if folder.is_dir() else None
+
+
+@plugin
+class Wan:
+    """A Wan family: two transformers, one VAE, one UMT5 text encoder.
+
+    name: for readers and folders.  components: tokenizer, text encoder, VAE and scheduler.  height, width: pixels, multiples of
+    16.  frames: 4 n + 1.  steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is
+    the grid of Wan's own code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
+    teacache: rescale polynomials by model and mode, highest power first.
+    """
+
+    name: str
+    large: Weights
+    small: Weights
+    components: Weights
+    height: Annotated[int, Field(gt=0, multiple_of=16)]
+    width: Annotated[int, Field(gt=0, multiple_of=16)]
+    frames: Annotated[int, Field(gt=0)]
+    fps: Annotated[int, Field(gt=0)]
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    shift: Annotated[float, Field(gt=0)] = 5.0
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    negative_prompt: str = ""
+    max_sequence_length: Annotated[int, Field(gt=0)] = 512
+    sigma_grid: Literal["wan", "diffusers"] = "wan"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: str = "auto"
+    teacache: dict[Literal["large", "small"], dict[Literal["default", "ret_steps"], Polynomial]] = Field(
+        default_factory=dict
+    )
+
+    def mistakes(self) -> list[UserError]:
+        """What can be known to be wrong before a model loads: missing local weights."""
+        found = []
+        for role, weights in (("large", self.large), ("small", self.small), ("components", self.components)):
+            folder = Path(weights.path)
+            looks_local = weights.source.startswith((BUILTIN, "/", ".")) or folder.exists()
+            if looks_local and not (folder / (weights.subfolder or "")).is_dir():
+                found.append(
+                    UserError(
+                        f"family.{role}.source = {weights.source}",
+                        "a folder in diffusers layout with the weights in it",
+                        "give its path, or a hub repository's name",
+                    )
+                )
+        return found
+
+    def weights_identity(self) -> dict[str, Any]:
+        """What names the weights in keys: hashes of local files, else repository and revision."""
+        from srbench.store.objects import folder_hash
+
+        return {
+            role: folder_hash(w.local) if w.local else [w.source, w.revision, w.subfolder]
+            for role, w in (("large", self.large), ("small", self.small), ("components", self.components))
+        }
+
+    def open(self) -> WanSampler:
+        """Load the models (torch and diffusers are imported here)."""
+        from srbench.families._wan import WanSampler
+
+        return WanSampler(self)

@@ -1,0 +1,1 @@
+"""Metrics: pure functions of a video and its reference, each with its facts beside it."""

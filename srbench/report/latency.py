@@ -1,0 +1,118 @@
+"""A cell's latency from what it did and how long such work takes.
+
+In a shared run a cell's own times are not its latency: many of its steps were computed
+once for several methods, on a machine that did other things between. What is
+comparable is the work: steps of one `Step.work` class take the same time, so a cell's
+latency is its counts times typical times, stage by stage. Such sums of a shared run are
+marked "est."; the exclusive timing pass feeds the same functions with better times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from srbench.errors import UserError
+from srbench.store.records import CellRecord
+
+ONCE = ("encode", "decode")  # stages that every cell goes through once, whatever its path
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Median seconds of n timings; warm is False where only warm-up steps were there."""
+
+    seconds: float
+    n: int
+    warm: bool = True
+
+
+def work_seconds(cells: Iterable[CellRecord], warmup: int = 2) -> dict[str, Typical]:
+    """Median device-synchronised seconds of a step, for each class of `Step.work`.
+
+    Left out: the first `warmup` steps of each cell and the first step after a switch of
+    model (its weights may just have been moved), unless a class has no other step; then
+    those are used and the class is marked not warm.  Cells that are not done, or have no
+    times, count for nothing.
+
+    A step that several methods shared stands in each one's cell with the same time.
+    That weighs it more in the median and makes `n` larger than the number of
+    independent timings, but doesn't bias the median within its class.
+
+    Raises UserError where a cell's times don't fit its steps.
+    """
+    warm: dict[str, list[float]] = defaultdict(list)
+    cold: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        for position, (work, seconds, switched) in enumerate(_timed_steps(cell)):
+            (cold if position < warmup or switched else warm)[work].append(seconds)
+    typical = {work: Typical(median(times), len(times), False) for work, times in cold.items()}
+    return typical | {work: Typical(median(times), len(times)) for work, times in warm.items()}
+
+
+def _timed_steps(cell: CellRecord) -> list[tuple[str, float, bool]]:
+    """(work, seconds, is it the first after a switch) of each step; empty if not timed."""
+    if cell.outcome != "done" or cell.trace is None or not cell.step_seconds:
+        return []
+    steps = cell.trace.steps
+    if len(steps) != len(cell.step_seconds):
+        raise UserError(
+            f"cell {cell.id[:12]} ({cell.method}): {len(cell.step_seconds)} times, "
+            f"{len(steps)} steps",
+            "one time for each step",
+            "delete the cell's record and run the experiment again",
+        )
+    models = [step.model for step in steps]
+    before = [models[0], *models[:-1]]
+    return [
+        (step.work, seconds, step.model != last)
+        for step, seconds, last in zip(steps, cell.step_seconds, before, strict=True)
+    ]
+
+
+def stage_seconds(cells: Iterable[CellRecord]) -> dict[str, Typical]:
+    """Median seconds of encode, hand_over and decode over all cells that recorded them.
+
+    The denoise stage is left out: it is a sum of steps, see cell_latency.
+    """
+    seen: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        if cell.outcome == "done":
+            for stage in cell.stages:
+                if stage.name != "denoise":
+                    seen[stage.name].append(stage.seconds)
+    return {name: Typical(median(times), len(times)) for name, times in seen.items()}
+
+
+def cell_latency(
+    cell: CellRecord, work: Mapping[str, Typical], stages: Mapping[str, Typical] | None = None
+) -> dict[str, float]:
+    """Seconds of each stage, ≥ 0; their sum is the cell's latency.
+
+        denoise = Σ_w (steps of work w) · work[w]
+        encode, decode = once each, the median over cells
+        hand_over = (switches of model) · the median over cells
+
+    `stages` is stage_seconds of the same cells; a stage that nobody timed is left out,
+    and the caller says so.  Every cell is charged for text encoding and for decoding,
+    also where sharing spared it, for a method run alone would pay them.
+
+    Raises LookupError, with a sentence, where the cell has no trace or does work that
+    no cell was timed at.
+    """
+    if cell.trace is None or not cell.trace.steps:
+        raise LookupError("no trace recorded")
+    counts = Counter(step.work for step in cell.trace.steps)
+    untimed = sorted(set(counts) - set(work))
+    if untimed:
+        raise LookupError(f"no step timed of the kind '{untimed[0]}'")
+    known = stages or {}
+    seconds = {"denoise": math.fsum(n * work[name].seconds for name, n in counts.items())}
+    seconds |= {name: known[name].seconds for name in ONCE if name in known}
+    switches = len(cell.trace.switches)
+    if switches and "hand_over" in known:
+        seconds["hand_over"] = switches * known["hand_over"].seconds
+    return seconds

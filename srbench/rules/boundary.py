@@ -1,0 +1,24 @@
+"""Switch at a noise level, as Wan 2.2 does between its experts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from srbench.registry import plugin
+from srbench.trace import Trace
+
+
+@plugin
+class Boundary:
+    """Fires when the next step's timestep lies below `ratio` × 1000.
+
+    The same steps as `WanPipeline(boundary_ratio=ratio)`, provided that the first
+    timestep is at or above the boundary.
+    """
+
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+
+    def fires(self, trace: Trace, entered: int) -> bool:
+        return trace.steps[-1].next_timestep < self.ratio * 1000

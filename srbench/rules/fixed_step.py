@@ -1,0 +1,21 @@
+"""Switch after a given number of steps."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from srbench.registry import plugin
+from srbench.trace import Trace
+
+
+@plugin
+class FixedStep:
+    """Fires once `step` steps of the schedule are done, whoever did them (Algorithm 1 with a
+    fixed switch; T-Stitch's fraction times the number of steps)."""
+
+    step: Annotated[int, Field(ge=1)]
+
+    def fires(self, trace: Trace, entered: int) -> bool:
+        return len(trace) >= self.step

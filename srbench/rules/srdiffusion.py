@@ -1,0 +1,44 @@
+"""SRDiffusion's adaptive switch (arXiv 2505.19151, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from srbench.registry import plugin
+from srbench.trace import Trace
+
+Signal = Literal["model_output", "x0", "eps", "latent"]
+
+
+@plugin
+class SRDiffusion:
+    """Fires when the change of the signal has all but stopped shrinking: 0 < d_τ < δ.
+
+    D_τ = tanh(‖s_τ − s_{τ−1}‖₁ / ‖s_{τ−1}‖₁), d_τ = D_{τ−1} − D_τ, τ counted from 1, so
+    D exists from τ = 2 and d from τ = 3 (equations 3 to 6).  The paper prints d with the
+    other sign, counting t downwards; read literally that never fires where D diminishes.
+
+    delta: δ.  min_steps: FIX_STEP; the earliest switch is after min_steps + 1 steps.
+    max_steps: switch then at the latest; None as in the paper.  signal: s; the guided
+    model output for Wan, the latent after the step for CogVideoX with DPM.
+    sign: "diminishing" as above, "literal" for equation 4 as printed.
+    """
+
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    min_steps: Annotated[int, Field(ge=0)] = 5
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    signal: Signal = "model_output"
+    sign: Literal["diminishing", "literal"] = "diminishing"
+
+    def fires(self, trace: Trace, entered: int) -> bool:
+        executed = len(trace)
+        if self.max_steps is not None and executed >= self.max_steps:
+            return True
+        if executed <= self.min_steps or executed < 3:
+            return False
+        before, now = trace.change(self.signal)[-2:]
+        d = before - now if self.sign == "diminishing" else now - before
+        return bool(np.isfinite(d) and 0 < d < self.delta)

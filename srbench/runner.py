@@ -1,0 +1,237 @@
+"""One (prompt, seed): walk, decode, store, score.  Knows nothing of where it runs."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from srbench import video
+from srbench.experiment import Denoiser, Experiment, Method, digest
+from srbench.families.base import Sampler, Text
+from srbench.plan import Unit, cell_id, protocol
+from srbench.registry import identity
+from srbench.sampling.clock import timed
+from srbench.sampling.walk import Arrival, Failure, late_attach, walk
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, Score, Stage, read_cell, write_json
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher is told: `kind` is unit, cells or step."""
+
+    kind: str
+    amount: int = 1
+    failed: int = 0
+
+
+Watch = Callable[[Event], None]
+
+
+def ground(threads: int) -> dict[str, str]:
+    """Software and hardware that the bits of a video depend on."""
+    import diffusers
+    import transformers
+
+    cuda = torch.cuda.is_available()
+    return {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name() if cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(threads),
+    }
+
+
+class Runner:
+    """Runs units of one experiment into one run folder and one store."""
+
+    def __init__(self, experiment: Experiment, run: Path, store: Store, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.experiment, self.run, self.store = experiment, run, store
+        self.sampler: Sampler = experiment.family.open()
+        self.ground = ground(threads)
+        self.protocol = protocol(experiment)
+
+    # -- text first
+
+    def texts(self, prompts: Sequence[str]) -> list[str]:
+        """Every text that the prompts and methods need: prompts, then negative prompts."""
+        negatives = [self.negative(s.denoiser) for m in self.experiment.methods for s in m.segments]
+        return list(dict.fromkeys([*prompts, *negatives]))
+
+    def negative(self, denoiser: Denoiser) -> str:
+        own = denoiser.negative_prompt
+        return self.experiment.family.negative_prompt if own is None else own
+
+    def _text_key(self, text: str) -> str:
+        family = self.experiment.family
+        weights = family.weights_identity()["components"]
+        return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
+
+    def encode(self, prompts: Sequence[str]) -> None:
+        """Encode and store what is not stored yet; the encoder is unloaded afterwards."""
+        missing = [t for t in self.texts(prompts) if self.store.get(self._text_key(t)) is None]
+        if not missing:
+            return
+        for text, embedding in self.sampler.encode(missing).items():
+            tensors = {"embedding": embedding.cpu().contiguous()}
+            self.store.put(
+                self._text_key(text), ".safetensors", lambda p, t=tensors: save_file(t, p)  # type: ignore[misc]
+            )
+
+    def _text(self, prompt: str, denoiser: Denoiser) -> Text:
+        def load(text: str) -> torch.Tensor:
+            path = self.store.get(self._text_key(text))
+            assert path is not None, "encode() comes first"
+            return load_file(path)["embedding"].to(self.sampler.device)
+
+        return Text(load(prompt), load(self.negative(denoiser)))
+
+    # -- one unit
+
+    def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
+        """Compute, store and score what is missing of one (prompt, seed)."""
+        cells = {m.id: self._existing(m, unit) for m in self.experiment.methods}
+        todo = [m for m in self.experiment.methods if cells[m.id] is None]
+        if todo:
+            for cell in self._generate(todo, unit, watch):
+                cells[cell.method_id] = cell
+        failed = 0
+        for cell in self._score([c for c in cells.values() if c]):
+            write_json(self._cell_path(cell.id), cell)
+            failed += cell.outcome == "failed"
+        watch(Event("unit", failed=failed))
+
+    def _cell_path(self, cell: str) -> Path:
+        return self.run / "cells" / f"{cell[:32]}.json"
+
+    def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
+        cell = cell_id(self.experiment, method, unit, self.ground)
+        path = self._cell_path(cell)
+        if not path.exists() or self.store.get(cell) is None:
+            return None
+        return read_cell(path)
+
+    def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> list[CellRecord]:
+        """Walk the methods and turn every arrival and failure into cells."""
+        by_name = {m.name: m for m in methods}
+        paths = [late_attach(m, self.sampler) for m in methods] if self.experiment.late_attach else methods
+        cells = []
+        for end in walk(
+            self.sampler,
+            lambda denoiser: self._text(unit.prompt, denoiser),
+            paths,
+            lambda steps: self.sampler.start(unit.seed, steps),
+            lambda branch: watch(Event("step")),
+        ):
+            names = [by_name[m.name] for m in end.methods]
+            cells += self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
+        return cells
+
+    def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
+        with timed(self.sampler.device) as decoding:
+            pixels = self.sampler.decode(end.branch.state)
+        stages = [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
+        stages.append(Stage(name="decode", seconds=decoding.value))
+        cells = []
+        for method in methods:
+            cell = self._blank(method, unit)
+            path = self.store.put(cell.id, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps))
+            self._link(path, method, unit)
+            cells.append(
+                cell.model_copy(
+                    update={
+                        "outcome": "done",
+                        "reason": "",
+                        "video": path.stem,
+                        "trace": end.branch.trace,
+                        "step_seconds": end.branch.seconds,
+                        "stages": tuple(stages),
+                        "shared_steps": end.branch.shared,
+                        "peak_memory_bytes": _peak_memory(self.sampler.device),
+                    }
+                )
+            )
+        return cells
+
+    def _fail(self, end: Failure, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
+        reason = f"{type(end.error).__name__}: {str(end.error).splitlines()[0] if str(end.error) else ''}"
+        return [self._blank(m, unit).model_copy(update={"reason": reason}) for m in methods]
+
+    def _blank(self, method: Method, unit: Unit) -> CellRecord:
+        path = identity(method.segments)
+        return CellRecord(
+            id=cell_id(self.experiment, method, unit, self.ground),
+            family=self.experiment.family.name,
+            method=method.name,
+            label=method.label,
+            method_id=method.id,
+            path=path,
+            is_reference=method.name == self.experiment.reference,
+            prompt=unit.prompt,
+            prompt_index=unit.prompt_index,
+            seed=unit.seed,
+            outcome="failed",
+            protocol=self.protocol,
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=platform.node(),
+        )
+
+    def _link(self, path: Path, method: Method, unit: Unit) -> None:
+        """videos/p003-seed1/<method>-<id>.webm → the store; what a person opens."""
+        folder = self.run / "videos" / f"p{unit.prompt_index:03}-seed{unit.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        link = folder / f"{method.name}-{method.id[:4]}{path.suffix}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(path, folder))
+
+    # -- scores
+
+    def _score(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
+        """The cells with the experiment's metrics; what is scored already is not scored again."""
+        reference = next((c for c in cells if c.is_reference and c.outcome == "done"), None)
+        pixels = self._pixels(reference) if reference else None
+        return [self._score_cell(cell, reference, pixels) for cell in cells]
+
+    def _pixels(self, cell: CellRecord) -> NDArray:
+        path = self.store.get(cell.id)
+        assert path is not None
+        return video.read(path)[0]
+
+    def _score_cell(
+        self, cell: CellRecord, reference: CellRecord | None, pixels: NDArray | None
+    ) -> CellRecord:
+        if cell.outcome != "done":
+            return cell
+        kept = {s.metric.name: s for s in cell.scores if s.reference == (reference.video if reference else None)}
+        missing = [m for m in self.experiment.metrics if m.facts.name not in kept]
+        own = self._pixels(cell) if missing and pixels is not None else None
+        for metric in missing:
+            facts = metric.facts
+            if own is None or pixels is None or reference is None:
+                reason = "the reference's video of this prompt and seed is missing"
+                kept[facts.name] = Score(metric=facts, value=None, outcome="missing", reason=reason)
+                continue
+            per_frame = metric(own, pixels)
+            kept[facts.name] = Score(
+                metric=facts,
+                value=float(per_frame.mean()),
+                per_frame=tuple(map(float, per_frame)),
+                reference=reference.video,
+            )
+        return cell.model_copy(update={"scores": tuple(kept.values())})
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+

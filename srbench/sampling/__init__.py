@@ -1,0 +1,1 @@
+"""Sampling: methods walk together until they part."""

@@ -1,0 +1,219 @@
+"""Methods of one (prompt, seed) walk together until they part.
+
+All of them start from the same noise.  Those whose denoiser is the same are one branch,
+computed once; after each step every method's rule is asked, and those that leave fork
+off with the state, which is a value.  Nothing is planned: the tree finds itself, and each
+distinct (denoiser, state, step) is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from srbench.errors import UserError
+from srbench.experiment import Denoiser, Method, Segment
+from srbench.families.base import Sampler, State, Text
+from srbench.registry import lookup
+from srbench.sampling.clock import timed
+from srbench.trace import Trace
+
+
+@dataclass(frozen=True)
+class Traveller:
+    """A method on its way: in which segment, entered after how many steps."""
+
+    method: Method
+    segment: int = 0
+    entered: int = 0
+
+    @property
+    def denoiser(self) -> Denoiser:
+        return self.method.segments[self.segment].denoiser
+
+    def leaves(self, trace: Trace) -> bool:
+        last = self.segment == len(self.method.segments) - 1
+        return not last and self.method.segments[self.segment].until.fires(trace, self.entered)
+
+    def move_on(self, executed: int) -> Traveller:
+        return replace(self, segment=self.segment + 1, entered=executed)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Travellers with one denoiser and one state, and how they came to it.
+
+    seconds: device-synchronised, one a step.  hand_overs: seconds of each.  shared: how
+    many of the steps were computed for more than one method.
+    """
+
+    denoiser: Denoiser
+    state: State
+    travellers: tuple[Traveller, ...]
+    trace: Trace = Trace()
+    seconds: tuple[float, ...] = ()
+    hand_overs: tuple[float, ...] = ()
+    shared: int = 0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A finished branch: its last state, and the methods whose video it is."""
+
+    branch: Branch
+    methods: tuple[Method, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Methods that did not arrive, and why."""
+
+    methods: tuple[Method, ...]
+    error: Exception
+
+
+OnStep = Callable[[Branch], None]
+
+
+def late_attach(method: Method, sampler: Sampler) -> Method:
+    """The same path, its first accelerated segment walked plain for as long as that is exact.
+
+    Every accelerator of the segment says up to which step it changes no bit; until then
+    the method can share the plain denoiser's steps.
+    """
+    first, *rest = method.segments
+    if not first.denoiser.accelerators or first.until.kind not in ("always", "fixed_step"):
+        return method
+    timesteps = sampler.timesteps(method.steps)
+    calls = sampler.calls_per_step(first.denoiser)
+    inert = min(a.inert_steps(timesteps, calls) for a in first.denoiser.accelerators)
+    if first.until.kind == "fixed_step":
+        inert = min(inert, first.until.step - 1)
+    if inert < 1:
+        return method
+    plain = replace(first.denoiser, accelerators=())
+    until = lookup("rules", "fixed_step")(step=inert)
+    return replace(method, segments=(Segment(denoiser=plain, until=until), first, *rest))
+
+
+def roots(methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:
+    """The first branches: methods by their number of steps and first denoiser."""
+    grouped: dict[tuple[int | None, Denoiser], list[Traveller]] = {}
+    for method in methods:
+        traveller = Traveller(method)
+        grouped.setdefault((method.steps, traveller.denoiser), []).append(traveller)
+    states = {steps: start(steps) for steps, _ in grouped}
+    return [Branch(d, states[s], tuple(ts)) for (s, d), ts in grouped.items()]
+
+
+def walk(
+    sampler: Sampler,
+    text: Callable[[Denoiser], Text],
+    methods: Sequence[Method],
+    start: Callable[[int | None], State],
+    on_step: OnStep = lambda branch: None,
+) -> Iterator[Arrival | Failure]:
+    """Run every method to its end, each distinct step once, depth first.
+
+    Yields an Arrival for every distinct video, or a Failure for a branch that raised; the
+    other branches go on.  Branches that wait are taken by denoiser, so one accelerated
+    model is active at a time and models swap as seldom as methods alternate.
+    """
+    waiting, active = roots(methods, start), None
+    while waiting:
+        branch = next((b for b in waiting if b.denoiser == active), waiting[0])
+        waiting.remove(branch)
+        active = branch.denoiser
+        ended, forks, error = run_segment(sampler, text(active), branch, on_step)
+        waiting += forks
+        methods = tuple(t.method for t in ended.travellers)
+        if error is not None:
+            yield Failure(methods, error)
+        elif methods:
+            yield Arrival(ended, methods)
+
+
+def run_segment(
+    sampler: Sampler, text: Text, branch: Branch, on_step: OnStep
+) -> tuple[Branch, list[Branch], Exception | None]:
+    """Step a branch until its last traveller leaves or the schedule ends.
+
+    Returns the branch as it ended, with the travellers that arrived; the forks; and what
+    it failed with, which concerns the travellers still in it and no fork.  The
+    accelerators stay attached throughout: their caches belong to the segment.
+    """
+    forks: list[Branch] = []
+    began = len(branch.trace)
+    try:
+        with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
+            while branch.travellers and not branch.state.done:
+                branch = step(sampler, text, branch)
+                on_step(branch)
+                if not branch.state.done:
+                    branch, left = part(sampler, branch)
+                    forks += left
+        if branch.travellers:
+            _refuse_idle(branch, began)
+    except Exception as error:
+        return branch, forks, error
+    return branch, forks, None
+
+
+def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
+    """One step of a branch, timed.  Raises FloatingPointError where it is not finite."""
+    with timed(sampler.device) as seconds:
+        state, record = sampler.step(branch.denoiser, branch.state, text)
+    if not bool(state.latents.isfinite().all()):
+        raise FloatingPointError(f"latents are not finite after step {state.index} ({branch.denoiser.name})")
+    return replace(
+        branch,
+        state=state,
+        trace=branch.trace.then(record),
+        seconds=(*branch.seconds, seconds.value),
+        shared=branch.shared + (len(branch.travellers) > 1),
+    )
+
+
+def part(sampler: Sampler, branch: Branch) -> tuple[Branch, list[Branch]]:
+    """Ask every traveller's rule; those that leave fork off, by their next denoiser.
+
+    One whose next segment has the same denoiser stays, its caches untouched.
+    """
+    executed, staying = len(branch.trace), []
+    leaving: dict[Denoiser, list[Traveller]] = {}
+    for traveller in branch.travellers:
+        if not traveller.leaves(branch.trace):
+            staying.append(traveller)
+            continue
+        moved = traveller.move_on(executed)
+        if moved.denoiser == branch.denoiser:
+            staying.append(moved)
+        else:
+            leaving.setdefault(moved.denoiser, []).append(moved)
+    forks = []
+    for denoiser, travellers in leaving.items():
+        with timed(sampler.device) as seconds:
+            state = sampler.hand_over(branch.state, branch.denoiser, denoiser)
+        forks.append(
+            replace(
+                branch,
+                denoiser=denoiser,
+                state=state,
+                travellers=tuple(travellers),
+                hand_overs=(*branch.hand_overs, seconds.value),
+            )
+        )
+    return replace(branch, travellers=tuple(staying)), forks
+
+
+def _refuse_idle(branch: Branch, began: int) -> None:
+    """An accelerator that was attached and reused nothing is a fault, not a slow method."""
+    steps = branch.trace.steps[began:]
+    reused = any(s.calls_reused or s.modules_reused for s in steps)
+    expected = [a.kind for a in branch.denoiser.accelerators if a.expects_reuse([s.timestep for s in steps])]
+    if expected and not reused:
+        raise UserError(
+            f"{branch.denoiser.name} reused nothing in {len(steps)} steps",
+            "an accelerator that accelerates",
+            "raise its threshold or widen its range, or leave it out",
+        )

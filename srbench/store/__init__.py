@@ -1,0 +1,1 @@
+"""Stored bytes (`objects`) and what is known of them (`records`)."""

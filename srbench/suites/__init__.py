@@ -1,0 +1,1 @@
+"""Suites: which prompts, which seeds."""

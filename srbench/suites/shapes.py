@@ -1,0 +1,63 @@
+"""Captions of the shapes world that no training step has seen."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from srbench.errors import UserError
+from srbench.registry import plugin
+from srbench.shapes.world import parse, scenes
+from srbench.suites import base
+from srbench.suites.base import Seeds
+
+
+@plugin
+class Shapes:
+    """prompts: how many held-out captions (half with one thing, half with two), or which.
+
+    split: `test` is held out for reporting; thresholds are chosen on `tune`.
+    """
+
+    prompts: Annotated[int, Field(ge=1)] | tuple[str, ...] = 64
+    seeds: Seeds = 5
+    split: Literal["tune", "test"] = "test"
+
+    def __post_init__(self) -> None:
+        for prompt in self.prompts if isinstance(self.prompts, tuple) else ():
+            try:
+                parse(prompt)
+            except ValueError:
+                raise UserError(
+                    f"suite.prompts: {prompt!r}",
+                    "a sentence of the shapes world",
+                    "for example 'a red circle moving left on a black background'; "
+                    "for any other text use suite=prompts",
+                ) from None
+        if isinstance(self.prompts, int) and self.prompts > (most := len(self._ordered())):
+            raise UserError(
+                f"suite.prompts = {self.prompts}", f"at most {most}, the captions held out", "ask for fewer"
+            )
+
+    def _ordered(self) -> list[str]:
+        """All captions of the split: one and two things in turn, each in a fixed random order."""
+        one, two = (
+            sorted((s.caption for s in scenes(n, self.split)), key=_shuffle)  # type: ignore[arg-type]
+            for n in (1, 2)
+        )
+        paired = [c for pair in zip(one, two, strict=False) for c in pair]
+        return paired + two[len(one) :]
+
+    def list_prompts(self) -> tuple[str, ...]:
+        if isinstance(self.prompts, int):
+            return tuple(self._ordered()[: self.prompts])
+        return base.unique(list(self.prompts), "suite.prompts")
+
+    def list_seeds(self) -> tuple[int, ...]:
+        return base.seeds(self.seeds)
+
+
+def _shuffle(caption: str) -> str:
+    return hashlib.sha256(b"order " + caption.encode()).hexdigest()

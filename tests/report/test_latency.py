@@ -1,0 +1,64 @@
+"""Typical times by hand, and sums of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from srbench.errors import UserError
+from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
+
+
+def timed(make: Any, seconds: list[float], switch: int, prompt: int = 0) -> Any:
+    trace = make.trace(switch, len(seconds))
+    return make.cell("srd", prompt, 0, trace=trace, step_seconds=tuple(seconds))
+
+
+def test_warmups_and_first_steps_after_a_switch_are_left_out(make: Any) -> None:
+    cell = timed(make, [90, 80, 10, 12, 11, 70, 3, 4, 5, 6], switch=5)
+    work = work_seconds([cell])
+    assert work == {"large 2+0": Typical(11, 3), "small 2+0": Typical(4.5, 4)}
+    assert work_seconds([cell], warmup=0)["large 2+0"] == Typical(12, 5)
+
+
+def test_only_cold_steps_are_used_and_marked(make: Any) -> None:
+    work = work_seconds([timed(make, [9, 8, 7], switch=2)])
+    assert work == {"large 2+0": Typical(8.5, 2, False), "small 2+0": Typical(7, 1, False)}
+
+
+def test_one_warm_step_anywhere_outweighs_the_cold(make: Any) -> None:
+    cells = [timed(make, [9, 8, 7], 2), timed(make, [9, 8, 7, 2], 2, prompt=1)]
+    assert work_seconds(cells)["small 2+0"] == Typical(2, 1)
+
+
+def test_cells_without_times_count_for_nothing(make: Any) -> None:
+    untimed = make.cell("large", 0, 0, step_seconds=())
+    failed = make.cell("large", 0, 1, outcome="failed", step_seconds=(1.0,))
+    assert work_seconds([untimed, failed]) == {}
+
+
+def test_times_that_do_not_fit_the_steps_are_refused(make: Any) -> None:
+    with pytest.raises(UserError, match="49 times, 50 steps"):
+        work_seconds([make.cell("large", 0, 0, step_seconds=(1.0,) * 49)])
+
+
+def test_latency_is_counts_times_typical_times(make: Any) -> None:
+    cell = make.cell("srd", 0, 0, switch=10)
+    work = {"large 2+0": Typical(16, 1), "small 2+0": Typical(4, 1)}
+    assert cell_latency(cell, work) == {"denoise": 10 * 16 + 40 * 4}
+    stages = stage_seconds([cell, make.cell("large", 0, 0)])
+    assert cell_latency(cell, work, stages) == {
+        "denoise": 320,
+        "encode": 0.5,
+        "decode": 3,
+        "hand_over": 0.25,
+    }
+    assert "hand_over" not in cell_latency(make.cell("large", 0, 0), work, stages)
+
+
+def test_latency_that_cannot_be_told_says_why(make: Any) -> None:
+    with pytest.raises(LookupError, match="small 2.0"):
+        cell_latency(make.cell("srd", 0, 0, switch=10), {"large 2+0": Typical(1, 1)})
+    with pytest.raises(LookupError, match="no trace"):
+        cell_latency(make.cell("srd", 0, 0, trace=None), {})

@@ -1,0 +1,201 @@
+"""Rows by hand: order, means, what is missing and why, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srbench.errors import UserError
+from srbench.report.table import CSV_FIELDS, decimals, rows, shown, to_csv
+
+
+def by_method(table: Any) -> dict[str, Any]:
+    return {row.method: row for row in table}
+
+
+def replaced(cells: list[Any], method: str, prompt: int, seed: int, **changes: Any) -> list[Any]:
+    here = (method, prompt, seed)
+    return [
+        c.model_copy(update=changes) if (c.method, c.prompt_index, c.seed) == here else c
+        for c in cells
+    ]
+
+
+def test_reference_first_then_the_order_of_the_run(make: Any) -> None:
+    assert [r.method for r in rows(make.run(), make.cells())] == ["large", "small", "srd_0.01"]
+    unordered = make.run(resolved={})
+    assert [r.method for r in rows(unordered, make.cells())] == ["large", "small", "srd_0.01"]
+    other = make.run(resolved={"method": {"srd_0.01": {}, "small": {}, "large": {}}})
+    assert [r.method for r in rows(other, make.cells())] == ["large", "srd_0.01", "small"]
+
+
+def test_numbers_by_hand(make: Any) -> None:
+    row = by_method(rows(make.run(), make.cells()))["srd_0.01"]
+    psnr = row["psnr"]  # prompt means 24.05, 25.05, 26.05
+    assert psnr.value == pytest.approx(25.05)
+    assert psnr.standard_error == pytest.approx(1 / math.sqrt(3))
+    assert (psnr.n, psnr.clusters, psnr.outcome, psnr.reason) == (6, 3, "done", "")
+    assert psnr.column.title == "PSNR ↑ dB"
+    assert row["switch_step"].value == pytest.approx(11.5)  # 10 + p + s
+    latency = 11.5 * 16 + 38.5 * 4 + 3.75
+    assert row["latency"].value == pytest.approx(latency)
+    assert row["speedup"].value == pytest.approx((50 * 16 + 3.5) / latency)
+    assert row["evaluations_large"].value == pytest.approx(23)
+    assert row["evaluations_small"].value == pytest.approx(77)
+    assert row["evaluations_reused"].value == 0
+
+
+def test_reference_is_named_not_scored(make: Any) -> None:
+    cells = [
+        c.model_copy(update={"scores": make.scores(100.0, 1.0)}) if c.is_reference else c
+        for c in make.cells()
+    ]
+    reference = rows(make.run(), cells)[0]
+    assert (reference["psnr"].word, reference["psnr"].value) == ("reference", None)
+    assert reference["speedup"].value == 1.0
+    assert shown(reference["switch_step"], 1) == "–"
+    assert reference["switch_step"].footnote == ""
+
+
+def test_failed_cell_is_told_of(make: Any) -> None:
+    cells = replaced(
+        make.cells(),
+        "small",
+        1,
+        0,
+        outcome="failed",
+        reason="CUDA out of memory. Tried to allocate 3 GiB.\nmore",
+    )
+    row = by_method(rows(make.run(), cells))["small"]
+    for key in ("psnr", "latency", "speedup", "evaluations_small"):
+        assert (row[key].outcome, row[key].n) == ("failed", 5)
+        assert row[key].footnote == "1 of 6 failed: CUDA out of memory"
+
+
+def test_missing_cells_methods_and_scores(make: Any) -> None:
+    cells = [c for c in make.cells() if (c.method, c.prompt_index) != ("small", 2)]
+    run = make.run(resolved={"method": {"small": {}, "pab": {"label": "PAB"}}})
+    table = by_method(rows(run, replaced(cells, "srd_0.01", 0, 0, scores=())))
+    assert table["small"]["psnr"].reason == "2 of 6 missing: the run has no record of it"
+    assert (table["pab"].label, table["pab"]["psnr"].value) == ("PAB", None)
+    assert table["pab"]["speedup"].outcome == "missing"
+    assert table["srd_0.01"]["psnr"].reason == "1 of 6 missing: no score recorded"
+    assert table["srd_0.01"]["latency"].outcome == "done"
+
+
+def test_failed_reference_leaves_fewer_pairs(make: Any) -> None:
+    cells = replaced(make.cells(), "large", 0, 0, outcome="failed", reason="x")
+    speedup = by_method(rows(make.run(), cells))["small"]["speedup"]
+    assert (speedup.n, speedup.outcome) == (5, "missing")
+    assert "1 of 6 lack the reference's latency" in speedup.reason
+
+
+def test_without_reference_there_is_no_speedup(make: Any) -> None:
+    cells = [c for c in make.cells() if not c.is_reference]
+    row = by_method(rows(make.run(resolved={}), cells))["small"]
+    assert (row["speedup"].value, row["speedup"].reason) == (None, "no reference in this run")
+    assert row["latency"].value is not None
+
+
+def test_one_prompt_has_a_dash_for_error_and_a_reason(make: Any) -> None:
+    psnr = by_method(rows(make.run(), make.cells(prompts=1)))["srd_0.01"]["psnr"]
+    assert shown(psnr, 2) == "24.05 ±–"
+    assert "one prompt" in psnr.footnote
+
+
+def test_cells_that_never_switch_are_counted(make: Any) -> None:
+    cells = replaced(make.cells(), "srd_0.01", 0, 0, trace=make.trace(50))
+    switch = by_method(rows(make.run(), cells))["srd_0.01"]["switch_step"]
+    assert (switch.n, switch.footnote, switch.outcome) == (5, "1 of 6 never switched", "done")
+
+
+def test_equal_paths_are_one_row(make: Any) -> None:
+    cells = make.cells()
+    cells += [
+        c.model_copy(update={"method": "again", "label": "again"})
+        for c in cells
+        if c.method == "small"
+    ]
+    table = rows(make.run(), cells)
+    assert [r.label for r in table] == ["large", "small = again", "srd_0.01"]
+    assert table[1]["psnr"].n == 6
+
+
+def test_two_protocols_in_one_column_are_refused(make: Any) -> None:
+    cells = replaced(make.cells(), "small", 1, 0, protocol="q" * 64)
+    with pytest.raises(UserError, match="2 protocols") as error:
+        rows(make.run(), cells)
+    assert "pppppppppppp (small, srd_0.01)" in error.value.got  # the reference has no score
+    assert "qqqqqqqqqqqq (small)" in error.value.got
+
+
+def test_two_definitions_of_a_metric_are_refused(make: Any) -> None:
+    newer = make.scores(20.0)[0].model_copy(
+        update={"metric": make.psnr.model_copy(update={"version": 2})}
+    )
+    with pytest.raises(UserError, match="versions 1 and 2"):
+        rows(make.run(), replaced(make.cells(), "small", 1, 0, scores=(newer,)))
+
+
+def test_two_references_and_no_cells_are_refused(make: Any) -> None:
+    with pytest.raises(UserError, match="one reference"):
+        rows(make.run(), replaced(make.cells(), "small", 1, 0, is_reference=True))
+    with pytest.raises(UserError, match="no cells"):
+        rows(make.run(), [])
+
+
+def test_other_models_have_their_own_count(make: Any) -> None:
+    cells = make.cells()
+    trace = make.trace(50)
+    steps = tuple(
+        type(s)(s.index, s.timestep, s.sigma, "low", "low", None, 1, 1) for s in trace.steps
+    )
+    cells = replaced(cells, "small", 0, 0, trace=type(trace)(steps))
+    row = by_method(rows(make.run(), cells))["small"]
+    assert row["evaluations_low"].value == pytest.approx(50 / 2 / 3)
+    assert row["evaluations_reused"].value == pytest.approx(50 / 2 / 3)
+
+
+def test_same_stem_twice_gets_full_names(make: Any) -> None:
+    other = make.ssim.model_copy(update={"name": "ssim/uniform7"})
+    scores = make.scores(20.0)
+    two = (*scores, scores[1].model_copy(update={"metric": other}))
+    table = rows(make.run(), replaced(make.cells(), "small", 0, 0, scores=two))
+    titles = {v.column.title for v in table[0].values}
+    assert {"ssim/gauss11-valid ↑", "ssim/uniform7 ↑"} <= titles
+
+
+def test_exclusive_timing_is_not_an_estimate(make: Any) -> None:
+    exclusive = make.run(resolved={"timing": "exclusive"})
+    assert rows(exclusive, make.cells())[0]["latency"].column.title == "latency s"
+    assert rows(make.run(), make.cells())[0]["latency"].column.title == "latency s est."
+
+
+def test_no_error_above_zero_prints_as_zero(make: Any) -> None:
+    cells = make.cells()
+    for p in range(3):
+        for s in range(2):
+            scores = make.scores(20 + p * 1e-4)
+            cells = replaced(cells, "small", p, s, scores=scores)
+    values = [r["psnr"] for r in rows(make.run(), cells)]
+    assert shown(values[1], decimals(values)).endswith("±0.00006")
+
+
+def test_csv_is_tidy(make: Any, tmp_path: Path) -> None:
+    cells = replaced(make.cells(), "small", 1, 0, outcome="failed", reason="broke")
+    table = rows(make.run(), cells)
+    to_csv(table, tmp_path / "table.csv")
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == tuple(CSV_FIELDS)
+    assert len(lines) == len(table) * len(table[0].values)
+    line = next(x for x in lines if (x["method"], x["column"]) == ("small", "psnr"))
+    assert float(line["value"]) == table[1]["psnr"].value
+    assert (line["outcome"], line["n"], line["unit"]) == ("failed", "5", "dB")
+    assert line["protocol"] == "p" * 64
+    assert {x["unit"] for x in lines if x["column"] == "latency"} == {"s est."}
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]

@@ -1,0 +1,99 @@
+"""The table as text, and the command, with no torch about."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from srbench.report.table import decimals, rows, shown
+from srbench.report.terminal import show
+
+ROOT = Path(__file__).parents[2]
+# The command as `python -m` runs it, but every import of these three fails.
+WITHOUT_TORCH = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(["torch", "diffusers", "hydra"]))
+runpy.run_module("srbench.report", run_name="__main__")
+"""
+
+
+def text(run: Any, cells: Any, width: int = 100) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None)
+    show(run, cells, rows(run, cells), console)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_no_number_is_cut(make: Any, width: int, prompts: int) -> None:
+    run, cells = make.run(), make.cells(prompts)
+    cells = [c.model_copy(update={"label": f"{c.label} with a rather long name"}) for c in cells]
+    said = text(run, cells, width)
+    assert max(map(len, said.splitlines())) <= width
+    assert "…" not in said
+    table = rows(run, cells)
+    for column in zip(*(r.values for r in table), strict=True):
+        if not column[0].column.key.startswith("evaluations_"):
+            for value in column:
+                assert shown(value, decimals(column)) in said
+    mean = "23/77/0" if prompts == 3 else "21/79/0"
+    assert mean in said and "100/0/0" in said
+
+
+def test_two_metrics_fit_one_table_at_100_columns(make: Any) -> None:
+    cells = [c.model_copy(update={"scores": c.scores[:2]}) for c in make.cells()]
+    assert text(make.run(), cells).count("method") == 1
+    assert text(make.run(), make.cells(), 60).count("method") > 1
+
+
+def test_header_names_what_was_run(make: Any) -> None:
+    said = text(make.run(), make.cells())
+    for part in ("wan480_delta_sweep", "2025-01-31_a1b2", "family wan", "NVIDIA H100"):
+        assert part in said
+    assert "0123456789ab (dirty)" in said and "3 prompts × 2 seeds" in said
+    clean = text(make.run(dirty=False, commit=None), make.cells(1, 1))
+    assert "dirty" not in clean and "commit unknown" in clean and "1 prompt × 1 seed" in clean
+
+
+def test_footnotes_say_why(make: Any) -> None:
+    cells = make.cells()
+    cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": "out of memory. x"})
+    said = text(make.run(warnings=("a [bold] warning",)), cells)
+    assert "¹ 1 of 6 failed: out of memory\n" in said
+    assert said.count("out of memory") == 1
+    assert "warning: a [bold] warning" in said  # not taken for markup
+    one = text(make.run(), make.cells(prompts=1))
+    assert "24.05 ±–¹" in one and "¹ one prompt only" in one
+
+
+def report(argument: Path, code: str = WITHOUT_TORCH) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, str(argument)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"COLUMNS": "100", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_command_without_torch(make: Any, run_folder: Callable[..., Path]) -> None:
+    folder = run_folder(make.run(), make.cells())
+    done = report(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "25.05 ±0.58" in done.stdout and str(folder) in done.stdout
+    assert (folder / "table.csv").read_text(encoding="utf-8").startswith("method,method_id,")
+
+
+def test_command_tells_a_mistake_in_three_lines(tmp_path: Path) -> None:
+    done = report(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 3 and "Traceback" not in done.stderr
+    assert done.stdout == ""
