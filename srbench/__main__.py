@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from srbench import errors, plan, report
+from srbench import configs, errors, plan, report
 from srbench.errors import UserError
 from srbench.experiment import KEYS, Experiment, check
 from srbench.registry import identity
@@ -29,7 +36,6 @@ from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_re
 
 PACKAGES = ("srbench", "torch", "diffusers", "transformers", "numpy", "scikit-image", "av")
 _HERE = Path(__file__).parent
-CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 
 
 def compose(cfg: DictConfig) -> dict[str, Any]:
@@ -41,13 +47,16 @@ def compose(cfg: DictConfig) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "the configuration"
         raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
     assert isinstance(plain, dict)
-    return plain
+    return {str(key): value for key, value in plain.items()}
 
 
 def commit() -> tuple[str | None, bool | None]:
     """The checkout's commit and whether it has uncommitted changes; None outside a checkout."""
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=_HERE, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=_HERE, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
@@ -90,6 +99,7 @@ def record(experiment: Experiment, asked: list[str], run: Path) -> RunRecord:
         packages={p: _version(p) for p in PACKAGES},
         device=_device(),
         threads=experiment.engine.threads,
+        timing="shared",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -122,9 +132,10 @@ def progress(console: Console) -> Progress:
     )
 
 
-def execute(experiment: Experiment, run: Path, store: Path, console: Console) -> int:
+def execute(
+    experiment: Experiment, todo: Sequence[plan.Unit], run: Path, store: Path, console: Console
+) -> int:
     """Run what is missing, with a bar.  Returns how many cells failed."""
-    todo = plan.units(experiment)
     steps = failed = 0
     with progress(console) as bar:
         task = bar.add_task(f"{len(experiment.methods)} methods", total=len(todo), note="")
@@ -158,9 +169,11 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
     if plain["dry_run"]:
         show_plan(experiment, run, console)
         return 0
-    write_json(run / "run.json", record(experiment, asked, run))
+    about = record(experiment, asked, run)
+    write_json(run / "run.json", about)
+    todo = plan.units(experiment, about.prompts)
     try:
-        failed = execute(experiment, run, Path(plain["store"]), console)
+        failed = execute(experiment, todo, run, Path(plain["store"]), console)
     except KeyboardInterrupt:
         kept = len(read_run(run)[1])
         console.print(f"interrupted; {kept} cells are kept in {run}. The same command goes on from there.")
@@ -172,7 +185,7 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
 _codes: list[int] = []
 
 
-@hydra.main(version_base=None, config_path=str(CONF), config_name="config")
+@hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
 def _hydra(cfg: DictConfig) -> None:
     logging.getLogger("srbench").setLevel(logging.INFO)
     asked = list(HydraConfig.get().overrides.task)

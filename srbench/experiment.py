@@ -164,11 +164,20 @@ def read_method(name: str, plain: Mapping[str, Any], mistakes: Mistakes) -> Meth
         return None
     for key, value in plain.items():
         if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
-            mistakes.note(f"key {where}.{key}", "label, path, steps or a plain parameter", did_you_mean(key, _METHOD_KEYS))
+            mistakes.note(
+                f"key {where}.{key}",
+                "label, path, steps or a plain parameter",
+                did_you_mean(key, _METHOD_KEYS),
+            )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
     if None in segments:
         return None
-    fields = {"name": name, "label": plain.get("label") or name, "segments": tuple(segments), "steps": plain.get("steps")}
+    fields = {
+        "name": name,
+        "label": plain.get("label") or name,
+        "segments": tuple(segments),
+        "steps": plain.get("steps"),
+    }
     return mistakes.attempt(lambda: _typed(Method, fields, where))
 
 
@@ -194,7 +203,7 @@ def check(plain: Mapping[str, Any]) -> Experiment:
         mistakes.note(
             f"methods {', '.join(names)}",
             f"the reference {reference!r} among them, which similarity is measured against",
-            f"add it, as in 'method=[{reference},{names[0] if names else 'srdiffusion'}]', or leave metrics out: 'metric=[]'",
+            f"add it, as in 'method=[{reference},{names[0]}]', or leave metrics out: 'metric=[]'",
         )
     mistakes.stop_if_any()
     return Experiment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,15 @@ class Bounds:
     small: tuple[int, int]
 
 
-def units(experiment: Experiment) -> list[Unit]:
-    """Prompt by prompt, so that an interrupted run has whole prompts."""
-    suite = experiment.suite
-    return [Unit(i, p, s) for i, p in enumerate(suite.list_prompts()) for s in suite.list_seeds()]
+def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
+    """Prompt by prompt, so that an interrupted run has whole prompts.
+
+    order: the prompts of the run's record, which earlier jobs on it may have begun; a
+    prompt's number is its place there.
+    """
+    prompts = experiment.suite.list_prompts()
+    place = {p: i for i, p in enumerate(order or prompts)}
+    return [Unit(place[p], p, s) for p in prompts for s in experiment.suite.list_seeds()]
 
 
 def protocol(experiment: Experiment) -> str:
@@ -93,9 +99,13 @@ def summary(experiment: Experiment) -> list[tuple[str, str]]:
     prompts, seeds = len(experiment.suite.list_prompts()), len(experiment.suite.list_seeds())
     videos = prompts * seeds
     bounds = {m.label: method_steps(m, experiment.family.steps) for m in experiment.methods}
+    family = experiment.family
     calls = 2 if experiment.family.guidance_scale > 1 else 1
     lines = [
-        ("family", f"{experiment.family.name}, {experiment.family.width}×{experiment.family.height}, {experiment.family.frames} frames"),
+        (
+            "family",
+            f"{family.name}, {family.width}×{family.height}, {family.frames} frames",
+        ),
         ("prompts × seeds", f"{prompts} × {seeds} = {videos} videos a method"),
         ("methods", f"{len(bounds)}: " + ", ".join(bounds)),
         ("metrics", ", ".join(m.facts.name for m in experiment.metrics) or "none"),

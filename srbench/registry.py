@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -39,13 +39,15 @@ def plugin(cls: type[T]) -> type[T]:
 def known(group: str) -> list[str]:
     """The kinds of a group: ours, then those of installed packages."""
     package = importlib.import_module(f"srbench.{group}")
-    ours = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and not m.name.startswith("_")]
+    ours = [
+        m.name
+        for m in pkgutil.iter_modules(package.__path__)
+        if m.name != "base" and not m.name.startswith("_")
+    ]
     return ours + [e.name for e in importlib.metadata.entry_points(group=f"srbench.{group}")]
 
 
-
-
-def lookup(group: str, kind: str) -> Callable[..., Any]:
+def lookup(group: str, kind: str) -> type[Any]:
     """The plug-in class of a kind.  Raises UserError with the nearest names."""
     if kind not in known(group):
         raise UserError(
@@ -71,9 +73,11 @@ def build(group: str, settings: Mapping[str, Any], where: str) -> Any:
     fields = dict(settings)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str):
-        raise UserError(f"{where} without a kind", "kind: one of " + ", ".join(known(group)), f"set {where}.kind")
+        raise UserError(
+            f"{where} without a kind", "kind: one of " + ", ".join(known(group)), f"set {where}.kind"
+        )
     cls = lookup(group, kind)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(cls)]
     try:
         return TypeAdapter(cls).validate_python(fields)
     except ValidationError as error:
@@ -81,7 +85,7 @@ def build(group: str, settings: Mapping[str, Any], where: str) -> Any:
 
 
 def explain(error: ValidationError, where: str, names: list[str]) -> list[UserError]:
-    """pydantic's findings as ours: one UserError each, with the dotted place."""
+    """Pydantic's findings as ours: one UserError each, with the dotted place."""
     mistakes = []
     for e in error.errors():
         place = ".".join([where, *map(str, e["loc"])])

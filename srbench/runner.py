@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -14,14 +15,22 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from srbench import video
+from srbench.clock import timed
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Sampler, Text
 from srbench.plan import Unit, cell_id, protocol
 from srbench.registry import identity
-from srbench.sampling.clock import timed
 from srbench.sampling.walk import Arrival, Failure, late_attach, walk
 from srbench.store.objects import Store
-from srbench.store.records import CellRecord, Score, Stage, read_cell, write_json
+from srbench.store.records import (
+    CellRecord,
+    Score,
+    Stage,
+    TextTimes,
+    read_cell,
+    read_text_times,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,17 @@ class Runner:
         missing = [t for t in self.texts(prompts) if self.store.get(self._text_key(t)) is None]
         if not missing:
             return
-        for text, embedding in self.sampler.encode(missing).items():
-            tensors = {"embedding": embedding.cpu().contiguous()}
-            self.store.put(
-                self._text_key(text), ".safetensors", lambda p, t=tensors: save_file(t, p)  # type: ignore[misc]
-            )
+        encoded = self.sampler.encode(missing)
+        for text, e in encoded.items():
+            tensors = {"embedding": e.embedding.cpu().contiguous()}
+            self.store.put(self._text_key(text), ".safetensors", functools.partial(save_file, tensors))
+        times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
+        write_json(self.run / "texts.json", TextTimes(seconds=times))
+
+    @property
+    def _text_times(self) -> TextTimes:
+        path = self.run / "texts.json"
+        return read_text_times(path) if path.exists() else TextTimes(seconds={})
 
     def _text(self, prompt: str, denoiser: Denoiser) -> Text:
         def load(text: str) -> torch.Tensor:
@@ -134,18 +149,24 @@ class Runner:
             lambda branch: watch(Event("step")),
         ):
             names = [by_name[m.name] for m in end.methods]
-            cells += self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
+            cells += (
+                self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
+            )
         return cells
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         with timed(self.sampler.device) as decoding:
             pixels = self.sampler.decode(end.branch.state)
-        stages = [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
+        encoding = self._text_times.seconds.get(unit.prompt)
+        stages = [] if encoding is None else [Stage(name="encode", seconds=encoding)]
+        stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
         stages.append(Stage(name="decode", seconds=decoding.value))
         cells = []
         for method in methods:
             cell = self._blank(method, unit)
-            path = self.store.put(cell.id, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps))
+            path = self.store.put(
+                cell.id, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps)
+            )
             self._link(path, method, unit)
             cells.append(
                 cell.model_copy(
@@ -181,6 +202,9 @@ class Runner:
             prompt_index=unit.prompt_index,
             seed=unit.seed,
             outcome="failed",
+            video=None,
+            step_seconds=(),
+            shared_steps=0,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=platform.node(),
@@ -212,14 +236,18 @@ class Runner:
     ) -> CellRecord:
         if cell.outcome != "done":
             return cell
-        kept = {s.metric.name: s for s in cell.scores if s.reference == (reference.video if reference else None)}
+        kept = {
+            s.metric.name: s for s in cell.scores if s.reference == (reference.video if reference else None)
+        }
         missing = [m for m in self.experiment.metrics if m.facts.name not in kept]
         own = self._pixels(cell) if missing and pixels is not None else None
         for metric in missing:
             facts = metric.facts
             if own is None or pixels is None or reference is None:
                 reason = "the reference's video of this prompt and seed is missing"
-                kept[facts.name] = Score(metric=facts, value=None, outcome="missing", reason=reason)
+                kept[facts.name] = Score(
+                    metric=facts, value=None, reference=None, outcome="missing", reason=reason
+                )
                 continue
             per_frame = metric(own, pixels)
             kept[facts.name] = Score(
@@ -233,5 +261,3 @@ class Runner:
 
 def _peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-

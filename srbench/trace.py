@@ -18,8 +18,8 @@ class Step:
     """One denoising step.
 
     index: position in the schedule, from 0.  timestep: what the model is told, in
-    (0, 1000]; next_timestep: the one after it, 0 at the last step.  sigma: noise level before the step, in [0, 1].  change: D of every
-    signal (SIGNALS), `tanh(|s − s_prev|₁ / |s_prev|₁)` in [0, 1); None at the first
+    (0, 1000]; next_timestep: the one after it, 0 at the last step.  sigma: noise level
+    before the step, in [0, 1].  change: D of every signal (SIGNALS), `tanh(|s − s_prev|₁ / |s_prev|₁)` in [0, 1); None at the first
     step.  calls: model evaluations computed and reused (a guided step has two);
     modules: computed and reused parts inside them, for accelerators that act there.
     """
@@ -43,7 +43,11 @@ class Step:
         >>> Step(0, 999, 996, 1.0, "large", "large", None, 2, 0).work
         'large 2+0'
         """
-        inner = f" {self.modules_computed}+{self.modules_reused}" if self.modules_computed or self.modules_reused else ""
+        inner = (
+            f" {self.modules_computed}+{self.modules_reused}"
+            if self.modules_computed or self.modules_reused
+            else ""
+        )
         return f"{self.denoiser} {self.calls_computed}+{self.calls_reused}{inner}"
 
 
@@ -61,9 +65,7 @@ class Trace:
 
     def change(self, signal: str) -> np.ndarray:
         """D of one signal per step: float64 (steps,), NaN at the first step."""
-        return np.array(
-            [np.nan if s.change is None else s.change[signal] for s in self.steps], np.float64
-        )
+        return np.array([np.nan if s.change is None else s.change[signal] for s in self.steps], np.float64)
 
     def until(self, executed: int) -> Trace:
         """The trace as it was after `executed` steps."""

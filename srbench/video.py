@@ -68,9 +68,7 @@ def write_lossless(path: Path, video: Video, fps: int) -> None:
     """
     check(video, "the video to write")
     if not isinstance(fps, int) or not 1 <= fps <= MAX_FPS:
-        raise UserError(
-            f"fps = {fps}", f"a whole number from 1 to {MAX_FPS}", "set the family's fps"
-        )
+        raise UserError(f"fps = {fps}", f"a whole number from 1 to {MAX_FPS}", "set the family's fps")
     # bitexact keeps random segment ids, dates and library versions out of the file
     with av.open(str(path), "w", format="webm", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libvpx-vp9", rate=fps, options=_VP9)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffusers.hooks.hooks import HookRegistry
-from torch import nn
 
 
 @contextlib.contextmanager
-def hooked(root: nn.Module, hooks: list[tuple[nn.Module, str, Any]]) -> Iterator[None]:
+def hooked(root: Any, hooks: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """Register diffusers hooks, and take away all that they leave behind.
 
     diffusers keeps an empty registry and an instance attribute `forward` on every module

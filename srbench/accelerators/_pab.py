@@ -65,4 +65,3 @@ def attached(pab: PAB, model: nn.Module, attachment: Attachment) -> Iterator[Non
     modules = attention_modules(model, pab.hooks == "self+cross")
     with hooked(model, [(m, NAME, hook(pab, attachment)) for m in modules]):
         yield
-

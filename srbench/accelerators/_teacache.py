@@ -36,10 +36,19 @@ class Memory(BaseState):
         self.skip = False
 
 
+def projected(embedder: Any, e: Tensor) -> Tensor:
+    """e0, the projected time embedding, in float32 as the published code has it.
+
+    embedder: Wan's `condition_embedder`.  e: its `time_embedder`'s output, float32.
+    """
+    projection = embedder.time_proj
+    return nn.functional.linear(nn.functional.silu(e), projection.weight.float(), projection.bias.float())
+
+
 class Decision:
     """Shared by the hooks of one model: the polynomial, the embedding, the memories."""
 
-    def __init__(self, teacache: TeaCache, attachment: Attachment, model: nn.Module) -> None:
+    def __init__(self, teacache: TeaCache, attachment: Attachment, model: Any) -> None:
         self.teacache, self.attachment = teacache, attachment
         own = teacache.coefficients or attachment.polynomials.get(teacache.mode)
         if own is None:
@@ -56,12 +65,7 @@ class Decision:
     def watch(self, module: nn.Module, args: Any, output: Tensor) -> None:
         """Forward hook of the time embedder; float32 also in a bfloat16 model."""
         e = output.detach().float()
-        if self.teacache.mode == "ret_steps":
-            projection = self.embedder.time_proj
-            e = nn.functional.linear(
-                nn.functional.silu(e), projection.weight.float(), projection.bias.float()
-            )
-        self.embedding = e
+        self.embedding = projected(self.embedder, e) if self.teacache.mode == "ret_steps" else e
 
     def skips(self, memory: Memory) -> bool:
         """Whether this call may reuse the residual; updates the memory as published."""
@@ -117,7 +121,7 @@ class BlockHook(ModelHook):
 
 
 @contextlib.contextmanager
-def attached(teacache: TeaCache, model: nn.Module, attachment: Attachment) -> Iterator[None]:
+def attached(teacache: TeaCache, model: Any, attachment: Attachment) -> Iterator[None]:
     """Hook every block of `model` and watch its time embedder."""
     decision = Decision(teacache, attachment, model)
     blocks = list(model.blocks)

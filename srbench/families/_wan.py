@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from srbench.accelerators.base import Attachment
+from srbench.clock import timed
 from srbench.experiment import Denoiser, Role
-from srbench.families.base import State, Text
+from srbench.families.base import Encoded, State, Text
 from srbench.families.wan import Wan
 from srbench.trace import Step
-
 
 
 def fork_scheduler(scheduler: UniPCMultistepScheduler) -> UniPCMultistepScheduler:
@@ -80,23 +80,26 @@ class WanSampler:
     # -- text
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
         weights = self.family.components
-        tokenizer = AutoTokenizer.from_pretrained(weights.path, subfolder="tokenizer", revision=weights.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            weights.path, subfolder="tokenizer", revision=weights.revision
+        )
         encoder = UMT5EncoderModel.from_pretrained(
             weights.path, subfolder="text_encoder", revision=weights.revision, dtype=self.dtype
         ).to(self.device)
         pipeline = WanPipeline(tokenizer, encoder, None, self._make_scheduler())
-        embeddings = {
-            text: pipeline.encode_prompt(
-                text,
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.family.max_sequence_length,
-                device=self.device,
-            )[0]
-            for text in dict.fromkeys(texts)
-        }
-        return embeddings  # the encoder goes out of scope here
+        encoded = {}
+        for text in dict.fromkeys(texts):
+            with timed(self.device) as seconds:
+                embedding = pipeline.encode_prompt(
+                    text,
+                    do_classifier_free_guidance=False,
+                    max_sequence_length=self.family.max_sequence_length,
+                    device=self.device,
+                )[0]
+            encoded[text] = Encoded(embedding, seconds.value)
+        return encoded  # the encoder goes out of scope here
 
     # -- the schedule
 
@@ -149,7 +152,7 @@ class WanSampler:
             role=denoiser.model,
             steps=steps,
             calls_per_step=self.calls_per_step(denoiser),
-            polynomials=self.family.teacache.get(denoiser.model, {}),
+            polynomials=self.family.polynomials(denoiser.model),
         )
         try:
             with contextlib.ExitStack() as stack:
@@ -208,7 +211,9 @@ class WanSampler:
             sigma=float(sigma),
             denoiser=denoiser.id,
             model=denoiser.model,
-            change={s: relative_change(v, state.previous[s]) for s, v in now.items()} if state.previous else None,
+            change={s: relative_change(v, state.previous[s]) for s, v in now.items()}
+            if state.previous
+            else None,
             calls_computed=calls - attachment.calls_reused,
             calls_reused=attachment.calls_reused,
             modules_computed=attachment.modules_computed,

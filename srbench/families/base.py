@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.experiment import Denoiser
+from srbench.experiment import Denoiser, Role
 from srbench.trace import Step
 
 if TYPE_CHECKING:
@@ -46,14 +46,22 @@ class Text:
     negative: Tensor
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """One text's embedding, (1, length, width), and the seconds it took."""
+
+    embedding: Tensor
+    seconds: float
+
+
 class Sampler(Protocol):
     """A family with its models in memory."""
 
     device: torch.device
     fps: int
 
-    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Every text's embedding, (1, length, width).  The encoder is unloaded after it."""
+    def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
+        """Every distinct text, encoded.  The encoder is loaded for it and unloaded after it."""
         ...
 
     def start(self, seed: int, steps: int | None) -> State:
@@ -62,6 +70,10 @@ class Sampler(Protocol):
 
     def timesteps(self, steps: int | None) -> tuple[float, ...]:
         """What the model is told at each step, falling from 1000."""
+        ...
+
+    def model(self, role: Role) -> Any:
+        """The large or the small model, loaded when first asked for."""
         ...
 
     def calls_per_step(self, denoiser: Denoiser) -> int:

@@ -5,6 +5,7 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,10 +52,11 @@ class Weights:
 class Wan:
     """A Wan family: two transformers, one VAE, one UMT5 text encoder.
 
-    name: for readers and folders.  components: tokenizer, text encoder, VAE and scheduler.  height, width: pixels, multiples of
-    16.  frames: 4 n + 1.  steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is
+    name: for readers and folders.  components: tokenizer, text encoder, VAE and
+    scheduler.  height, width: pixels, multiples of 16.  frames: 4 n + 1.  steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is
     the grid of Wan's own code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
-    teacache: rescale polynomials by model and mode, highest power first.
+    teacache: rescale polynomials by model and mode, highest power first; where there are
+    none, `teacache.json` beside the weights, as `srbench.calibrate` writes it.
     """
 
     name: str
@@ -101,6 +103,16 @@ class Wan:
             role: folder_hash(w.local) if w.local else [w.source, w.revision, w.subfolder]
             for role, w in (("large", self.large), ("small", self.small), ("components", self.components))
         }
+
+    def polynomials(self, role: Literal["large", "small"]) -> dict[str, tuple[float, ...]]:
+        """TeaCache's polynomials of a model by mode: the setting's, else those beside the weights."""
+        if role in self.teacache:
+            return {str(mode): p for mode, p in self.teacache[role].items()}
+        file = self.components.local / "teacache.json" if self.components.local else None
+        if file is None or not file.exists():
+            return {}
+        fits = json.loads(file.read_text("utf-8")).get(role, {})
+        return {mode: tuple(fit["coefficients"]) for mode, fit in fits.items()}
 
     def open(self) -> WanSampler:
         """Load the models (torch and diffusers are imported here)."""

@@ -42,7 +42,7 @@ class PSNR:
         )
 
     def __call__(self, video: Video, reference: Video) -> NDArray[np.float64]:
-        """dB of each frame, shape (frames,), from 0 to cap.  Raises UserError: see check_pair."""
+        """DB of each frame, shape (frames,), from 0 to cap.  Raises UserError: see check_pair."""
         check_pair(video, reference)
         mse = np.array([_mse(x, y) for x, y in zip(video, reference, strict=True)])
         floor = 10 ** (-self.cap / 10)

@@ -60,8 +60,7 @@ def _timed_steps(cell: CellRecord) -> list[tuple[str, float, bool]]:
     steps = cell.trace.steps
     if len(steps) != len(cell.step_seconds):
         raise UserError(
-            f"cell {cell.id[:12]} ({cell.method}): {len(cell.step_seconds)} times, "
-            f"{len(steps)} steps",
+            f"cell {cell.id[:12]} ({cell.method}): {len(cell.step_seconds)} times, {len(steps)} steps",
             "one time for each step",
             "delete the cell's record and run the experiment again",
         )

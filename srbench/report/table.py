@@ -150,10 +150,9 @@ def rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
     hold numbers of different protocols or of differently defined metrics.
     """
     if not cells:
-        raise UserError(
-            f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first"
-        )
-    keys = sorted({(c.prompt_index, c.seed) for c in cells})
+        raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
+    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
+    keys = sorted(planned | {(c.prompt_index, c.seed) for c in cells})
     methods = _methods(run, cells)
     columns = [_column(run, quantity, methods, keys) for quantity in _quantities(run, cells)]
     return [
@@ -185,9 +184,7 @@ def decimals(values: Iterable[Value]) -> int:
     numbers = [abs(v.value) for v in column if v.value]
     # Below 1e-9 of its number an error is rounding of the sums, not spread.
     errors = [
-        v.standard_error
-        for v in column
-        if v.standard_error and v.standard_error > 1e-9 * abs(v.value or 0)
+        v.standard_error for v in column if v.standard_error and v.standard_error > 1e-9 * abs(v.value or 0)
     ]
     needed = [1 - math.floor(math.log10(min(numbers)))] if numbers else []
     needed += [-math.floor(math.log10(min(errors)))] if errors else []
@@ -208,18 +205,13 @@ def shown(value: Value, digits: int) -> str:
 
 
 def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[_Method]:
-    named = run.resolved.get("method")
-    configured = named if isinstance(named, dict) else {}
-    place: dict[str, int] = {}
-    for name in [*configured, *(c.method for c in cells)]:
-        place.setdefault(name, len(place))
+    """Every method that a job of this run asked for, with its cells; one without cells too."""
     grouped: dict[str, list[CellRecord]] = {}
-    for cell in sorted(cells, key=lambda c: place[c.method]):
+    for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)
-    methods = [_method(method_id, group) for method_id, group in grouped.items()]
-    recorded = {c.method for c in cells}
-    methods += [_absent(name, configured[name]) for name in configured if name not in recorded]
-    methods.sort(key=lambda m: (not m.is_reference, place[m.method]))
+    asked = {m.id: _Method(m.name, m.id, m.label, m.is_reference, {}) for m in run.methods}
+    methods = list((asked | {i: _method(i, group) for i, group in grouped.items()}).values())
+    methods.sort(key=lambda m: not m.is_reference)
     if sum(m.is_reference for m in methods) > 1:
         raise UserError(
             f"references: {', '.join(m.method for m in methods if m.is_reference)}",
@@ -227,11 +219,6 @@ def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[_Method]:
             "report the runs apart",
         )
     return methods
-
-
-def _absent(name: str, config: object) -> _Method:
-    label = config.get("label") if isinstance(config, dict) else None
-    return _Method(name, "", str(label or name), False, {})
 
 
 def _method(method_id: str, cells: Sequence[CellRecord]) -> _Method:
@@ -310,7 +297,7 @@ def _score(score: Score) -> float | _Gap:
 
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[_Quantity]:
     work, stages = work_seconds(cells), stage_seconds(cells)
-    estimated = run.resolved.get("timing") != "exclusive"
+    estimated = run.timing != "exclusive"
 
     def measure(cell: CellRecord) -> float | _Gap:
         try:
@@ -357,9 +344,7 @@ def _count(what: str, count: Callable[[CellRecord], int]) -> _Quantity:
             return _Gap("missing", "no trace recorded")
         return float(count(cell))
 
-    column = Column(
-        f"evaluations_{what}", f"evals {what}", "per video", None, False, "cost", decimals=1
-    )
+    column = Column(f"evaluations_{what}", f"evals {what}", "per video", None, False, "cost", decimals=1)
     return _Quantity(column, measure)
 
 
@@ -403,8 +388,7 @@ def _column(
     run: RunRecord, quantity: _Quantity, methods: Sequence[_Method], keys: Sequence[Key]
 ) -> list[Value]:
     measured = [
-        {} if quantity.word(m) else {k: _measure(quantity, m.cells.get(k)) for k in keys}
-        for m in methods
+        {} if quantity.word(m) else {k: _measure(quantity, m.cells.get(k)) for k in keys} for m in methods
     ]
     protocol = _one_protocol(quantity.column, methods, measured) or run.protocol
     reference = measured[0] if methods[0].is_reference else None
@@ -422,9 +406,7 @@ def _measure(quantity: _Quantity, cell: CellRecord | None) -> float | _Gap:
     return quantity.measure(cell)
 
 
-def _one_protocol(
-    column: Column, methods: Sequence[_Method], measured: Sequence[Measured]
-) -> str | None:
+def _one_protocol(column: Column, methods: Sequence[_Method], measured: Sequence[Measured]) -> str | None:
     found: dict[str, list[str]] = {}
     for method, own in zip(methods, measured, strict=True):
         for protocol in dict.fromkeys(method.cells[k].protocol for k in _numbers(own)):

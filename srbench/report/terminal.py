@@ -42,9 +42,7 @@ class _Footnotes:
         return ",".join(str(n) for n in found).translate(SUPERSCRIPT)
 
 
-def show(
-    run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], console: Console
-) -> None:
+def show(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], console: Console) -> None:
     """Print header, table and notes; a table that is too wide is parted, never cut.
 
     table: rows(run, cells).  Quality comes before cost where it is parted.
@@ -131,10 +129,7 @@ def _count(value: Value) -> str:
 
 
 def _with_marks(column: _Printed, notes: _Footnotes) -> _Printed:
-    texts = [
-        text + notes.mark(reasons)
-        for text, reasons in zip(column.texts, column.footnotes, strict=True)
-    ]
+    texts = [text + notes.mark(reasons) for text, reasons in zip(column.texts, column.footnotes, strict=True)]
     return _Printed(column.title, column.group, tuple(texts), column.footnotes)
 
 

@@ -13,7 +13,8 @@ from srbench.trace import Trace
 @plugin
 class FixedStep:
     """Fires once `step` steps of the schedule are done, whoever did them (Algorithm 1 with a
-    fixed switch; T-Stitch's fraction times the number of steps)."""
+    fixed switch; T-Stitch's fraction times the number of steps).
+    """
 
     step: Annotated[int, Field(ge=1)]
 

@@ -9,13 +9,13 @@ distinct (denoiser, state, step) is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from srbench.clock import timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method, Segment
 from srbench.families.base import Sampler, State, Text
 from srbench.registry import lookup
-from srbench.sampling.clock import timed
 from srbench.trace import Trace
 
 
@@ -50,7 +50,7 @@ class Branch:
     denoiser: Denoiser
     state: State
     travellers: tuple[Traveller, ...]
-    trace: Trace = Trace()
+    trace: Trace = field(default_factory=Trace)
     seconds: tuple[float, ...] = ()
     hand_overs: tuple[float, ...] = ()
     shared: int = 0

@@ -1,0 +1,1 @@
+"""The shapes family and its world: how the embedded default is made."""

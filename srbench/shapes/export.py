@@ -17,7 +17,8 @@ MODEL = Path(__file__).parent / "model"
 
 def export(out: Path, target: Path = MODEL) -> None:
     """Averages of all models, in fp16; the text encoder in fp32, since transformers would
-    keep one stored in fp16 at that precision."""
+    keep one stored in fp16 at that precision.
+    """
     tensors = load_file(out / "denoisers.safetensors")
     models = {}
     for name, config in (("large", LARGE), ("small", SMALL)):

@@ -78,8 +78,8 @@ def render(scene: Scene, seed: int, *, size: int = SIZE) -> NDArray[np.uint8]:
     video[:] = BACKGROUNDS[scene.background]
     for frame in range(FRAMES):
         for i, thing in enumerate(scene.things):
-            alpha = coverage(
-                thing.shape, where.centres[frame, i] * scale, where.radii[i] * scale, size
-            )[..., None]
+            alpha = coverage(thing.shape, where.centres[frame, i] * scale, where.radii[i] * scale, size)[
+                ..., None
+            ]
             video[frame] = alpha * np.array(COLOURS[thing.colour]) + (1 - alpha) * video[frame]
     return np.rint(video).astype(np.uint8)

@@ -47,7 +47,9 @@ SMALL = {**_COMMON, "num_attention_heads": 2, "attention_head_dim": 48, "ffn_dim
 def load_vae(out: Path) -> AutoencoderKLWan:
     vae = AutoencoderKLWan(**train_vae.CONFIG)
     tensors = load_file(out / "vae.safetensors")
-    vae.load_state_dict({k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")})
+    vae.load_state_dict(
+        {k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")}
+    )
     return vae.eval()
 
 
@@ -108,7 +110,8 @@ def latent_statistics(pools: list[Pool]) -> tuple[Tensor, Tensor]:
 
 def make_optimisers(model: nn.Module, muon: float, adam: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for all else."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         (matrices if p.ndim == 2 and name.startswith("blocks.") else others).append(p)
     return [
@@ -127,7 +130,9 @@ class Learner:
         self.optimisers = make_optimisers(self.model, 0.02, 2e-3)
         self.rates = [0.02, 2e-3]
 
-    def learn(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], factor: float, group: Group, step: int) -> float:
+    def learn(
+        self, batch: tuple[Tensor, Tensor, Tensor, Tensor], factor: float, group: Group, step: int
+    ) -> float:
         noisy, times, texts, target = batch
         with (
             torch.autocast("cpu", dtype=torch.bfloat16),

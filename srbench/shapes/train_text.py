@@ -44,9 +44,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -75,7 +73,9 @@ def make_encoder(vocabulary: int) -> UMT5EncoderModel:
 
 def encode(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
     """(len(texts), 32, 64): zero rows after the text's end, as `WanPipeline` makes them."""
-    tokens = tokenizer(texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
+    tokens = tokenizer(
+        texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+    )
     hidden = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
     return hidden * tokens.attention_mask[..., None]
 
@@ -111,9 +111,7 @@ def train(out: Path, steps: int, seed: int, batch: int = 64) -> None:
         used = hidden.abs().sum(-1) > 0
         target = torch.tensor([labels(s) for s in picked])
         losses = [
-            nn.functional.cross_entropy(
-                head(hidden)[used], target[:, i, None].expand(used.shape)[used]
-            )
+            nn.functional.cross_entropy(head(hidden)[used], target[:, i, None].expand(used.shape)[used])
             for i, head in enumerate(heads)
         ]
         optimiser.zero_grad()
@@ -136,7 +134,6 @@ def accuracy(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, head
     used = hidden.abs().sum(-1) > 0
     target = torch.tensor([labels(s) for s in picked])
     right = [
-        (head(hidden).argmax(-1) == target[:, i, None])[used].float().mean()
-        for i, head in enumerate(heads)
+        (head(hidden).argmax(-1) == target[:, i, None])[used].float().mean() for i, head in enumerate(heads)
     ]
     return float(torch.stack(right).mean())

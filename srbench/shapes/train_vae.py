@@ -61,7 +61,8 @@ def clips(rng: np.random.Generator, n: int, size: int) -> Tensor:
 
 def split(vae: AutoencoderKLWan) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Convolution kernels, which Muon takes as matrices, and all else."""
-    kernels, others = [], []
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for p in vae.parameters():
         (kernels if p.ndim >= 4 and len(p) > 1 and p[0].numel() > 4 else others).append(p)
     return kernels, others
@@ -128,9 +129,12 @@ def train(out: Path, steps: int, seed: int, batch: int = 3) -> None:
             optimiser.step()
         average.update(vae, step)
         if group.rank == 0 and (step % 50 == 0 or step == steps - 1):
-            print(f"vae {step} loss {loss.item():.4f} kl {kl.item():.2f} {time.time() - began:.0f}s", flush=True)
+            print(
+                f"vae {step} loss {loss.item():.4f} kl {kl.item():.2f} {time.time() - began:.0f}s", flush=True
+            )
         if group.rank == 0 and (step % 500 == 499 or step == steps - 1):
             checkpoint(path, step + 1, held, optimisers)
             probe = AutoencoderKLWan(**CONFIG)
             probe.load_state_dict(average.values)
-            print("vae psnr mean %.2f worst %.2f first frame %.2f dB" % psnr(probe, 4), flush=True)
+            mean, worst, first_frame = psnr(probe, 4)
+            print(f"vae psnr mean {mean:.2f} worst {worst:.2f} first {first_frame:.2f} dB", flush=True)

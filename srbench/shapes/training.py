@@ -96,9 +96,7 @@ def checkpoint(
     os.replace(partial, path)
 
 
-def restore(
-    path: Path, models: dict[str, dict[str, Tensor]], optimisers: list[torch.optim.Optimizer]
-) -> int:
+def restore(path: Path, models: dict[str, dict[str, Tensor]], optimisers: list[torch.optim.Optimizer]) -> int:
     """Load `checkpoint`'s file into given state dicts (in place); the next step's number."""
     states: list[dict] = [o.state_dict() for o in optimisers]
     with safe_open(path, "pt") as file:

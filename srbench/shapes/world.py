@@ -90,13 +90,11 @@ class Scene:
         """The same scene said the one way that names a left or upper thing first."""
         if self.relation in (None, "left", "above"):
             return self
-        return Scene(
-            self.things[::-1], self.motion, self.background, INVERSE[str(self.relation)]
-        )
+        return Scene(self.things[::-1], self.motion, self.background, INVERSE[str(self.relation)])
 
     @property
     def split(self) -> Split:
-        """train (80 %), tune (10 %) or test (10 %), by a hash of the combination."""
+        """Train (80 %), tune (10 %) or test (10 %), by a hash of the combination."""
         digest = hashlib.sha256(self.canonical.caption.encode()).digest()
         bucket = int.from_bytes(digest[:4], "big") % 10
         return "test" if bucket == 0 else "tune" if bucket == 1 else "train"
@@ -132,11 +130,7 @@ def parse(caption: str) -> Scene:
     'left'
     """
     words = caption.lower().split()
-    things = tuple(
-        Thing(a, b)
-        for a, b in itertools.pairwise(words)
-        if a in COLOURS and b in SHAPES
-    )
+    things = tuple(Thing(a, b) for a, b in itertools.pairwise(words) if a in COLOURS and b in SHAPES)
     between = words[3 : words.index(things[1].colour)] if len(things) == 2 else []
     relation = next((r for r in RELATIONS if r in between), None)
     verb = next((i for i, w in enumerate(words) if w in ("moving", "standing")), 0)

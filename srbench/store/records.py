@@ -83,6 +83,13 @@ class CellRecord(_Record):
     host: str = ""
 
 
+class TextTimes(_Record):
+    """Seconds that encoding each text took in this run; RUN/texts.json."""
+
+    version: int = VERSION
+    seconds: dict[str, float]
+
+
 class MethodRecord(_Record):
     """One row to be: a method that this run was asked for."""
 
@@ -134,7 +141,9 @@ def _read(path: Path, kind: type[BaseModel]) -> Any:
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(str(path), "a file written by a run", "name a folder results/<experiment>/<run>") from None
+        raise UserError(
+            str(path), "a file written by a run", "name a folder results/<experiment>/<run>"
+        ) from None
     except ValidationError as error:
         raise UserError(
             f"{path}: {error.errors()[0]['msg']}",
@@ -146,6 +155,11 @@ def _read(path: Path, kind: type[BaseModel]) -> Any:
 def read_cell(path: Path) -> CellRecord:
     """One cell's record.  Raises UserError where it cannot be read."""
     return _read(path, CellRecord)
+
+
+def read_text_times(path: Path) -> TextTimes:
+    """What RUN/texts.json says.  Raises UserError where it cannot be read."""
+    return _read(path, TextTimes)
 
 
 def read_run_record(run: Path) -> RunRecord:

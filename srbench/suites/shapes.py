@@ -43,10 +43,7 @@ class Shapes:
 
     def _ordered(self) -> list[str]:
         """All captions of the split: one and two things in turn, each in a fixed random order."""
-        one, two = (
-            sorted((s.caption for s in scenes(n, self.split)), key=_shuffle)  # type: ignore[arg-type]
-            for n in (1, 2)
-        )
+        one, two = (sorted((s.caption for s in scenes(n, self.split)), key=_shuffle) for n in (1, 2))
         paired = [c for pair in zip(one, two, strict=False) for c in pair]
         return paired + two[len(one) :]
 
