@@ -15,6 +15,8 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -29,11 +31,12 @@ from rich.progress import (
 from rich.table import Table
 
 from srbench import configs, errors, plan, report
-from srbench.errors import UserError
+from srbench.errors import UserError, did_you_mean
 from srbench.experiment import KEYS, Experiment, check
 from srbench.registry import identity
 from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
 
+RUN_KEYS = ("run", "results", "store", "plugins", "dry_run")
 PACKAGES = ("srbench", "torch", "diffusers", "transformers", "numpy", "scikit-image", "av")
 _HERE = Path(__file__).parent
 
@@ -120,6 +123,7 @@ def _device() -> str:
 
 
 def progress(console: Console) -> Progress:
+    """The bar: units done, time, and how many steps were computed."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -154,6 +158,7 @@ def execute(
 
 
 def show_plan(experiment: Experiment, run: Path, console: Console) -> None:
+    """Print what would run."""
     table = Table(title=f"{experiment.name}: what would run", show_header=False, title_justify="left")
     for what, much in [*plan.summary(experiment), ("folder", str(run))]:
         table.add_row(what, much)
@@ -178,11 +183,87 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
         kept = len(read_run(run)[1])
         console.print(f"interrupted; {kept} cells are kept in {run}. The same command goes on from there.")
         return errors.EXIT_INTERRUPTED
-    report.make(run, console)
+    _to_report.setdefault(run)
     return errors.EXIT_FAILED_CELLS if failed else 0
 
 
+# -- Hydra's own refusals, told as ours
+
+_VALUE_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i")
+
+
+def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line's overrides, and the folders of `--config-dir`.
+
+    >>> overrides(["-m", "+experiment=x", "--config-dir", "mine", "--config-dir=b", "a=1"])
+    (['+experiment=x', 'a=1'], ['mine', 'b'])
+    """
+    found: list[str] = []
+    folders: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not word.startswith("-"):
+            found.append(word)
+        elif name in _VALUE_OPTIONS:
+            value = value if has_value else next(words, "")
+            folders += [value] if name in ("--config-dir", "-cd") else []
+    return found, folders
+
+
+def first_of_sweep(override: str) -> str:
+    """An override with the first of its values, where it sweeps over several."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        raise UserError(
+            f"{override!r}", "key=value, brackets closed", "quote lists: 'method=[large,small]'"
+        ) from None
+    if not parsed.is_sweep_override():
+        return override
+    return f"{override.partition('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
+
+
+def refuse(arguments: Sequence[str]) -> None:
+    """Raise UserError for what Hydra would refuse: unknown groups, names and keys, bad syntax."""
+    asked, folders = overrides(arguments)
+    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
+    done: list[str] = search if folders else []
+    firsts = [first_of_sweep(o) for o in asked]
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        try:
+            hydra.compose("config", [*done, *firsts])
+        except MissingConfigException as error:
+            group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+            choices = did_you_mean(name, error.options or configs.names(group))
+            raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from None
+        except HydraException as error:
+            _refuse_key(firsts, done, error)
+
+
+def _refuse_key(asked: Sequence[str], kept: list[str], error: HydraException) -> None:
+    """Find the override that does not fit, and the keys that it could have meant."""
+    for override in sorted(asked, key=lambda o: not o.startswith("+")):
+        try:
+            hydra.compose("config", [*kept, override])
+            kept.append(override)
+        except HydraException as own:
+            key = override.partition("=")[0].lstrip("+~")
+            parent, _, last = key.partition("@")[0].rpartition(".")
+            node = OmegaConf.select(hydra.compose("config", kept), parent) if parent else None
+            known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS]
+            said = str(own).splitlines()[0]
+            raise UserError(
+                f"{override} ({said})",
+                f"a key of {parent or 'the configuration'}",
+                did_you_mean(last, map(str, known)),
+            ) from None
+    raise UserError(str(error).splitlines()[0], "a configuration that composes", "see conf/config.yaml")
+
+
+# What the jobs of one command left: their exit codes, and the runs to report once at the end.
 _codes: list[int] = []
+_to_report: dict[Path, None] = {}
 
 
 @hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
@@ -197,8 +278,16 @@ def _hydra(cfg: DictConfig) -> None:
 
 
 def main() -> None:
+    """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
+    try:
+        refuse(sys.argv[1:])
+    except UserError as error:
+        print(f"srbench: {error}", file=sys.stderr)
+        sys.exit(errors.EXIT_USER)
     _hydra()
+    for run in _to_report:
+        report.make(run, Console())
     sys.exit(max(_codes, default=0))
 
 

@@ -47,11 +47,11 @@ def known(group: str) -> list[str]:
     return ours + [e.name for e in importlib.metadata.entry_points(group=f"srbench.{group}")]
 
 
-def lookup(group: str, kind: str) -> type[Any]:
-    """The plug-in class of a kind.  Raises UserError with the nearest names."""
+def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
+    """The plug-in class of a kind, asked for at `where`.  Raises UserError with the nearest names."""
     if kind not in known(group):
         raise UserError(
-            f"{group.removesuffix('s')} {kind!r}",
+            f"{where or group}.kind = {kind!r}",
             f"one of the {group} that srbench knows",
             did_you_mean(kind, known(group)),
         )
@@ -70,13 +70,17 @@ def build(group: str, settings: Mapping[str, Any], where: str) -> Any:
     `where` is the dotted place of the settings, for messages.  Raises UserErrors with
     every mistake in them at once.
     """
+    if not isinstance(settings, Mapping):
+        raise UserError(
+            f"{where} = {settings!r}", "a mapping with a kind", f"write it as {{kind: {settings}}}"
+        )
     fields = dict(settings)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str):
         raise UserError(
             f"{where} without a kind", "kind: one of " + ", ".join(known(group)), f"set {where}.kind"
         )
-    cls = lookup(group, kind)
+    cls = lookup(group, kind, where)
     names = [f.name for f in dataclasses.fields(cls)]
     try:
         return TypeAdapter(cls).validate_python(fields)
@@ -88,15 +92,23 @@ def explain(error: ValidationError, where: str, names: list[str]) -> list[UserEr
     """Pydantic's findings as ours: one UserError each, with the dotted place."""
     mistakes = []
     for e in error.errors():
-        place = ".".join([where, *map(str, e["loc"])])
+        place = ".".join([where, *(str(p) for p in e["loc"] if _is_place(p))])
         if e["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             mistakes.append(
                 UserError(f"key {place}", "a key of this setting", did_you_mean(str(e["loc"][-1]), names))
             )
         else:
             expected = e["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            mistakes.append(UserError(f"{place} = {e['input']!r}", expected, f"change {place}"))
+            got = f"{place} is missing" if e["type"].startswith("missing") else f"{place} = {e['input']!r}"
+            if mistakes and mistakes[-1].got == got:  # the next branch of the same union
+                expected = f"{mistakes.pop().expected}, or {expected}"
+            mistakes.append(UserError(got, expected, f"change {place}"))
     return mistakes
+
+
+def _is_place(part: int | str) -> bool:
+    """Whether a part of pydantic's location is a user's key, not a branch of a union."""
+    return isinstance(part, int) or (part.isidentifier() and part not in ("int", "float", "str"))
 
 
 def identity(value: Any) -> Any:

@@ -19,9 +19,10 @@ class Step:
 
     index: position in the schedule, from 0.  timestep: what the model is told, in
     (0, 1000]; next_timestep: the one after it, 0 at the last step.  sigma: noise level
-    before the step, in [0, 1].  change: D of every signal (SIGNALS), `tanh(|s − s_prev|₁ / |s_prev|₁)` in [0, 1); None at the first
-    step.  calls: model evaluations computed and reused (a guided step has two);
-    modules: computed and reused parts inside them, for accelerators that act there.
+    before the step, in [0, 1].  change: D of every signal (SIGNALS),
+    tanh(|s − s_prev|₁ / |s_prev|₁) in [0, 1); None at the first step.  calls: model
+    evaluations computed and reused (a guided step has two); modules: computed and reused
+    parts inside them, for accelerators that act there.
     """
 
     index: int

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.utils import logging as diffusers_logging
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from srbench.accelerators.base import Attachment
 from srbench.clock import timed
@@ -38,6 +40,11 @@ def relative_change(now: Tensor, before: Tensor) -> float:
     """Equation 3: tanh(|s_τ − s_{τ−1}|₁ / |s_{τ−1}|₁), in float32."""
     now, before = now.float(), before.float()
     return float(torch.tanh((now - before).abs().sum() / before.abs().sum()))
+
+
+# their bars would tear ours, and a worker has no terminal
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
 
 
 class WanSampler:

@@ -53,8 +53,9 @@ class Wan:
     """A Wan family: two transformers, one VAE, one UMT5 text encoder.
 
     name: for readers and folders.  components: tokenizer, text encoder, VAE and
-    scheduler.  height, width: pixels, multiples of 16.  frames: 4 n + 1.  steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is
-    the grid of Wan's own code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
+    scheduler.  height, width: pixels, multiples of 16.  frames: 4 n + 1.  steps, shift: of
+    the UniPC flow schedule.  sigma_grid: `wan` is the grid of Wan's own code and of
+    diffusers up to 0.36, `diffusers` that of 0.37 on.
     teacache: rescale polynomials by model and mode, highest power first; where there are
     none, `teacache.json` beside the weights, as `srbench.calibrate` writes it.
     """

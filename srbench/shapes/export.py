@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from srbench.shapes.train_denoisers import LARGE, SMALL, Pool, latent_statistics, load_vae
-from srbench.shapes.training import Group
 
 MODEL = Path(__file__).parent / "model"
 
@@ -28,7 +27,7 @@ def export(out: Path, target: Path = MODEL) -> None:
         models[name] = model.half()
     vae = load_vae(out)
     empty = torch.zeros(1, 32, 64)
-    pools = [Pool.load(out, n, Group(0, 1), lambda texts: empty.expand(len(texts), -1, -1)) for n in (1, 2)]
+    pools = [Pool.load(out, n, lambda texts: empty.expand(len(texts), -1, -1)) for n in (1, 2)]
     mean, std = latent_statistics(pools)
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     pipeline = WanPipeline(

@@ -13,6 +13,7 @@ import torch
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(prog="python -m srbench.shapes.train", description=__doc__)
     parser.add_argument("stage", choices=["text", "vae", "latents", "denoisers", "export"])
     parser.add_argument("--out", type=Path, default=Path("results/shapes-training"))

@@ -8,6 +8,7 @@ Latents come from a pool that `encode_pool` fills once.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ SMALL = {**_COMMON, "num_attention_heads": 2, "attention_head_dim": 48, "ffn_dim
 
 
 def load_vae(out: Path) -> AutoencoderKLWan:
+    """The trained VAE: the average over its training."""
     vae = AutoencoderKLWan(**train_vae.CONFIG)
     tensors = load_file(out / "vae.safetensors")
     vae.load_state_dict(
@@ -87,7 +89,7 @@ class Pool:
     texts: Tensor
 
     @classmethod
-    def load(cls, out: Path, things: int, group: Group, encode) -> Pool:
+    def load(cls, out: Path, things: int, encode: Callable[[list[str]], Tensor]) -> Pool:
         parts = [load_file(p) for p in sorted(out.glob(f"pool{things}-*.safetensors"))]
         captions = [s.caption for s in scenes(1 if things == 1 else 2, "train")]
         texts = torch.cat([encode(captions[i : i + 256]) for i in range(0, len(captions), 256)])
@@ -154,19 +156,44 @@ class Learner:
         return float(loss)
 
 
+class Data:
+    """Batches of (noisy, times, texts, target), drawn from (seed, step, rank) alone."""
+
+    def __init__(self, out: Path, group: Group) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
+        encoder = UMT5EncoderModel.from_pretrained(out / "text_encoder").eval()
+
+        def encode(texts: list[str]) -> Tensor:
+            with torch.no_grad():
+                return train_text.encode(encoder, tokenizer, texts)
+
+        self.group = group
+        self.empty = encode([""])[0]
+        self.pools = [Pool.load(out, n, encode) for n in (1, 2)]
+        self.mean, self.std = (v[:, None, None, None] for v in latent_statistics(self.pools))
+
+    def batch(self, seed: int, step: int, n: int, single: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw n clips, a share `single` of them with one thing.
+
+        σ is logit-normal and shifted by 3; one caption in ten is empty.
+        """
+        rng = self.group.rng(seed, 7, step)
+        ones = int(rng.binomial(n, single))
+        drawn = [p.draw(rng, k) for p, k in zip(self.pools, (ones, n - ones), strict=True) if k]
+        x = (torch.cat([d[0] for d in drawn]) - self.mean) / self.std
+        texts = torch.cat([d[1] for d in drawn]).clone()
+        texts[torch.from_numpy(rng.random(n) < EMPTY)] = self.empty
+        u = torch.sigmoid(torch.from_numpy(rng.standard_normal(n))).float()
+        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
+        eps = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+        s = sigma[:, None, None, None, None]
+        return (1 - s) * x + s * eps, sigma * 1000, texts, eps - x
+
+
 def train(out: Path, steps: int, seed: int, batch: int = 16, one_first: float = 0.15) -> None:
     """`steps` steps of `batch` clips a process; single things alone in the first part."""
     group = Group.join()
-    tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
-    encoder = UMT5EncoderModel.from_pretrained(out / "text_encoder").eval()
-
-    def encode(texts: list[str]) -> Tensor:
-        with torch.no_grad():
-            return train_text.encode(encoder, tokenizer, texts)
-
-    empty = encode([""])[0]
-    pools = [Pool.load(out, n, group, encode) for n in (1, 2)]
-    mean, std = (v[:, None, None, None] for v in latent_statistics(pools))
+    data = Data(out, group)
     learners = {"large": Learner(LARGE, seed), "small": Learner(SMALL, seed + 1)}
     held = {n: learner.model.state_dict() for n, learner in learners.items()}
     held |= {f"{n}-average": learner.average.values for n, learner in learners.items()}
@@ -175,21 +202,9 @@ def train(out: Path, steps: int, seed: int, batch: int = 16, one_first: float = 
     first = restore(path, held, optimisers) if path.exists() else 0
     began, smooth = time.time(), dict.fromkeys(learners, 0.0)
     for step in range(first, steps):
-        rng = group.rng(seed, 7, step)
-        single = 1.0 if step < one_first * steps else 0.3
-        n_one = int(rng.binomial(batch, single))
-        drawn = [p.draw(rng, n) for p, n in zip(pools, (n_one, batch - n_one), strict=True) if n]
-        x = (torch.cat([d[0] for d in drawn]) - mean) / std
-        texts = torch.cat([d[1] for d in drawn]).clone()
-        texts[torch.from_numpy(rng.random(batch) < EMPTY)] = empty
-        u = torch.sigmoid(torch.from_numpy(rng.standard_normal(batch))).float()
-        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
-        eps = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
-        s = sigma[:, None, None, None, None]
-        data = ((1 - s) * x + s * eps, sigma * 1000, texts, eps - x)
-        factor = warm_cosine(step, steps, 200)
+        examples = data.batch(seed, step, batch, 1.0 if step < one_first * steps else 0.3)
         for name, learner in learners.items():
-            loss = learner.learn(data, factor, group, step)
+            loss = learner.learn(examples, warm_cosine(step, steps, 200), group, step)
             smooth[name] = loss if step == first else 0.98 * smooth[name] + 0.02 * loss
         if group.rank == 0 and (step % 100 == 0 or step == steps - 1):
             told = " ".join(f"{n} {v:.4f}" for n, v in smooth.items())

@@ -55,6 +55,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_encoder(vocabulary: int) -> UMT5EncoderModel:
+    """The encoder, untrained: two layers, width 64."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocabulary,

@@ -82,59 +82,68 @@ def psnr(vae: AutoencoderKLWan, n: int = 16) -> tuple[float, float, float]:
     return float(np.mean(values)), min(values), float(np.mean(firsts))
 
 
+class Learner:
+    """The VAE with its optimisers and its average."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.vae = AutoencoderKLWan(**CONFIG)
+        with torch.no_grad():  # begin with little noise (σ = e⁻²), or nothing is learnt for long
+            self.vae.quant_conv.weight[self.vae.config.z_dim :] = 0
+            self.vae.quant_conv.bias[self.vae.config.z_dim :] = -4
+        self.average = Average(self.vae, 0.997)
+        self.parameters = list(self.vae.parameters())
+        self.kernels, others = split(self.vae)
+        self.matrices = [nn.Parameter(k.data.view(len(k), -1)) for k in self.kernels]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(self.matrices, lr=MUON, weight_decay=0.0),
+            torch.optim.AdamW(others, lr=ADAM, weight_decay=0.0, betas=(0.9, 0.98)),
+        ]
+        self.held = {"model": self.vae.state_dict(), "average": self.average.values}
+
+    def loss(self, x: Tensor) -> tuple[Tensor, float]:
+        """L1 + MSE, the first frame weighted, plus KL; and KL alone, a mean over the latent."""
+        weight = torch.ones(x.shape[2])
+        weight[0] = FIRST_FRAME
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            posterior = self.vae.encode(x).latent_dist
+            y = self.vae.decode(posterior.sample()).sample.float()
+        error = (y - x).abs() + (y - x).square()
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return ((weight / weight.mean())[:, None, None] * error).mean() + KL_WEIGHT * kl, float(kl)
+
+    def learn(self, loss: Tensor, factor: float, group: Group, step: int) -> None:
+        """One step down; `factor` scales both learning rates."""
+        self.vae.zero_grad()
+        loss.backward()
+        group.average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
+            matrix.grad = None if kernel.grad is None else kernel.grad.view_as(matrix)
+        for optimiser, rate in zip(self.optimisers, (MUON, ADAM), strict=True):
+            for g in optimiser.param_groups:
+                g["lr"] = rate * factor
+            optimiser.step()
+        self.average.update(self.vae, step)
+
+
 def train(out: Path, steps: int, seed: int, batch: int = 3) -> None:
-    """Loss: L1 + MSE (first frame ×4) + 1e-3 KL. Whole frames at the end."""
-    group = Group.join()
-    torch.manual_seed(seed)
-    vae = AutoencoderKLWan(**CONFIG)
-    with torch.no_grad():  # begin with little noise (σ = e⁻²), or nothing is learnt for long
-        vae.quant_conv.weight[vae.config.z_dim :] = 0
-        vae.quant_conv.bias[vae.config.z_dim :] = -4
-    average = Average(vae, 0.997)
-    parameters = list(vae.parameters())
-    kernels, others = split(vae)
-    matrices = [nn.Parameter(k.data.view(len(k), -1)) for k in kernels]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=MUON, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=ADAM, weight_decay=0.0, betas=(0.9, 0.98)),
-    ]
-    path, first = out / "vae.safetensors", 0
-    held = {"model": vae.state_dict(), "average": average.values}
-    if path.exists():
-        first = restore(path, held, optimisers)
-    frame_weight = torch.ones(17)
-    frame_weight[0] = FIRST_FRAME
-    frame_weight = (frame_weight / frame_weight.mean())[:, None, None]
-    began = time.time()
+    """Crops of 32 pixels at full length; whole frames, one at a time, in the last 15 %."""
+    group, learner = Group.join(), Learner(seed)
+    path, began = out / "vae.safetensors", time.time()
+    first = restore(path, learner.held, learner.optimisers) if path.exists() else 0
     for step in range(first, steps):
         whole = step > 0.85 * steps
         x = clips(group.rng(seed, step), 1 if whole else batch, SIZE if whole else CROP)
         torch.manual_seed(int(group.rng(seed, step, 1).integers(2**31)))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample()).sample.float()
-        error = (y - x).abs() + (y - x).square()
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = (frame_weight * error).mean() + KL_WEIGHT * kl
-        vae.zero_grad()
-        loss.backward()
-        group.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for matrix, kernel in zip(matrices, kernels, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.view_as(matrix)
-        for optimiser, rate in zip(optimisers, (MUON, ADAM), strict=True):
-            for g in optimiser.param_groups:
-                g["lr"] = rate * warm_cosine(step, steps, 30)
-            optimiser.step()
-        average.update(vae, step)
+        loss, kl = learner.loss(x)
+        learner.learn(loss, warm_cosine(step, steps, 30), group, step)
         if group.rank == 0 and (step % 50 == 0 or step == steps - 1):
-            print(
-                f"vae {step} loss {loss.item():.4f} kl {kl.item():.2f} {time.time() - began:.0f}s", flush=True
-            )
+            print(f"vae {step} loss {loss.item():.4f} kl {kl:.2f} {time.time() - began:.0f}s", flush=True)
         if group.rank == 0 and (step % 500 == 499 or step == steps - 1):
-            checkpoint(path, step + 1, held, optimisers)
+            checkpoint(path, step + 1, learner.held, learner.optimisers)
             probe = AutoencoderKLWan(**CONFIG)
-            probe.load_state_dict(average.values)
+            probe.load_state_dict(learner.average.values)
             mean, worst, first_frame = psnr(probe, 4)
             print(f"vae psnr mean {mean:.2f} worst {worst:.2f} first {first_frame:.2f} dB", flush=True)

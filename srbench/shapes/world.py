@@ -69,6 +69,8 @@ class Scene:
             raise ValueError("a scene is one thing, or two things and a relation")
         if len({t.colour for t in self.things}) != len(self.things):
             raise ValueError("two things of a scene must differ in colour")
+        if self.motion not in MOTIONS or self.background not in BACKGROUNDS:
+            raise ValueError(f"no motion {self.motion!r} or no background {self.background!r} in this world")
 
     @property
     def caption(self) -> str:

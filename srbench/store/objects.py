@@ -81,7 +81,7 @@ class Store:
             write(staging)
             name = f"{file_hash(staging)}{suffix}"
             path = self.root / "objects" / name[:2] / name
-            if not path.exists():
+            if not path.exists() or path.stat().st_size != staging.stat().st_size:
                 write_atomic(path, lambda partial: os.replace(staging, partial))
             length = path.stat().st_size
         finally:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from srbench.errors import UserError
 
-Seeds = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+Seeds = Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class Suite(Protocol):

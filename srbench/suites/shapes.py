@@ -16,8 +16,10 @@ from srbench.suites.base import Seeds
 
 @plugin
 class Shapes:
-    """prompts: how many held-out captions (half with one thing, half with two), or which.
+    """prompts: how many held-out captions, or which.
 
+    One thing and two things in turn as long as captions with one last (`test` has 18 of
+    those, `tune` 25), then two things.
     split: `test` is held out for reporting; thresholds are chosen on `tune`.
     """
 
@@ -26,7 +28,7 @@ class Shapes:
     split: Literal["tune", "test"] = "test"
 
     def __post_init__(self) -> None:
-        for prompt in self.prompts if isinstance(self.prompts, tuple) else ():
+        for prompt in self.list_prompts() if isinstance(self.prompts, tuple) else ():
             try:
                 parse(prompt)
             except ValueError:
