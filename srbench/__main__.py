@@ -30,7 +30,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from srbench import configs, errors, plan, report
+from srbench import configs, errors, plan, price, report
 from srbench.errors import UserError, did_you_mean
 from srbench.experiment import KEYS, Experiment, check
 from srbench.registry import identity
@@ -160,7 +160,7 @@ def execute(
 def show_plan(experiment: Experiment, run: Path, console: Console) -> None:
     """Print what would run."""
     table = Table(title=f"{experiment.name}: what would run", show_header=False, title_justify="left")
-    for what, much in [*plan.summary(experiment), ("folder", str(run))]:
+    for what, much in [*price.summary(experiment), ("folder", str(run))]:
         table.add_row(what, much)
     console.print(table)
 

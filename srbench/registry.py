@@ -72,7 +72,7 @@ def build(group: str, settings: Mapping[str, Any], where: str) -> Any:
     """
     if not isinstance(settings, Mapping):
         raise UserError(
-            f"{where} = {settings!r}", "a mapping with a kind", f"write it as {{kind: {settings}}}"
+            f"{where} = {settings!r}", "a mapping with a kind", f"as in {{kind: {known(group)[0]}}}"
         )
     fields = dict(settings)
     kind = fields.pop("kind", None)

@@ -18,9 +18,10 @@ from srbench import video
 from srbench.clock import timed
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Sampler, Text
+from srbench.paths import late_attach
 from srbench.plan import Unit, cell_id, protocol
 from srbench.registry import identity
-from srbench.sampling.walk import Arrival, Failure, late_attach, walk
+from srbench.sampling.walk import Arrival, Failure, walk
 from srbench.store.objects import Store
 from srbench.store.records import (
     CellRecord,
@@ -139,7 +140,7 @@ class Runner:
     def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> list[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""
         by_name = {m.name: m for m in methods}
-        paths = [late_attach(m, self.sampler) for m in methods] if self.experiment.late_attach else methods
+        paths = [self._path(m) for m in methods]
         cells = []
         for end in walk(
             self.sampler,
@@ -153,6 +154,13 @@ class Runner:
                 self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
             )
         return cells
+
+    def _path(self, method: Method) -> Method:
+        """The path as it is walked: accelerators attached as late as is exact."""
+        if not self.experiment.late_attach:
+            return method
+        calls = self.sampler.calls_per_step(method.segments[0].denoiser)
+        return late_attach(method, self.sampler.timesteps(method.steps), calls)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         with timed(self.sampler.device) as decoding:

@@ -249,7 +249,9 @@ class WanSampler:
 
     def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
         s = state.scheduler
-        tensors = {"latents": state.latents} | {f"previous.{k}": v for k, v in state.previous.items()}
+        # previous["latent"] is the latents themselves, and a safetensors file takes no tensor twice
+        previous = {f"previous.{k}": v for k, v in state.previous.items() if k != "latent"}
+        tensors = {"latents": state.latents} | previous
         tensors |= {f"output.{i}": v for i, v in enumerate(s.model_outputs) if v is not None}
         if s.last_sample is not None:
             tensors["last_sample"] = s.last_sample
@@ -272,4 +274,6 @@ class WanSampler:
         if meta["step_index"]:
             scheduler._step_index = int(meta["step_index"])
         previous = {k.removeprefix("previous."): v for k, v in tensors.items() if k.startswith("previous.")}
+        if previous:
+            previous["latent"] = tensors["latents"]
         return State(int(meta["index"]), tensors["latents"], scheduler, None, previous)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -48,6 +49,22 @@ class Weights:
         return folder / (self.subfolder or "") if folder.is_dir() else None
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Price:
+    """What a plan reckons with: seconds of one guided step, and where they come from.
+
+    rest: seconds of encoding and decoding one video.  memory: bytes with both models
+    resident.  video: bytes of one stored video.
+    """
+
+    large: Annotated[float, Field(gt=0)]
+    small: Annotated[float, Field(gt=0)]
+    rest: Annotated[float, Field(ge=0)] = 0.0
+    memory: Annotated[float, Field(gt=0)] | None = None
+    video: Annotated[float, Field(gt=0)] | None = None
+    source: str
+
+
 @plugin
 class Wan:
     """A Wan family: two transformers, one VAE, one UMT5 text encoder.
@@ -76,9 +93,28 @@ class Wan:
     sigma_grid: Literal["wan", "diffusers"] = "wan"
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: str = "auto"
+    price: Price | None = None
     teacache: dict[Literal["large", "small"], dict[Literal["default", "ret_steps"], Polynomial]] = Field(
         default_factory=dict
     )
+
+    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
+        """What the model is told at each step, without a model or a scheduler.
+
+        σ shifted, σ' = s σ / (1 + (s − 1) σ), times 1000 and cut to a whole number.
+        """
+        n = steps or self.steps
+        if self.sigma_grid == "wan":
+            sigma = np.flip(1 - np.linspace(1, 1 / 1000, n + 1))[:-1]
+        else:
+            sigma = np.linspace(1, 1 / 1000, n + 1)[:-1]
+        shifted = self.shift * sigma / (1 + (self.shift - 1) * sigma)
+        return tuple(float(t) for t in (shifted * 1000).astype(np.int64))
+
+    @property
+    def calls_per_step(self) -> int:
+        """Model evaluations of a step with the family's own guidance."""
+        return 2 if self.guidance_scale > 1 else 1
 
     def mistakes(self) -> list[UserError]:
         """What can be known to be wrong before a model loads: missing local weights."""

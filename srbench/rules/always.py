@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from srbench.registry import plugin
 from srbench.trace import Trace
 
@@ -12,3 +14,9 @@ class Always:
 
     def fires(self, trace: Trace, entered: int) -> bool:
         return False
+
+    def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
+        return len(timesteps), len(timesteps)
+
+    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+        return len(timesteps), "to the end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from srbench.trace import Trace
@@ -16,7 +17,20 @@ class Rule(Protocol):
 
     kind: str
 
-    def fires(self, trace: Trace, entered: int) -> bool: ...
+    def fires(self, trace: Trace, entered: int) -> bool:
+        """Whether the segment that began after `entered` steps ends now."""
+        ...
+
+    def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
+        """After how many executed steps it fires at the earliest and at the latest.
+
+        The number of steps itself means never.
+        """
+        ...
+
+    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+        """After how many steps a plan assumes that it fires, and what that rests on."""
+        ...
 
 
 def replay(rule: Rule, trace: Trace, entered: int = 0) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -22,3 +23,12 @@ class Boundary:
 
     def fires(self, trace: Trace, entered: int) -> bool:
         return trace.steps[-1].next_timestep < self.ratio * 1000
+
+    def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
+        below = [i for i, t in enumerate(timesteps) if t < self.ratio * 1000]
+        # the first step has no predecessor that could fire before it
+        at = max(1, below[0]) if below else len(timesteps)
+        return at, at
+
+    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+        return self.window(timesteps)[0], "set by the schedule"

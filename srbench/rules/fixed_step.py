@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -20,3 +21,10 @@ class FixedStep:
 
     def fires(self, trace: Trace, entered: int) -> bool:
         return len(trace) >= self.step
+
+    def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
+        at = min(self.step, len(timesteps))
+        return at, at
+
+    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+        return min(self.step, len(timesteps)), "set"

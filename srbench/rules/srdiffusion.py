@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from pydantic import Field
 from srbench.registry import plugin
 from srbench.trace import Trace
 
+# mean switch step of 50 that each speedup implies: latency = S + k/50·(L − S)
+PUBLISHED_DELTA, PUBLISHED_STEP = (0.002, 0.01, 0.03), (16.0, 10.1, 7.6)
 Signal = Literal["model_output", "x0", "eps", "latent"]
 
 
@@ -42,3 +45,15 @@ class SRDiffusion:
         before, now = trace.change(self.signal)[-2:]
         d = before - now if self.sign == "diminishing" else now - before
         return bool(np.isfinite(d) and 0 < d < self.delta)
+
+    def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
+        n = len(timesteps)
+        latest = n if self.max_steps is None else min(self.max_steps, n)
+        return min(max(3, self.min_steps + 1), latest), latest
+
+    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+        """Interpolated in log δ between the switch steps that the paper's Wan latencies imply."""
+        share = np.interp(np.log(self.delta), np.log(PUBLISHED_DELTA), PUBLISHED_STEP) / 50
+        earliest, latest = self.window(timesteps)
+        at = min(max(round(share * len(timesteps)), earliest), latest)
+        return at, "implied by the paper's latencies on Wan 480p"

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from srbench.clock import timed
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Method, Segment
+from srbench.experiment import Denoiser, Method
 from srbench.families.base import Sampler, State, Text
-from srbench.registry import lookup
 from srbench.trace import Trace
 
 
@@ -73,27 +72,6 @@ class Failure:
 
 
 OnStep = Callable[[Branch], None]
-
-
-def late_attach(method: Method, sampler: Sampler) -> Method:
-    """The same path, its first accelerated segment walked plain for as long as that is exact.
-
-    Every accelerator of the segment says up to which step it changes no bit; until then
-    the method can share the plain denoiser's steps.
-    """
-    first, *rest = method.segments
-    if not first.denoiser.accelerators or first.until.kind not in ("always", "fixed_step"):
-        return method
-    timesteps = sampler.timesteps(method.steps)
-    calls = sampler.calls_per_step(first.denoiser)
-    inert = min(a.inert_steps(timesteps, calls) for a in first.denoiser.accelerators)
-    if first.until.kind == "fixed_step":
-        inert = min(inert, first.until.step - 1)
-    if inert < 1:
-        return method
-    plain = replace(first.denoiser, accelerators=())
-    until = lookup("rules", "fixed_step")(step=inert)
-    return replace(method, segments=(Segment(denoiser=plain, until=until), first, *rest))
 
 
 def roots(methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:

@@ -34,6 +34,9 @@ from srbench.shapes.world import BACKGROUNDS, COLOURS, SHAPES, Scene, parse
 from srbench.video import Video, check
 
 VERSION = 1
+import os
+
+SHARP = float(os.environ.get("SHARP", "3"))
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]
@@ -46,6 +49,8 @@ _AXIS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0
 _SMALLEST_BLOB = 30
 _MOST_BLOBS = 4
 _STEPS = FRAMES - 1
+# Pixels this near a thing are its edge, or the VAE's ringing around it.
+_MARGIN = 2.5
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "object_class": Dimension("semantic", "every shape asked for is there, whatever its colour"),
     "multiple_objects": Dimension("semantic", "two separate things are there, whatever they are", "pair"),
     "colour": Dimension("semantic", "every thing is nearest to the colour asked for"),
-    "spatial_relationship": Dimension("semantic", "the first thing lies where it should of the second", "pair"),
+    "spatial_relationship": Dimension(
+        "semantic", "the first thing lies where it should of the second", "pair"
+    ),
     "motion": Dimension("semantic", "every step goes in the direction asked for, or nothing moves"),
     "background": Dimension("semantic", "what lies outside the things is nearest to the colour asked for"),
     "flicker": Dimension("quality", "pixels outside the things stay as they were a frame before"),
@@ -183,7 +190,9 @@ def aggregate(scores: Sequence[Mapping[str, float | None]]) -> Totals:
     for i, one in enumerate(scores):
         if set(one) != set(DIMENSIONS):
             raise UserError(
-                f"video {i} with dimensions {sorted(one)}", f"exactly {sorted(DIMENSIONS)}", "pass what `score` returned"
+                f"video {i} with dimensions {sorted(one)}",
+                f"exactly {sorted(DIMENSIONS)}",
+                "pass what `score` returned",
             )
         for name, value in one.items():
             if value is not None and not 0.0 <= value <= 1.0:
@@ -301,7 +310,11 @@ def _blob(frame: NDArray[np.float32], mask: Masks, others: Masks, ground: NDArra
     x, y = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
     centre = np.array([a.sum(0) @ x, a.sum(1) @ y]) / area
     ideals = [_ideal(s, centre, area)[window] for s in SHAPES]
-    overlaps = np.array([np.minimum(a, i).sum() / np.maximum(a, i).sum() for i in ideals])
+    hard = np.clip(0.5 + SHARP * (a - 0.5), 0.0, 1.0)
+    harea = float(hard.sum())
+    hcentre = np.array([hard.sum(0) @ x, hard.sum(1) @ y]) / harea
+    ideals = [_ideal(s, hcentre, harea)[window] for s in SHAPES]
+    overlaps = np.array([np.minimum(hard, i).sum() / np.maximum(hard, i).sum() for i in ideals])
     best = ideals[int(overlaps.argmax())]
     edge = float((best * (1.0 - best)).sum())
     return Blob(colour, centre, area, overlaps, float((a * (1.0 - a)).sum()) / max(edge, 1.0))
@@ -341,8 +354,8 @@ def _likeness(scene: Scene, i: int, blob: Blob | None, last: Blob | None) -> flo
     thing = scene.things[i]
     stays = 0.0 if last is None else math.exp(-float(np.hypot(*(blob.centre - last.centre))) / 8.0)
     return (
-        _hue(blob.colour, thing.colour)
-        + 0.6 * _class(blob, thing.shape)
+        _likely_colour(blob.colour, thing.colour)
+        + 0.6 * _likely_shape(blob, thing.shape)
         + 0.2 * stays
         + 0.1 * _solid(blob)
         + 0.01
@@ -358,4 +371,38 @@ def _outside(tracks: tuple[Track, ...], shape: tuple[int, ...]) -> Masks:
                 outside[t] &= _ideal(blob.shape, blob.centre, blob.area, grow=_MARGIN) == 0.0
     return outside
 
-_MARGIN = 2.5
+
+# --- Judging ------------------------------------------------------------------------------------
+
+
+def ramp(x: float, bad: float, good: float) -> float:
+    """0 at `bad` and beyond, 1 at `good` and beyond, linear between; `bad` may be the larger.
+
+    >>> ramp(3.0, 4.0, 2.0), ramp(9.0, 4.0, 2.0), ramp(-1.0, 4.0, 2.0)
+    (0.5, 0.0, 1.0)
+    """
+    return min(1.0, max(0.0, (x - bad) / (good - bad)))
+
+
+def _likely_colour(colour: Floats, name: str) -> float:
+    """1 if a colour is clearly the palette's `name`, 0 if it's as near to another of the palette.
+
+    From d / (d + d'), d being the distance to `name` and d' to the nearest other, background
+    colours too: full marks to 0.3, so a colour may be washed out a little, none from 0.5.
+    """
+    distance = np.linalg.norm(_PALETTE - colour, axis=1)
+    d = float(distance[_NAMES.index(name)])
+    rest = float(np.delete(distance, _NAMES.index(name)).min())
+    return ramp(d / (d + rest), 0.5, 0.3)
+
+
+def _likely_shape(blob: Blob, shape: str) -> float:
+    """1 if the ideal `shape` overlaps clearly more than the other two, 0 if one of them does as well."""
+    k = SHAPES.index(shape)
+    margin = float(blob.overlaps[k] - np.delete(blob.overlaps, k).max())
+    return ramp(margin, 0.0, 0.04) * _solid(blob)
+
+
+def _solid(blob: Blob) -> float:
+    """1 for one compact patch of a thing's size; less for specks and for smears without a shape."""
+    return ramp(blob.area, 30.0, 80.0) * ramp(float(blob.overlaps.max()), 0.5, 0.75)

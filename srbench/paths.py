@@ -1,0 +1,42 @@
+"""What can be said of a method's path before it is walked; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from srbench.experiment import Denoiser, Method, Segment
+from srbench.registry import lookup
+from srbench.rules.base import Rule
+
+# After how many executed steps a rule is taken to fire.
+Assume = Callable[[Rule, Sequence[float]], int]
+
+
+def late_attach(method: Method, timesteps: Sequence[float], calls_per_step: int) -> Method:
+    """The same path, its first accelerated segment walked plain for as long as that is exact.
+
+    Every accelerator of the segment says up to which step it changes no bit; until then
+    the method can share the plain denoiser's steps.
+    """
+    first, *rest = method.segments
+    if not first.denoiser.accelerators:
+        return method
+    inert = min(a.inert_steps(timesteps, calls_per_step) for a in first.denoiser.accelerators)
+    # the segment's own rule is not asked while the method walks plain
+    inert = min(inert, first.until.window(timesteps)[0] - 1)
+    if inert < 1:
+        return method
+    plain = replace(first.denoiser, accelerators=())
+    until = lookup("rules", "fixed_step")(step=inert)
+    return replace(method, segments=(Segment(denoiser=plain, until=until), first, *rest))
+
+
+def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[Denoiser, ...]:
+    """Which denoiser does each step, if the rules fire where they are assumed to."""
+    steps: list[Denoiser] = []
+    for segment in method.segments:
+        last = segment is method.segments[-1]
+        leave = len(timesteps) if last else max(len(steps) + 1, assume(segment.until, timesteps))
+        steps += [segment.denoiser] * (min(leave, len(timesteps)) - len(steps))
+    return tuple(steps)

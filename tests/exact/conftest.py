@@ -1,0 +1,121 @@
+"""The embedded family in memory, stock diffusers beside it, and the words the tests are written in.
+
+Everything here is compared bit for bit, so all of it runs on one thread of a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers import WanPipeline
+
+from srbench.experiment import Method, Mistakes, read_method
+from srbench.families._wan import WanSampler
+from srbench.families.base import Text
+from srbench.families.wan import Wan
+from srbench.registry import build
+from srbench.sampling import walk as walking
+
+CONF = Path(__file__).parents[2] / "conf"
+PROMPT = "a red circle moving up on a white background"
+SEED = 7
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def family() -> Wan:
+    """conf/family/shapes.yaml, on the CPU."""
+    settings = yaml.safe_load((CONF / "family" / "shapes.yaml").read_text())
+    return build("families", settings | {"device": "cpu"}, "family")
+
+
+@pytest.fixture(scope="session")
+def sampler(family: Wan) -> WanSampler:
+    return family.open()
+
+
+@pytest.fixture(scope="session")
+def wan_grid(family: Wan, sampler: WanSampler) -> WanSampler:
+    """The same models on the sigma grid of Wan's own code."""
+    other = dataclasses.replace(family, sigma_grid="wan").open()
+    other._models = sampler._models
+    return other
+
+
+@pytest.fixture(scope="session")
+def text(sampler: WanSampler) -> Text:
+    encoded = sampler.encode([PROMPT, ""])
+    return Text(encoded[PROMPT].embedding, encoded[""].embedding)
+
+
+@pytest.fixture(scope="session")
+def method() -> Callable[..., Method]:
+    """`method(name, segment, …, steps=8)`: a method as its YAML gives it."""
+
+    def make(name: str, *path: dict[str, Any], steps: int | None = None) -> Method:
+        mistakes = Mistakes()
+        read = read_method(name, {"path": path, "steps": steps}, mistakes)
+        mistakes.stop_if_any()
+        assert read is not None
+        return read
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def walked(sampler: WanSampler, text: Text) -> Callable[..., dict[str, walking.Branch]]:
+    """`walked(method, …)`: walk them together; every method's finished branch, by name."""
+
+    def walk(
+        *methods: Method, late_attach: bool = False, on: WanSampler = sampler, **more: Any
+    ) -> dict[str, walking.Branch]:
+        paths = [walking.late_attach(m, on) for m in methods] if late_attach else methods
+        arrived = {}
+        for end in walking.walk(on, lambda _: text, paths, lambda steps: on.start(SEED, steps), **more):
+            if isinstance(end, walking.Failure):
+                raise end.error
+            arrived |= {m.name: end.branch for m in end.methods}
+        return arrived
+
+    return walk
+
+
+class Stock:
+    """diffusers' own WanPipeline, loaded from the embedded family's folder."""
+
+    def __init__(self, family: Wan) -> None:
+        self.family = family
+        self.pipeline = WanPipeline.from_pretrained(family.components.path)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def like(self, **changed: Any) -> WanPipeline:
+        """The same pipeline with other components or another boundary_ratio."""
+        pipeline = WanPipeline(**self.pipeline.components | changed)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def run(self, pipeline: WanPipeline, steps: int, guidance: float = 4.0, output: str = "latent") -> Any:
+        """What the pipeline makes of the prompt and seed of these tests."""
+        return pipeline(
+            PROMPT,
+            height=self.family.height,
+            width=self.family.width,
+            num_frames=self.family.frames,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(SEED),
+            max_sequence_length=self.family.max_sequence_length,
+            output_type=output,
+        ).frames
+
+
+@pytest.fixture(scope="session")
+def stock(family: Wan) -> Stock:
+    return Stock(family)

@@ -1,0 +1,153 @@
+"""Methods that walk together make what each makes alone, and no step is computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+STEPS = 10
+LARGE, SMALL = {"model": "large"}, {"model": "small"}
+# every step adds 1: reuse two steps, compute the third, whatever the weights
+TEACACHE = {"kind": "teacache", "threshold": 2.5, "coefficients": [0.0, 1.0]}
+
+
+def pab(**settings):
+    return {"kind": "pab", "skip_range": 8, "timestep_range": [100, 950], **settings}
+
+
+def until(step):
+    return {"until": {"kind": "fixed_step", "step": step}}
+
+
+@pytest.fixture(scope="module")
+def deltas(method, walked):
+    """δ of which some fire at once, some later and some never, whatever the weights."""
+    change = walked(method("large", LARGE, steps=STEPS))["large"].trace.change("x0")
+    falls = -np.diff(change[1:])
+    falls = np.sort(falls[falls > 0])
+    assert len(falls) >= 2, "the large model's x0 never settles"
+    return [falls[0] / 2, np.nextafter(falls[0], 1), np.nextafter(falls[len(falls) // 2], 1), 0.9]
+
+
+@pytest.fixture(scope="module")
+def methods(method, deltas):
+    """Every kind of method."""
+
+    def srdiffusion(name, delta, *then):
+        rule = {"kind": "srdiffusion", "delta": float(delta), "signal": "x0", "min_steps": 2}
+        return method(name, LARGE | {"until": rule}, *then, steps=STEPS)
+
+    def large_with(accelerator, name):
+        return method(name, LARGE | {"accelerators": [accelerator]}, steps=STEPS)
+
+    small_teacache = SMALL | {"accelerators": [TEACACHE]}
+    return [
+        method("large", LARGE, steps=STEPS),
+        method("small", SMALL, steps=STEPS),
+        method("fewer steps", LARGE, steps=6),
+        *(method(f"fixed {k}", LARGE | until(k), SMALL, steps=STEPS) for k in (2, 5, 8)),
+        *(srdiffusion(f"srdiffusion {i}", d, SMALL) for i, d in enumerate(deltas)),
+        *(srdiffusion(f"srdiffusion {i} + teacache", d, small_teacache) for i, d in enumerate(deltas[1:3])),
+        large_with(pab(), "pab"),
+        large_with(pab(state="per_branch", skip_range=4), "pab per branch"),
+        large_with(pab(state="per_branch", hooks="self+cross", skip_range=2), "pab per branch, self and cross"),
+        large_with(TEACACHE, "teacache"),
+        method("t-stitch", SMALL | until(6), LARGE, steps=STEPS),
+        method("large small large", LARGE | until(3), SMALL | until(7), LARGE, steps=STEPS),
+        method("pab, then small", LARGE | {"accelerators": [pab(skip_range=2)]} | until(6), SMALL, steps=STEPS),
+    ]
+
+
+class Counter:
+    """Every step the sampler computed, as (denoiser, sha256 of the latents before it, index)."""
+
+    def __init__(self, sampler):
+        self.step, self.steps = sampler.step, []
+
+    def __call__(self, denoiser, state, text):
+        before = hashlib.sha256(state.latents.numpy().tobytes()).hexdigest()
+        self.steps.append((denoiser, before, state.index))
+        return self.step(denoiser, state, text)
+
+    def take(self):
+        taken, self.steps = self.steps, []
+        return taken
+
+
+@pytest.fixture(scope="module")
+def runs(methods, walked, sampler):
+    """The methods walked together with late attach, and each alone without; with their steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        counter = Counter(sampler)
+        patch.setattr(sampler, "step", counter)
+        together, shared_steps = walked(*methods, late_attach=True), counter.take()
+        alone, alone_steps = {}, {}
+        for m in methods:
+            alone |= walked(m)
+            alone_steps[m.name] = counter.take()
+    return together, shared_steps, alone, alone_steps
+
+
+def test_each_method_makes_what_it_makes_alone(runs, methods):
+    together, _, alone, _ = runs
+    assert list(alone) == [m.name for m in methods]
+    for name, branch in alone.items():
+        assert torch.equal(together[name].state.latents, branch.state.latents), name
+
+
+def test_each_method_switches_where_it_switches_alone(runs):
+    together, _, alone, _ = runs
+    for name, branch in alone.items():
+        assert together[name].trace.switches == branch.trace.switches, name
+        changes = [s.change for s in branch.trace.steps]
+        assert [s.change for s in together[name].trace.steps] == changes, name
+
+
+def test_the_sweep_is_one_worth_testing(runs):
+    _, _, alone, _ = runs
+    srdiffusion = [alone[f"srdiffusion {i}"].trace.switches for i in range(4)]
+    assert srdiffusion[0] == ()  # never fires
+    assert len(set(srdiffusion)) >= 3
+    for name in ("pab", "pab per branch", "pab per branch, self and cross", "pab, then small"):
+        assert any(s.modules_reused for s in alone[name].trace.steps), name
+        assert not torch.equal(alone[name].state.latents, alone["large"].state.latents), name
+    assert any(s.calls_reused for s in alone["teacache"].trace.steps)
+
+
+def test_every_distinct_step_is_computed_once(runs, methods, sampler):
+    """Steps of the shared walk ÷ distinct steps of all methods alone = 1.00.
+
+    A step is distinct by its denoiser, the latents before it and its index.  While an
+    accelerator changes no bit (`inert_steps`), its denoiser counts as the plain one; that
+    the two agree there is what the first test shows.
+    """
+    _, shared_steps, _, alone_steps = runs
+    distinct = set()
+    for m in methods:
+        first = m.segments[0].denoiser
+        inert = min(
+            (a.inert_steps(sampler.timesteps(m.steps), 2) for a in first.accelerators), default=0
+        )
+        for denoiser, latents, index in alone_steps[m.name]:
+            plain = type(denoiser)(model=denoiser.model)
+            distinct.add((plain if index < inert else denoiser, latents, index))
+    assert len(shared_steps) == len(set(shared_steps))
+    assert set(shared_steps) == distinct
+    assert sum(map(len, alone_steps.values())) > 1.5 * len(shared_steps)
+
+
+def test_the_familys_own_number_of_steps_given_by_hand_walks_with_the_rest(method, walked, wan_grid):
+    """`steps: 3` in a family of 3 steps is no other root."""
+    import dataclasses
+
+    short = dataclasses.replace(wan_grid.family, steps=3).open()
+    short._models = wan_grid._models
+    stepped = []
+    both = walked(
+        method("own", SMALL), method("by hand", SMALL, steps=3), on=short, on_step=stepped.append
+    )
+    assert torch.equal(both["own"].state.latents, both["by hand"].state.latents)
+    assert len(stepped) == 3

@@ -1,0 +1,59 @@
+"""Any prompts: a list, or a file with one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srbench.errors import UserError
+from srbench.registry import build
+from srbench.suites.prompts import Prompts
+
+
+def test_a_list_keeps_its_order_and_says_everything_once() -> None:
+    suite = Prompts(prompts=("a cat", " a dog ", "", "a cat"))
+    assert suite.list_prompts() == ("a cat", "a dog")
+    assert suite.list_seeds() == (0,)
+
+
+def test_a_file_has_one_prompt_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("ein Bär, 熊\r\n\n  a dog\na dog\n", "utf-8")
+    suite = build("suites", {"kind": "prompts", "prompts": str(file), "seeds": [3, 1]}, "suite")
+    assert suite.list_prompts() == ("ein Bär, 熊", "a dog")
+    assert suite.list_seeds() == (3, 1)
+
+
+@pytest.mark.parametrize("text", ["", "\n  \n\t\n"])
+def test_an_empty_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.txt").write_text(text)
+    with pytest.raises(UserError, match=r"no prompt in .*empty\.txt"):
+        Prompts(prompts=str(tmp_path / "empty.txt"))
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no prompt in suite\.prompts"):
+        Prompts(prompts=())
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_bytes("ein Bär".encode("latin-1"))
+    with pytest.raises(UserError, match=r"old\.txt\n.*UTF-8"):
+        Prompts(prompts=str(tmp_path / "old.txt"))
+
+
+def test_a_missing_file_is_told_from_a_prompt(tmp_path: Path) -> None:
+    """A bare string is a path; whoever meant one prompt is told how to write it."""
+    with pytest.raises(UserError, match="No such file") as told:
+        Prompts(prompts="a cat")
+    assert 'suite.prompts=["…"]' in told.value.do
+    with pytest.raises(UserError, match="directory"):
+        Prompts(prompts=str(tmp_path))
+
+
+def test_mistakes_come_when_the_suite_is_made_not_when_it_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        build("suites", {"kind": "prompts", "prompts": str(tmp_path / "none.txt")}, "suite")
+    with pytest.raises(UserError, match=r"suite\.seeds\.0 = -1"):
+        build("suites", {"kind": "prompts", "prompts": ["a"], "seeds": [-1]}, "suite")

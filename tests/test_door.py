@@ -1,0 +1,92 @@
+"""`python -m srbench … dry_run=true`: what a user sees, and that nothing is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def door(tmp_path: Path):
+    """Run the command with stand-in weights (a dry run opens none) and an empty results folder."""
+    weights, results = tmp_path / "weights", tmp_path / "results"
+    for part in ("transformer", "transformer_2"):
+        (weights / part).mkdir(parents=True)
+
+    def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+        before = {p.name for p in REPOSITORY.iterdir()}
+        sources = [f"family.{role}.source={weights}" for role in ("large", "small", "components")]
+        done = subprocess.run(
+            [sys.executable, "-m", "srbench", *overrides, "dry_run=true", f"results={results}", *sources],
+            cwd=REPOSITORY,
+            env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        assert not results.exists(), "a dry run or a refused one wrote something"
+        assert {p.name for p in REPOSITORY.iterdir()} == before
+        return done
+
+    return run
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == "" and done.stderr.startswith("srbench: ")
+    return done.stderr
+
+
+def test_the_shipped_experiment_says_what_would_run(door) -> None:
+    done = door("+experiment=shapes_delta_sweep")
+    assert done.returncode == 0, done.stderr
+    prompts, seeds, videos = map(int, re.search(r"(\d+) × (\d+) = (\d+) videos", done.stdout).groups())
+    methods = int(re.search(r"methods +│ (\d+):", done.stdout)[1])
+    cells = int(re.search(r"cells +│ (\d+)", done.stdout)[1])
+    assert prompts * seeds == videos and methods * videos == cells > 100
+    assert all(f"SRDiffusion δ={d}" in done.stdout for d in ("0.002", "0.01", "0.03"))
+
+
+def test_an_unknown_experiment_is_told_with_the_nearest_name(door) -> None:
+    assert "did you mean shapes_delta_sweep?" in refused(door("+experiment=shapes_delta_swep"))
+
+
+def test_an_unknown_method_is_told_with_the_nearest_name(door) -> None:
+    told = refused(door("method=[large,srdifusion]"))
+    assert "'srdifusion'" in told and "did you mean srdiffusion" in told
+
+
+def test_an_unknown_key_is_told_with_the_nearest_name(door) -> None:
+    told = refused(door("method.srdiffusion.dleta=0.1"))
+    assert "method.srdiffusion.dleta" in told and "did you mean delta?" in told
+
+
+def test_two_values_without_meaning_are_told_together(door) -> None:
+    """δ = −1, and a word for a number: one run, both mistakes, each with its place."""
+    told = refused(door("method.srdiffusion.delta=-1", "engine.threads=many"))
+    assert "2 mistakes" in told
+    assert "method.srdiffusion.path.0.until.delta = -1; expected greater than 0" in told
+    assert "engine.threads = 'many'; expected a valid integer" in told
+
+
+def test_a_value_that_has_to_be_given_is_asked_for(door) -> None:
+    told = refused(door("suite=prompts"))
+    assert "suite.prompts" in told and "set suite.prompts=" in told
+
+
+@pytest.mark.xfail(strict=True, reason="job() drops keys that check() does not know instead of showing them")
+def test_a_new_key_at_the_top_is_refused(door) -> None:
+    assert "experimnt" in refused(door("+experimnt=shapes_delta_sweep"))
+
+
+@pytest.mark.xfail(strict=True, reason="a parameter that no path or label uses is taken and has no effect")
+def test_a_parameter_that_nothing_uses_is_refused(door) -> None:
+    assert "dleta" in refused(door("+method.srdiffusion.dleta=0.1"))
