@@ -105,7 +105,7 @@ def test_a_missing_setting_is_called_missing() -> None:
 def test_booleans_are_taken_for_whole_numbers_and_refused_by_the_bounds_alone() -> None:
     """What pydantic's lax mode does; δ = true is 1.0, which is out of range."""
     assert build("rules", {"kind": "srdiffusion", "min_steps": True}, "until").min_steps == 1
-    with pytest.raises(UserError, match="until.delta = True"):
+    with pytest.raises(UserError, match=r"until\.delta = True"):
         build("rules", {"kind": "srdiffusion", "delta": True}, "until")
 
 

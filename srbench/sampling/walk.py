@@ -76,12 +76,14 @@ OnStep = Callable[[Branch], None]
 
 def roots(methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:
     """The first branches: methods by their number of steps and first denoiser."""
-    grouped: dict[tuple[int | None, Denoiser], list[Traveller]] = {}
+    states = {m.steps: start(m.steps) for m in methods}
+    # not by m.steps: a family's own number of steps may also be given by hand
+    lengths = {steps: len(state.scheduler.timesteps) for steps, state in states.items()}
+    grouped: dict[tuple[int, Denoiser], list[Traveller]] = {}
     for method in methods:
         traveller = Traveller(method)
-        grouped.setdefault((method.steps, traveller.denoiser), []).append(traveller)
-    states = {steps: start(steps) for steps, _ in grouped}
-    return [Branch(d, states[s], tuple(ts)) for (s, d), ts in grouped.items()]
+        grouped.setdefault((lengths[method.steps], traveller.denoiser), []).append(traveller)
+    return [Branch(d, states[ts[0].method.steps], tuple(ts)) for (_, d), ts in grouped.items()]
 
 
 def walk(

@@ -153,7 +153,7 @@ class Learner:
                 g["lr"] = rate * factor
             optimiser.step()
         self.average.update(self.model, step)
-        return float(loss)
+        return loss.item()
 
 
 class Data:

@@ -13,7 +13,8 @@ import functools
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -55,23 +56,69 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         partial.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class Damage:
+    """An object whose bytes are not what its name says."""
+
+    name: str
+    keys: tuple[str, ...]
+    reason: str
+
+
 class Store:
     """The objects under one root, shared by runs and processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound: dict[Path, tuple[int, int]] = {}
 
     def _key_path(self, key: str) -> Path:
         return self.root / "keys" / key[:2] / key
 
-    def get(self, key: str) -> Path | None:
-        """The object that a key stands for, or None where there is none of the right length."""
+    def _object_path(self, name: str) -> Path:
+        return self.root / "objects" / name[:2] / name
+
+    def has(self, key: str) -> bool:
+        """Whether an object of the right length is there; cheap, its bytes are not read."""
+        entry = self._entry(key)
+        if entry is None:
+            return False
+        path = self._object_path(entry[0])
+        return path.exists() and path.stat().st_size == entry[1]
+
+    def _entry(self, key: str) -> tuple[str, int] | None:
         try:
             name, length = self._key_path(key).read_text().split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
-        path = self.root / "objects" / name[:2] / name
-        return path if path.exists() and path.stat().st_size == int(length) else None
+        return name, int(length)
+
+    def get(self, key: str) -> Path | None:
+        """The object that a key stands for, its bytes checked once by this process.
+
+        None where there is none; a damaged one is set aside first, so it is made again.
+        """
+        entry = self._entry(key)
+        if entry is None:
+            return None
+        path = self._object_path(entry[0])
+        if self._is_sound(path):
+            return path
+        if path.exists():
+            self._set_aside(path)
+        return None
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether the bytes are what the name says; read again only if the file has changed."""
+        if not path.exists():
+            return False
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if self._sound.get(path) != stamp:
+            if _damage(path) is not None:
+                return False
+            self._sound[path] = stamp
+        return True
 
     def put(self, key: str, suffix: str, write: Callable[[Path], None]) -> Path:
         """Store what `write` writes, under its own hash, and let `key` stand for it."""
@@ -80,14 +127,63 @@ class Store:
         try:
             write(staging)
             name = f"{file_hash(staging)}{suffix}"
-            path = self.root / "objects" / name[:2] / name
-            if not path.exists() or path.stat().st_size != staging.stat().st_size:
+            path = self._object_path(name)
+            if not self._is_sound(path):
                 write_atomic(path, lambda partial: os.replace(staging, partial))
             length = path.stat().st_size
         finally:
             staging.unlink(missing_ok=True)
         write_atomic(self._key_path(key), lambda p: _write_text(p, f"{name} {length}\n"))
         return path
+
+    def _set_aside(self, path: Path) -> None:
+        target = self.root / "damaged" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+
+    def keys(self) -> dict[str, str]:
+        """Every key and the name of its object."""
+        found = {}
+        for path in sorted((self.root / "keys").glob("??/*")):
+            entry = None if path.name.startswith(".") else self._entry(path.name)
+            if entry:
+                found[path.name] = entry[0]
+        return found
+
+    def objects(self) -> list[Path]:
+        """Every object's file."""
+        found = (self.root / "objects").glob("??/*")
+        return sorted(p for p in found if not p.name.startswith("."))
+
+    def verify(self) -> list[Damage]:
+        """Re-read all bytes; set damaged objects aside and name them and their keys."""
+        by_name: dict[str, list[str]] = {}
+        for key, name in self.keys().items():
+            by_name.setdefault(name, []).append(key)
+        found = []
+        for name in sorted({p.name for p in self.objects()} | set(by_name)):
+            path = self._object_path(name)
+            reason = _damage(path)
+            if reason is not None:
+                found.append(Damage(name, tuple(by_name.get(name, ())), reason))
+                if path.exists():
+                    self._set_aside(path)
+        return found
+
+    def unused(self, needed: Iterable[str]) -> list[Path]:
+        """Objects that none of the keys `needed` stands for."""
+        keys = self.keys()
+        kept = {keys[k] for k in needed if k in keys}
+        return [p for p in self.objects() if p.name not in kept]
+
+
+def _damage(path: Path) -> str | None:
+    """Why a file is not what its name says; None if it is."""
+    if not path.exists():
+        return "its file is missing"
+    actual = file_hash(path)
+    expected = path.name.partition(".")[0]
+    return None if actual == expected else f"its bytes hash to {actual[:12]}…, {path.stat().st_size} bytes"
 
 
 def _write_text(path: Path, text: str) -> None:

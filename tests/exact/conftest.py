@@ -19,6 +19,7 @@ from srbench.experiment import Method, Mistakes, read_method
 from srbench.families._wan import WanSampler
 from srbench.families.base import Text
 from srbench.families.wan import Wan
+from srbench.paths import late_attach as attached_late
 from srbench.registry import build
 from srbench.sampling import walk as walking
 
@@ -76,7 +77,10 @@ def walked(sampler: WanSampler, text: Text) -> Callable[..., dict[str, walking.B
     def walk(
         *methods: Method, late_attach: bool = False, on: WanSampler = sampler, **more: Any
     ) -> dict[str, walking.Branch]:
-        paths = [walking.late_attach(m, on) for m in methods] if late_attach else methods
+        paths = methods
+        if late_attach:
+            calls = [on.calls_per_step(m.segments[0].denoiser) for m in methods]
+            paths = [attached_late(m, on.timesteps(m.steps), n) for m, n in zip(methods, calls, strict=True)]
         arrived = {}
         for end in walking.walk(on, lambda _: text, paths, lambda steps: on.start(SEED, steps), **more):
             if isinstance(end, walking.Failure):

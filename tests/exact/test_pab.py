@@ -10,7 +10,7 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 from srbench.accelerators.pab import PAB
-from srbench.sampling.walk import late_attach
+from srbench.paths import late_attach
 
 STEPS = 12
 PAPER = {"C1": (2, (100, 800)), "C2": (8, (100, 950)), "C3": (8, (100, 970))}
@@ -33,9 +33,7 @@ def pab(skip_range=8, timestep_range=(100, 950), **settings):
     return {"kind": "pab", "skip_range": skip_range, "timestep_range": timestep_range, **settings}
 
 
-@pytest.mark.parametrize(
-    ("role", "hooks"), [("large", "self"), ("small", "self"), ("small", "self+cross")]
-)
+@pytest.mark.parametrize(("role", "hooks"), [("large", "self"), ("small", "self"), ("small", "self+cross")])
 def test_shared_pab_equals_stock_pab_in_the_stock_pipeline(role, hooks, stock, sampler, method, walked):
     segment = {"model": role, "accelerators": [pab(hooks=hooks, state="shared")]}
     ours = walked(method("pab", segment, steps=STEPS))["pab"]
@@ -76,9 +74,11 @@ def test_per_branch_pab_equals_stock_pab_on_two_copies(hooks, skip_range, sample
 
 def test_with_cross_attention_the_shared_cache_switches_guidance_off(sampler, text, method):
     """What diffusers 0.33 and 0.34 did on Wan: inside the range both calls replay one output."""
-    denoiser = method(
-        "pab", {"model": "small", "accelerators": [pab(hooks="self+cross", state="shared")]}
-    ).segments[0].denoiser
+    denoiser = (
+        method("pab", {"model": "small", "accelerators": [pab(hooks="self+cross", state="shared")]})
+        .segments[0]
+        .denoiser
+    )
     outputs = {}
     watcher = sampler.model("small").register_forward_hook(
         lambda module, args, output: calls.append(output[0])
@@ -124,7 +124,7 @@ def test_inert_steps_of_the_papers_settings_at_50_steps(name, state, steps, samp
     accelerator = PAB(skip_range=skip_range, timestep_range=timestep_range, state=state)
     assert accelerator.inert_steps(sampler.timesteps(50), 2) == steps
     whole = method(name, {"model": "small", "accelerators": [pab(skip_range, timestep_range, state=state)]})
-    late = late_attach(whole, sampler)
+    late = late_attach(whole, sampler.timesteps(50), 2)
     assert [s.until.step for s in late.segments[:-1]] == ([steps] if steps else [])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -53,23 +54,31 @@ def methods(method, deltas):
         *(srdiffusion(f"srdiffusion {i} + teacache", d, small_teacache) for i, d in enumerate(deltas[1:3])),
         large_with(pab(), "pab"),
         large_with(pab(state="per_branch", skip_range=4), "pab per branch"),
-        large_with(pab(state="per_branch", hooks="self+cross", skip_range=2), "pab per branch, self and cross"),
+        large_with(
+            pab(state="per_branch", hooks="self+cross", skip_range=2), "pab per branch, self and cross"
+        ),
         large_with(TEACACHE, "teacache"),
         method("t-stitch", SMALL | until(6), LARGE, steps=STEPS),
         method("large small large", LARGE | until(3), SMALL | until(7), LARGE, steps=STEPS),
-        method("pab, then small", LARGE | {"accelerators": [pab(skip_range=2)]} | until(6), SMALL, steps=STEPS),
+        method(
+            "pab, then small", LARGE | {"accelerators": [pab(skip_range=2)]} | until(6), SMALL, steps=STEPS
+        ),
     ]
 
 
 class Counter:
-    """Every step the sampler computed, as (denoiser, sha256 of the latents before it, index)."""
+    """Every step the sampler computed: (denoiser, schedule's length, sha256 of the latents before it, index).
+
+    The length tells a step of `fewer steps` from one of the trunk: both begin with the same
+    noise at index 0, and go different ways from there.
+    """
 
     def __init__(self, sampler):
         self.step, self.steps = sampler.step, []
 
     def __call__(self, denoiser, state, text):
         before = hashlib.sha256(state.latents.numpy().tobytes()).hexdigest()
-        self.steps.append((denoiser, before, state.index))
+        self.steps.append((denoiser, len(state.scheduler.timesteps), before, state.index))
         return self.step(denoiser, state, text)
 
     def take(self):
@@ -120,34 +129,28 @@ def test_the_sweep_is_one_worth_testing(runs):
 def test_every_distinct_step_is_computed_once(runs, methods, sampler):
     """Steps of the shared walk ÷ distinct steps of all methods alone = 1.00.
 
-    A step is distinct by its denoiser, the latents before it and its index.  While an
-    accelerator changes no bit (`inert_steps`), its denoiser counts as the plain one; that
-    the two agree there is what the first test shows.
+    A step is distinct by its denoiser, its schedule, the latents before it and its index.
+    While an accelerator changes no bit (`inert_steps`), its denoiser counts as the plain one;
+    that the two agree there is what the first test shows.
     """
     _, shared_steps, _, alone_steps = runs
     distinct = set()
     for m in methods:
         first = m.segments[0].denoiser
-        inert = min(
-            (a.inert_steps(sampler.timesteps(m.steps), 2) for a in first.accelerators), default=0
-        )
-        for denoiser, latents, index in alone_steps[m.name]:
-            plain = type(denoiser)(model=denoiser.model)
-            distinct.add((plain if index < inert else denoiser, latents, index))
-    assert len(shared_steps) == len(set(shared_steps))
+        inert = min((a.inert_steps(sampler.timesteps(m.steps), 2) for a in first.accelerators), default=0)
+        for denoiser, length, latents, index in alone_steps[m.name]:
+            plain = dataclasses.replace(denoiser, accelerators=())
+            distinct.add((plain if index < inert else denoiser, length, latents, index))
     assert set(shared_steps) == distinct
+    assert len(shared_steps) / len(distinct) == 1.00
     assert sum(map(len, alone_steps.values())) > 1.5 * len(shared_steps)
 
 
 def test_the_familys_own_number_of_steps_given_by_hand_walks_with_the_rest(method, walked, wan_grid):
     """`steps: 3` in a family of 3 steps is no other root."""
-    import dataclasses
-
     short = dataclasses.replace(wan_grid.family, steps=3).open()
     short._models = wan_grid._models
     stepped = []
-    both = walked(
-        method("own", SMALL), method("by hand", SMALL, steps=3), on=short, on_step=stepped.append
-    )
+    both = walked(method("own", SMALL), method("by hand", SMALL, steps=3), on=short, on_step=stepped.append)
     assert torch.equal(both["own"].state.latents, both["by hand"].state.latents)
     assert len(stepped) == 3

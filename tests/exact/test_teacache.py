@@ -62,7 +62,9 @@ def patched_forward(model, x, t, text, cache, mode, threshold, last):
 
     shift, scale = (model.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
     hidden = model.proj_out(model.norm_out(hidden) * (1 + scale) + shift)
-    hidden = hidden.reshape(batch, frames, height // 2, width // 2, 1, 2, 2, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    hidden = hidden.reshape(batch, frames, height // 2, width // 2, 1, 2, 2, -1).permute(
+        0, 7, 1, 4, 2, 5, 3, 6
+    )
     return hidden.flatten(6, 7).flatten(4, 5).flatten(2, 3), reuse
 
 

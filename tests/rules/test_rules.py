@@ -192,3 +192,12 @@ def test_no_rule_fires_after_the_last_step_or_before_a_step_was_done(
 ) -> None:
     fired = replay(rule, walked, entered)
     assert fired is None or entered < fired < len(walked)
+
+
+@examples
+@given(CHANGES, RULES)
+def test_a_rule_fires_inside_the_window_that_it_tells_the_plan(walked: Trace, rule: Any) -> None:
+    first, last = rule.window([s.timestep for s in walked.steps])
+    assert 1 <= first <= last <= len(walked)
+    fired = replay(rule, walked)
+    assert first <= (len(walked) if fired is None else fired) <= last

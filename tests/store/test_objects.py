@@ -74,6 +74,38 @@ def test_a_truncated_object_gives_none_and_is_replaced(store: Store) -> None:
     assert store.get("aa") == path and path.read_bytes() == b"abcdef"
 
 
+def rot(path: Path) -> None:
+    """Change a byte and keep the length, as a bad disk does."""
+    path.chmod(0o644)
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+
+
+def test_a_process_that_comes_later_finds_a_changed_byte_and_sets_the_file_aside(store: Store) -> None:
+    path = store.put("aa", ".bin", writes(b"abc"))
+    rot(path)
+    later = Store(store.root)
+    assert later.get("aa") is None
+    assert (store.root / "damaged" / path.name).read_bytes() == b"?bc"
+    assert later.put("aa", ".bin", writes(b"abc")).read_bytes() == b"abc"
+    assert later.get("aa") == path
+
+
+def test_verify_reads_all_bytes_again_and_names_the_keys_of_what_is_damaged(store: Store) -> None:
+    whole, bad = store.put("aa", ".bin", writes(b"abc")), store.put("bb", ".bin", writes(b"xyz"))
+    assert store.put("cc", ".bin", writes(b"xyz")) == bad
+    assert store.verify() == []
+    rot(bad)
+    (damage,) = store.verify()
+    assert (damage.name, damage.keys) == (bad.name, ("bb", "cc"))
+    assert store.get("bb") is None and store.get("aa") == whole
+
+
+def test_unused_objects_are_those_that_no_needed_key_stands_for(store: Store) -> None:
+    kept, other = store.put("aa", ".bin", writes(b"abc")), store.put("bb", ".bin", writes(b"xyz"))
+    assert store.unused(["aa", "no such key"]) == [other]
+    assert store.unused(["aa", "bb"]) == [] and kept.exists()
+
+
 def test_a_key_can_come_to_stand_for_other_bytes(store: Store) -> None:
     first = store.put("aa", ".bin", writes(b"abc"))
     second = store.put("aa", ".bin", writes(b"xyz"))

@@ -9,7 +9,6 @@ from srbench.registry import build
 from srbench.shapes.world import parse, scenes
 from srbench.suites.shapes import Shapes
 
-
 EXPECTED = (
     "a red circle moving up on a white background",
     "a red triangle below a purple triangle both moving left on a white background",
@@ -84,7 +83,7 @@ def test_a_sentence_of_another_world_is_refused_with_an_example(foreign: str) ->
 
 @pytest.mark.parametrize("settings", [{"prompts": 0}, {"prompts": []}, {"seeds": 0}, {"seeds": []}])
 def test_no_prompt_or_no_seed_is_no_suite(settings: dict) -> None:
-    with pytest.raises(UserError, match="suite.(prompts|seeds)"):
+    with pytest.raises(UserError, match=r"suite\.(prompts|seeds)"):
         build("suites", {"kind": "shapes"} | settings, "suite")
 
 
