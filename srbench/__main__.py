@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import logging
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,14 +27,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from srbench import configs, errors, plan, price, report
+from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import UserError, did_you_mean
 from srbench.experiment import KEYS, Experiment, check
 from srbench.registry import identity
+from srbench.store.objects import Store
 from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
 
 RUN_KEYS = ("run", "results", "store", "plugins", "dry_run")
-PACKAGES = ("srbench", "torch", "diffusers", "transformers", "numpy", "scikit-image", "av")
+PACKAGES = ("srbench", *ground.PACKAGES, "numpy", "scikit-image", "av")
 _HERE = Path(__file__).parent
 
 
@@ -99,27 +97,12 @@ def record(experiment: Experiment, asked: list[str], run: Path) -> RunRecord:
         protocol=plan.protocol(experiment),
         commit=sha,
         dirty=dirty,
-        packages={p: _version(p) for p in PACKAGES},
-        device=_device(),
+        packages=ground.versions(PACKAGES),
+        device=ground.described(),
         threads=experiment.engine.threads,
         timing="shared",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU, {os.cpu_count()} cores, {platform.machine()}"
 
 
 def progress(console: Console) -> Progress:
@@ -140,6 +123,11 @@ def execute(
     experiment: Experiment, todo: Sequence[plan.Unit], run: Path, store: Path, console: Console
 ) -> int:
     """Run what is missing, with a bar.  Returns how many cells failed."""
+    here = ground.ground(experiment.engine.threads)
+    todo = plan.unfinished(experiment, todo, run, Store(store), here)
+    if not todo:
+        console.print("every video and score was there already: nothing was computed")
+        return 0
     steps = failed = 0
     with progress(console) as bar:
         task = bar.add_task(f"{len(experiment.methods)} methods", total=len(todo), note="")
@@ -152,8 +140,6 @@ def execute(
             bar.update(task, advance=int(event.kind == "unit"), note=note)
 
         experiment.engine.run(experiment, todo, run, store, watch)
-    if steps == 0:
-        console.print("every cell was in the store already: nothing was computed")
     return failed
 
 

@@ -47,7 +47,7 @@ class Denoiser:
     @property
     def id(self) -> str:
         """Name and hash: equal if and only if the denoisers are equal."""
-        return f"{self.name}#{digest(self, 6)}"
+        return f"{self.name}#{digest(self, 8)}"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -88,6 +88,7 @@ class Experiment:
     engine: Any
     reference: str = "large"
     late_attach: bool = True
+    keep: Literal["trunk", "forks", "none"] = "forks"
 
     def method(self, name: str) -> Method:
         return next(m for m in self.methods if m.name == name)
@@ -119,7 +120,7 @@ class Mistakes:
 
 _DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
 _METHOD_KEYS = ("label", "path", "steps")
-KEYS = ("name", "family", "suite", "method", "metric", "engine", "reference", "late_attach")
+KEYS = ("name", "family", "suite", "method", "metric", "engine", "reference", "late_attach", "keep")
 
 
 def read_segment(plain: Mapping[str, Any], where: str, mistakes: Mistakes) -> Segment | None:
@@ -205,12 +206,10 @@ def check(plain: Mapping[str, Any]) -> Experiment:
             f"the reference {reference!r} among them, which similarity is measured against",
             f"add it, as in 'method=[{reference},{names[0]}]', or leave metrics out: 'metric=[]'",
         )
+    scalars = {k: plain[k] for k in ("name", "late_attach", "keep") if k in plain}
+    lists = {"methods": tuple(m for m in methods if m), "metrics": tuple(metrics), "reference": reference}
+    fields = scalars | parts | lists
+    made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
-    return Experiment(
-        name=str(plain.get("name") or "run"),
-        methods=tuple(m for m in methods if m),
-        metrics=tuple(metrics),
-        reference=reference,
-        late_attach=bool(plain.get("late_attach", True)),
-        **parts,
-    )
+    assert made is not None
+    return made

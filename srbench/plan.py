@@ -8,6 +8,8 @@ from pathlib import Path
 
 from srbench.experiment import Experiment, Method, digest
 from srbench.registry import identity
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, Score, read_cell
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,40 @@ def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str
 def run_folder(experiment: Experiment, results: Path, run: str | None) -> Path:
     """RUN: named by the protocol unless a name was given, so that one more δ is the same run."""
     return results / experiment.name / (run or protocol(experiment)[:8])
+
+
+def cell_path(run: Path, cell: str) -> Path:
+    """Where a cell's record lies."""
+    return run / "cells" / f"{cell[:32]}.json"
+
+
+def existing_cell(run: Path, store: Store, cell: str) -> CellRecord | None:
+    """A cell that is done, its video in the store; None if it has to be computed."""
+    path = cell_path(run, cell)
+    if not store.has(cell) or not path.exists():
+        return None
+    record = read_cell(path)
+    return record if record.outcome == "done" else None
+
+
+def scored(cell: CellRecord, reference: CellRecord | None) -> dict[str, Score]:
+    """The scores that a cell has against this reference, by metric."""
+    video = reference.video if reference else None
+    return {s.metric.name: s for s in cell.scores if s.reference == video and s.outcome == "done"}
+
+
+def unfinished(
+    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: dict[str, str]
+) -> list[Unit]:
+    """The units of which a video or a score is missing."""
+    wanted = {m.facts.name for m in experiment.metrics}
+
+    def finished(unit: Unit) -> bool:
+        cells = [existing_cell(run, store, cell_id(experiment, m, unit, ground)) for m in experiment.methods]
+        reference = next((c for c in cells if c and c.is_reference), None)
+        return all(c is not None and wanted <= set(scored(c, reference)) for c in cells)
+
+    return [u for u in todo if not finished(u)]
 
 
 def settings(experiment: Experiment) -> dict[str, object]:

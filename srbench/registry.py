@@ -92,7 +92,7 @@ def explain(error: ValidationError, where: str, names: list[str]) -> list[UserEr
     """Pydantic's findings as ours: one UserError each, with the dotted place."""
     mistakes = []
     for e in error.errors():
-        place = ".".join([where, *(str(p) for p in e["loc"] if _is_place(p))])
+        place = ".".join([*([where] if where else []), *(str(p) for p in e["loc"] if _is_place(p))])
         if e["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             mistakes.append(
                 UserError(f"key {place}", "a key of this setting", did_you_mean(str(e["loc"][-1]), names))

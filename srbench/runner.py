@@ -18,9 +18,11 @@ from srbench import video
 from srbench.clock import timed
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Sampler, Text
+from srbench.ground import ground
 from srbench.paths import late_attach
-from srbench.plan import Unit, cell_id, protocol
+from srbench.plan import Unit, cell_id, cell_path, existing_cell, protocol
 from srbench.registry import identity
+from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Failure, walk
 from srbench.store.objects import Store
 from srbench.store.records import (
@@ -28,7 +30,6 @@ from srbench.store.records import (
     Score,
     Stage,
     TextTimes,
-    read_cell,
     read_text_times,
     write_json,
 )
@@ -46,30 +47,19 @@ class Event:
 Watch = Callable[[Event], None]
 
 
-def ground(threads: int) -> dict[str, str]:
-    """Software and hardware that the bits of a video depend on."""
-    import diffusers
-    import transformers
-
-    cuda = torch.cuda.is_available()
-    return {
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name() if cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
-        "threads": str(threads),
-    }
-
-
 class Runner:
     """Runs units of one experiment into one run folder and one store."""
 
     def __init__(self, experiment: Experiment, run: Path, store: Store, threads: int) -> None:
         torch.set_num_threads(threads)
         self.experiment, self.run, self.store = experiment, run, store
-        self.sampler: Sampler = experiment.family.open()
         self.ground = ground(threads)
         self.protocol = protocol(experiment)
+
+    @functools.cached_property
+    def sampler(self) -> Sampler:
+        """The family's models; a unit with nothing to compute never asks for them."""
+        return self.experiment.family.open()
 
     # -- text first
 
@@ -123,19 +113,13 @@ class Runner:
                 cells[cell.method_id] = cell
         failed = 0
         for cell in self._score([c for c in cells.values() if c]):
-            write_json(self._cell_path(cell.id), cell)
+            write_json(cell_path(self.run, cell.id), cell)
             failed += cell.outcome == "failed"
         watch(Event("unit", failed=failed))
 
-    def _cell_path(self, cell: str) -> Path:
-        return self.run / "cells" / f"{cell[:32]}.json"
-
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = cell_id(self.experiment, method, unit, self.ground)
-        path = self._cell_path(cell)
-        if not path.exists() or self.store.get(cell) is None:
-            return None
-        return read_cell(path)
+        return existing_cell(self.run, self.store, cell)
 
     def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> list[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""
@@ -148,12 +132,18 @@ class Runner:
             paths,
             lambda steps: self.sampler.start(unit.seed, steps),
             lambda branch: watch(Event("step")),
+            self._memory(unit),
         ):
             names = [by_name[m.name] for m in end.methods]
             cells += (
                 self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
             )
         return cells
+
+    def _memory(self, unit: Unit) -> StoredMemory:
+        family = self.experiment.family
+        base = [family, family.weights_identity(), unit.prompt, unit.seed, self.ground]
+        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""

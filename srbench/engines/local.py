@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from srbench.errors import UserError
 from srbench.registry import plugin
 
 if TYPE_CHECKING:
@@ -51,8 +54,17 @@ class Local:
                 pool.submit(_encode, prompts).result()
                 for future in [pool.submit(_unit, u) for u in units]:
                     future.result()
+            except concurrent.futures.process.BrokenProcessPool:
+                raise UserError(
+                    "a worker died without a word",
+                    "workers that live; the system may have run out of memory",
+                    f"lower engine.workers (now {self.workers}); the same command goes on from here",
+                ) from None
             except BaseException:
+                # what they had finished is recorded; a half-written file has no name yet
                 pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()
                 raise
         events.put(None)
         listener.join()
@@ -75,6 +87,8 @@ _worker: dict[str, Any] = {}
 
 
 def _begin(experiment: Experiment, run: Path, store: Path, threads: int, events: Any) -> None:
+    # Ctrl-C reaches all processes of a terminal: the first one decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker["runner"] = _make(experiment, run, store, threads)
     _worker["events"] = events
 

@@ -47,6 +47,25 @@ diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()
 
 
+def signals(sample: Tensor, output: Tensor, sigma: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    """What D is taken of: x_σ = (1 − σ) x0 + σ ε and output = ε − x0 give x0 and ε."""
+    return {
+        "model_output": output,
+        "x0": sample - sigma * output,
+        "eps": sample + (1 - sigma) * output,
+        "latent": latents,
+    }
+
+
+def change(state: State, now: dict[str, Tensor]) -> dict[str, float] | None:
+    """D of every signal against the step before; None after the first step."""
+    if state.sample is None or state.output is None:
+        return None
+    sigma = state.scheduler.sigmas[state.index - 1]
+    before = signals(state.sample, state.output, sigma, state.latents)
+    return {name: relative_change(now[name], before[name]) for name in now}
+
+
 class WanSampler:
     """A Wan family with its models in memory; see `srbench.families.base.Sampler`."""
 
@@ -134,7 +153,7 @@ class WanSampler:
         vae = self._vae.config
         shape = (
             1,
-            self.model("large").config.in_channels,
+            vae.z_dim,
             (self.family.frames - 1) // vae.scale_factor_temporal + 1,
             self.family.height // vae.scale_factor_spatial,
             self.family.width // vae.scale_factor_spatial,
@@ -154,7 +173,6 @@ class WanSampler:
 
     @contextlib.contextmanager
     def attach(self, denoiser: Denoiser, steps: int) -> Iterator[None]:
-        model = self.model(denoiser.model)
         self._attachment = Attachment(
             role=denoiser.model,
             steps=steps,
@@ -164,6 +182,8 @@ class WanSampler:
         try:
             with contextlib.ExitStack() as stack:
                 for accelerator in denoiser.accelerators:
+                    # only here: with nothing to attach, a segment that is all known loads no model
+                    model = self.model(denoiser.model)
                     stack.enter_context(accelerator.attach(model, self._attachment))
                 yield
         finally:
@@ -204,12 +224,6 @@ class WanSampler:
         attachment.begin_step(float(t))
         output = self._predict(denoiser, state, text)
         latents = scheduler.step(output, t, x, return_dict=False)[0]
-        now = {
-            "model_output": output,
-            "x0": x - sigma * output,
-            "eps": x + (1 - sigma) * output,
-            "latent": latents,
-        }
         calls = self.calls_per_step(denoiser)
         record = Step(
             index=i,
@@ -218,15 +232,13 @@ class WanSampler:
             sigma=float(sigma),
             denoiser=denoiser.id,
             model=denoiser.model,
-            change={s: relative_change(v, state.previous[s]) for s, v in now.items()}
-            if state.previous
-            else None,
+            change=change(state, signals(x, output, sigma, latents)),
             calls_computed=calls - attachment.calls_reused,
             calls_reused=attachment.calls_reused,
             modules_computed=attachment.modules_computed,
             modules_reused=attachment.modules_reused,
         )
-        return State(i + 1, latents, scheduler, None, now), record
+        return State(i + 1, latents, scheduler, None, x, output), record
 
     def hand_over(self, state: State, old: Denoiser, new: Denoiser) -> State:
         """Wan's models share latent space and schedule: nothing to change."""
@@ -249,10 +261,10 @@ class WanSampler:
 
     def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
         s = state.scheduler
-        # previous["latent"] is the latents themselves, and a safetensors file takes no tensor twice
-        previous = {f"previous.{k}": v for k, v in state.previous.items() if k != "latent"}
-        tensors = {"latents": state.latents} | previous
-        tensors |= {f"output.{i}": v for i, v in enumerate(s.model_outputs) if v is not None}
+        tensors = {"latents": state.latents}
+        tensors |= {} if state.sample is None else {"sample": state.sample}
+        tensors |= {} if state.output is None else {"output": state.output}
+        tensors |= {f"history.{i}": v for i, v in enumerate(s.model_outputs) if v is not None}
         if s.last_sample is not None:
             tensors["last_sample"] = s.last_sample
         meta = {
@@ -262,18 +274,23 @@ class WanSampler:
             "this_order": str(getattr(s, "this_order", "")),
             "step_index": "" if s.step_index is None else str(s.step_index),
         }
-        return {k: v.contiguous() for k, v in tensors.items()}, meta
+        # a safetensors file takes no memory twice, and the scheduler may hold our own tensors
+        return {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, meta
 
     def thaw(self, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> State:
         scheduler = self._schedule(int(meta["steps"]))
-        scheduler.model_outputs = [tensors.get(f"output.{i}") for i in range(len(scheduler.model_outputs))]
+        scheduler.model_outputs = [tensors.get(f"history.{i}") for i in range(len(scheduler.model_outputs))]
         scheduler.last_sample = tensors.get("last_sample")
         scheduler.lower_order_nums = int(meta["lower_order_nums"])
         if meta["this_order"]:
             scheduler.this_order = int(meta["this_order"])
         if meta["step_index"]:
             scheduler._step_index = int(meta["step_index"])
-        previous = {k.removeprefix("previous."): v for k, v in tensors.items() if k.startswith("previous.")}
-        if previous:
-            previous["latent"] = tensors["latents"]
-        return State(int(meta["index"]), tensors["latents"], scheduler, None, previous)
+        return State(
+            int(meta["index"]),
+            tensors["latents"],
+            scheduler,
+            None,
+            tensors.get("sample"),
+            tensors.get("output"),
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,15 +23,17 @@ class State:
     """All that survives a denoising step; a value, so a fork is another reference to it.
 
     latents: float32, the family's latent shape with a batch of one.  scheduler: with its
-    multistep history, never changed in place.  previous: the signals of the step before,
-    for D.  index: steps done, which is the position in the schedule.
+    multistep history, never changed in place.  sample, output: what the step before
+    started from and what the model said, from which its signals follow, for D.  index:
+    steps done, which is the position in the schedule.
     """
 
     index: int
     latents: Tensor
     scheduler: Any
     generator: torch.Generator | None = None
-    previous: Mapping[str, Tensor] = field(default_factory=dict)
+    sample: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def done(self) -> bool:

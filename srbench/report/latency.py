@@ -69,6 +69,7 @@ def _timed_steps(cell: CellRecord) -> list[tuple[str, float, bool]]:
     return [
         (step.work, seconds, step.model != last)
         for step, seconds, last in zip(steps, cell.step_seconds, before, strict=True)
+        if seconds is not None  # an earlier run did that step
     ]
 
 

@@ -57,6 +57,9 @@ class Forgetful:
         return None
 
 
+FORGETFUL = Forgetful()
+
+
 class StoredMemory:
     """Keeps states in the store.
 
@@ -85,7 +88,7 @@ class StoredMemory:
         def load(index: int) -> State:
             prefix = f"{index}/"
             with safe_open(path, "pt", device=str(self.sampler.device)) as file:
-                names = [n for n in file.keys() if n.startswith(prefix)]  # noqa: SIM118 not a dict
+                names = [n for n in file.keys() if n.startswith(prefix)]
                 tensors = {n.removeprefix(prefix): file.get_tensor(n) for n in names}
             return self.sampler.thaw(tensors, states[str(index)])
 
@@ -100,7 +103,8 @@ class StoredMemory:
         kept = {b.state.index: b.state for b in chosen}
         if known is not None:
             kept = {i: known.load(i) for i in known.indices} | kept
-        tensors, states = {}, {}
+        tensors: dict[str, Any] = {}
+        states: dict[str, dict[str, str]] = {}
         for index, state in kept.items():
             frozen, states[str(index)] = self.sampler.freeze(state)
             tensors |= {f"{index}/{name}": tensor.cpu() for name, tensor in frozen.items()}

@@ -15,6 +15,7 @@ from srbench.clock import timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method
 from srbench.families.base import Sampler, State, Text
+from srbench.sampling.memory import FORGETFUL, Known, Memory
 from srbench.trace import Trace
 
 
@@ -42,7 +43,8 @@ class Traveller:
 class Branch:
     """Travellers with one denoiser and one state, and how they came to it.
 
-    seconds: device-synchronised, one a step.  hand_overs: seconds of each.  shared: how
+    seconds: device-synchronised, one a step; None for a step that an earlier run did.
+    hand_overs: seconds of each.  shared: how
     many of the steps were computed for more than one method.
     """
 
@@ -50,7 +52,7 @@ class Branch:
     state: State
     travellers: tuple[Traveller, ...]
     trace: Trace = field(default_factory=Trace)
-    seconds: tuple[float, ...] = ()
+    seconds: tuple[float | None, ...] = ()
     hand_overs: tuple[float, ...] = ()
     shared: int = 0
 
@@ -92,6 +94,7 @@ def walk(
     methods: Sequence[Method],
     start: Callable[[int | None], State],
     on_step: OnStep = lambda branch: None,
+    memory: Memory = FORGETFUL,
 ) -> Iterator[Arrival | Failure]:
     """Run every method to its end, each distinct step once, depth first.
 
@@ -104,7 +107,7 @@ def walk(
         branch = next((b for b in waiting if b.denoiser == active), waiting[0])
         waiting.remove(branch)
         active = branch.denoiser
-        ended, forks, error = run_segment(sampler, text(active), branch, on_step)
+        ended, forks, error = run_segment(sampler, text(active), branch, on_step, memory)
         waiting += forks
         methods = tuple(t.method for t in ended.travellers)
         if error is not None:
@@ -114,7 +117,7 @@ def walk(
 
 
 def run_segment(
-    sampler: Sampler, text: Text, branch: Branch, on_step: OnStep
+    sampler: Sampler, text: Text, branch: Branch, on_step: OnStep, memory: Memory = FORGETFUL
 ) -> tuple[Branch, list[Branch], Exception | None]:
     """Step a branch until its last traveller leaves or the schedule ends.
 
@@ -122,21 +125,53 @@ def run_segment(
     it failed with, which concerns the travellers still in it and no fork.  The
     accelerators stay attached throughout: their caches belong to the segment.
     """
-    forks: list[Branch] = []
-    began = len(branch.trace)
+    entry, forks = branch, list[Branch]()
+    known, computed = memory.recall(entry), list[Branch]()
     try:
         with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
             while branch.travellers and not branch.state.done:
-                branch = step(sampler, text, branch)
-                on_step(branch)
+                ahead = take_up(branch, known)
+                branch = ahead or step(sampler, text, branch)
+                if ahead is None:
+                    computed.append(branch)
+                    on_step(branch)
                 if not branch.state.done:
                     branch, left = part(sampler, branch)
                     forks += left
+        if computed:
+            memory.keep(entry, computed, [f.state.index for f in forks])
         if branch.travellers:
-            _refuse_idle(branch, began)
+            _refuse_idle(branch, len(entry.trace))
     except Exception as error:
         return branch, forks, error
     return branch, forks, None
+
+
+def take_up(branch: Branch, known: Known | None) -> Branch | None:
+    """The branch as far ahead as an earlier run's states allow; None if that is nowhere.
+
+    Not past the step at which a traveller leaves: the rules are replayed on the trace.
+    """
+    if known is None:
+        return None
+    now = len(branch.trace)
+    limit = min(first_leave(t, known.trace, now) for t in branch.travellers)
+    at = max((i for i in known.indices if now < i <= limit), default=None)
+    if at is None:
+        return None
+    return replace(
+        branch,
+        state=known.load(at),
+        trace=known.trace.until(at),
+        seconds=(*branch.seconds, *[None] * (at - now)),
+        shared=branch.shared + (at - now) * (len(branch.travellers) > 1),
+    )
+
+
+def first_leave(traveller: Traveller, trace: Trace, now: int) -> int:
+    """After how many steps a traveller would leave; the trace's length if never in it."""
+    executed = range(now + 1, len(trace))
+    return next((i for i in executed if traveller.leaves(trace.until(i))), len(trace))
 
 
 def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:

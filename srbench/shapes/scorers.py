@@ -34,9 +34,6 @@ from srbench.shapes.world import BACKGROUNDS, COLOURS, SHAPES, Scene, parse
 from srbench.video import Video, check
 
 VERSION = 1
-import os
-
-SHARP = float(os.environ.get("SHARP", "3"))
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]
@@ -456,14 +453,17 @@ def _likely_colour(colour: Floats, name: str) -> float:
 
 
 def _likely_shape(corners: Floats, shape: str) -> float:
-    """1 if corners are clearly those of `shape`, 0 if clearly another's.
+    """1 if corners are clearly those of `shape`, 0 if clearly not.
 
     Ideal corners are (0, 0), (0, 1) and (1, 0).  The limits lie low because the VAE rounds
     corners: on gray, its squares keep 0.29 to 0.57 and its triangles 0.24 to 0.60, while its
-    circles reach 0.10 and 0.20.
+    circles reach 0.20 and 0.10.  A bar or a diamond has fourfold corners below 0: none of the three.
     """
-    three, four = ramp(abs(float(corners[0])), 0.12, 0.22), ramp(abs(float(corners[1])), 0.21, 0.28)
-    return {"triangle": three, "square": (1.0 - three) * four, "circle": (1.0 - three) * (1.0 - four)}[shape]
+    round_three = ramp(abs(float(corners[0])), 0.22, 0.12)
+    if shape == "triangle":
+        return 1.0 - round_three
+    four = float(corners[1])
+    return round_three * (ramp(four, 0.21, 0.28) if shape == "square" else ramp(abs(four), 0.28, 0.21))
 
 
 def _solid(blob: Blob) -> float:

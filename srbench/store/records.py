@@ -74,7 +74,9 @@ class CellRecord(_Record):
     video: str | None = Field(None, description="sha256 of the lossless video in the store")
     protocol: str = Field(description="hash of all that two cells of one column must share")
     trace: Trace | None = None
-    step_seconds: tuple[float, ...] = Field((), description="device-synchronised, one a step")
+    step_seconds: tuple[float | None, ...] = Field(
+        (), description="device-synchronised, one a step; null where an earlier run did the step"
+    )
     stages: tuple[Stage, ...] = ()
     peak_memory_bytes: int | None = None
     scores: tuple[Score, ...] = ()

@@ -36,7 +36,7 @@ def write(sampler, state, path):
 
 def read(sampler, path):
     with safe_open(path, "pt") as file:
-        return sampler.thaw({k: file.get_tensor(k) for k in file.keys()}, file.metadata())  # noqa: SIM118
+        return sampler.thaw({k: file.get_tensor(k) for k in file.keys()}, file.metadata())
 
 
 def rest(sampler, hybrid, state, text):

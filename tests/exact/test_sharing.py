@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
 import torch
+
+from srbench.trace import SIGNALS
 
 STEPS = 10
 LARGE, SMALL = {"model": "large"}, {"model": "small"}
@@ -24,21 +27,34 @@ def until(step):
 
 
 @pytest.fixture(scope="module")
-def deltas(method, walked):
-    """δ of which some fire at once, some later and some never, whatever the weights."""
-    change = walked(method("large", LARGE, steps=STEPS))["large"].trace.change("x0")
-    falls = -np.diff(change[1:])
-    falls = np.sort(falls[falls > 0])
-    assert len(falls) >= 2, "the large model's x0 never settles"
-    return [falls[0] / 2, np.nextafter(falls[0], 1), np.nextafter(falls[len(falls) // 2], 1), 0.9]
+def rules(method, walked):
+    """Four settings of srdiffusion: one never fires, the others early, later and late.
+
+    Found on the large model's trace, so that they are so whatever the weights: the signal
+    on which δ moves the switch most, and δ just above a change that no earlier step undercut.
+    """
+    trace = walked(method("large", LARGE, steps=STEPS))["large"].trace
+
+    def records(signal, sign):
+        changes = np.diff(trace.change(signal)[1:-1]) * (-1 if sign == "diminishing" else 1)
+        found = []
+        for c in changes[changes > 0]:
+            found += [c] if not found or c < found[-1] else []
+        return found[::-1]
+
+    kinds = itertools.product(SIGNALS, ("diminishing", "literal"))
+    signal, sign = max(kinds, key=lambda kind: len(records(*kind)))
+    smallest, *_, largest = records(signal, sign)
+    settings = {"kind": "srdiffusion", "signal": signal, "sign": sign, "min_steps": 2}
+    deltas = (smallest / 2, np.nextafter(smallest, 1), np.nextafter(largest, 1), 0.9)
+    return [settings | {"delta": float(delta)} for delta in deltas]
 
 
 @pytest.fixture(scope="module")
-def methods(method, deltas):
+def methods(method, rules):
     """Every kind of method."""
 
-    def srdiffusion(name, delta, *then):
-        rule = {"kind": "srdiffusion", "delta": float(delta), "signal": "x0", "min_steps": 2}
+    def srdiffusion(name, rule, *then):
         return method(name, LARGE | {"until": rule}, *then, steps=STEPS)
 
     def large_with(accelerator, name):
@@ -50,8 +66,8 @@ def methods(method, deltas):
         method("small", SMALL, steps=STEPS),
         method("fewer steps", LARGE, steps=6),
         *(method(f"fixed {k}", LARGE | until(k), SMALL, steps=STEPS) for k in (2, 5, 8)),
-        *(srdiffusion(f"srdiffusion {i}", d, SMALL) for i, d in enumerate(deltas)),
-        *(srdiffusion(f"srdiffusion {i} + teacache", d, small_teacache) for i, d in enumerate(deltas[1:3])),
+        *(srdiffusion(f"srdiffusion {i}", r, SMALL) for i, r in enumerate(rules)),
+        *(srdiffusion(f"srdiffusion {i} + teacache", rules[i], small_teacache) for i in (1, 2)),
         large_with(pab(), "pab"),
         large_with(pab(state="per_branch", skip_range=4), "pab per branch"),
         large_with(
