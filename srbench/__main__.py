@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from srbench.registry import identity
 from srbench.store.objects import Store
 from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
 
-RUN_KEYS = ("run", "results", "store", "plugins", "dry_run")
+RUN_KEYS = ("run", "results", "store", "dry_run")
 PACKAGES = ("srbench", *ground.PACKAGES, "numpy", "scikit-image", "av")
 _HERE = Path(__file__).parent
 
@@ -47,8 +48,23 @@ def compose(cfg: DictConfig) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         key = getattr(error, "full_key", None) or "the configuration"
         raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
+    _refuse_unused(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _refuse_unused(unresolved: Any) -> None:
+    """A method's parameter that nothing in the method mentions is a slip of the pen."""
+    for name, method in (unresolved.get("method") or {}).items():
+        if not isinstance(method, dict):
+            continue
+        parameters = [k for k in method if k not in ("label", "path", "steps")]
+        for key in parameters:
+            if f".{key}}}" not in str(method):
+                others = [k for k in method if k != key]
+                raise UserError(
+                    f"method.{name}.{key}", "a key that its path uses", did_you_mean(str(key), others)
+                )
 
 
 def commit() -> tuple[str | None, bool | None]:
@@ -65,7 +81,7 @@ def commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def record(experiment: Experiment, asked: list[str], run: Path) -> RunRecord:
+def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> RunRecord:
     """The run's record; methods, prompts and seeds of earlier jobs on it are kept."""
     methods = {
         m.id: MethodRecord(
@@ -91,6 +107,7 @@ def record(experiment: Experiment, asked: list[str], run: Path) -> RunRecord:
         family=experiment.family.name,
         asked=asked,
         resolved=plan.settings(experiment),
+        store=os.path.relpath(store, run),
         methods=tuple(methods.values()),
         prompts=prompts,
         seeds=seeds,
@@ -154,13 +171,15 @@ def show_plan(experiment: Experiment, run: Path, console: Console) -> None:
 def job(plain: Mapping[str, Any], asked: list[str]) -> int:
     """One job, from plain data to a table.  Returns the exit code."""
     console = Console()
-    experiment = check({k: v for k, v in plain.items() if k in KEYS})
+    if not isinstance(plain["dry_run"], bool):
+        raise UserError(f"dry_run = {plain['dry_run']!r}", "true or false", "write dry_run=true")
+    experiment = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
     errors.raise_all(experiment.family.mistakes())
     run = plan.run_folder(experiment, Path(plain["results"]), plain["run"])
     if plain["dry_run"]:
         show_plan(experiment, run, console)
         return 0
-    about = record(experiment, asked, run)
+    about = record(experiment, asked, run, Path(plain["store"]))
     write_json(run / "run.json", about)
     todo = plan.units(experiment, about.prompts)
     try:
@@ -237,7 +256,7 @@ def _refuse_key(asked: Sequence[str], kept: list[str], error: HydraException) ->
             key = override.partition("=")[0].lstrip("+~")
             parent, _, last = key.partition("@")[0].rpartition(".")
             node = OmegaConf.select(hydra.compose("config", kept), parent) if parent else None
-            known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS]
+            known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
             said = str(own).splitlines()[0]
             raise UserError(
                 f"{override} ({said})",

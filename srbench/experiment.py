@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -89,6 +89,7 @@ class Experiment:
     reference: str = "large"
     late_attach: bool = True
     keep: Literal["trunk", "forks", "none"] = "forks"
+    retry_failed: bool = False
 
     def method(self, name: str) -> Method:
         return next(m for m in self.methods if m.name == name)
@@ -120,27 +121,43 @@ class Mistakes:
 
 _DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
 _METHOD_KEYS = ("label", "path", "steps")
-KEYS = ("name", "family", "suite", "method", "metric", "engine", "reference", "late_attach", "keep")
+SCALARS = ("name", "late_attach", "keep", "retry_failed")
+KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
 
-def read_segment(plain: Mapping[str, Any], where: str, mistakes: Mistakes) -> Segment | None:
+def _mapping(value: Any, where: str, mistakes: Mistakes) -> Mapping[str, Any]:
+    """`value` if it maps names to settings; else a mistake, and nothing."""
+    if value is None or isinstance(value, Mapping):
+        return value or {}
+    mistakes.note(f"{where} = {value!r}", "keys with values", f"see the YAML files of conf/{where}")
+    return {}
+
+
+def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     """One entry of a method's `path`: a denoiser's keys and `until`."""
+    if not isinstance(plain, Mapping):
+        mistakes.note(f"{where} = {plain!r}", "a segment", f"write {{model: {plain}}}")
+        return None
+    before = len(mistakes.found)
     for key in set(plain) - {*_DENOISER_KEYS, "until"}:
         mistakes.note(
             f"key {where}.{key}", "a key of a segment", did_you_mean(key, [*_DENOISER_KEYS, "until"])
         )
+    listed = plain.get("accelerators") or ()
+    if isinstance(listed, str) or not isinstance(listed, Sequence):
+        mistakes.note(f"{where}.accelerators = {listed!r}", "a list", f"write [{{kind: {listed}}}]")
+        listed = ()
     attached = [
         mistakes.attempt(lambda i=i, a=a: build("accelerators", a, f"{where}.accelerators.{i}"))  # type: ignore[misc]
-        for i, a in enumerate(plain.get("accelerators") or ())
+        for i, a in enumerate(listed)
     ]
     until = plain.get("until") or {"kind": "always"}
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
     fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k != "accelerators"}
-    before = len(mistakes.found)
     denoiser = mistakes.attempt(
         lambda: _typed(Denoiser, fields | {"accelerators": tuple(a for a in attached if a)}, where)
     )
-    if rule is None or denoiser is None or None in attached or len(mistakes.found) > before:
+    if rule is None or denoiser is None or len(mistakes.found) > before:
         return None
     return Segment(denoiser=denoiser, until=rule)
 
@@ -156,9 +173,10 @@ def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
         raise UserErrors(explain(error, where, list(fields))) from None
 
 
-def read_method(name: str, plain: Mapping[str, Any], mistakes: Mistakes) -> Method | None:
+def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
     """One method's YAML.  Further scalar keys are its parameters, used inside its path."""
     where = f"method.{name}"
+    plain = _mapping(plain, where, mistakes)
     path = plain.get("path")
     if not isinstance(path, (list, tuple)) or not path:
         mistakes.note(f"{where}.path = {path!r}", "a list of segments", f"give {where} a path")
@@ -171,6 +189,13 @@ def read_method(name: str, plain: Mapping[str, Any], mistakes: Mistakes) -> Meth
                 did_you_mean(key, _METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
+    for i, segment in enumerate(segments[:-1]):
+        if segment is not None and segment.until.kind == "always":
+            mistakes.note(
+                f"{where}.path.{i}.until is missing",
+                "a rule that ends it, for another segment follows",
+                f"give {where}.path.{i} an until, as {{kind: fixed_step, step: 10}}",
+            )
     if None in segments:
         return None
     fields = {
@@ -182,33 +207,47 @@ def read_method(name: str, plain: Mapping[str, Any], mistakes: Mistakes) -> Meth
     return mistakes.attempt(lambda: _typed(Method, fields, where))
 
 
-def check(plain: Mapping[str, Any]) -> Experiment:
-    """Plain data → Experiment.  Raises UserErrors with every mistake found."""
-    mistakes = Mistakes()
-    for key in set(plain) - set(KEYS):
-        mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
-    methods = [read_method(n, m, mistakes) for n, m in (plain.get("method") or {}).items() if m is not None]
-    metrics = [
-        mistakes.attempt(lambda n=n, m=m: build("metrics", m, f"metric.{n}"))  # type: ignore[misc]
-        for n, m in (plain.get("metric") or {}).items()
-    ]
-    parts = {
-        group: mistakes.attempt(lambda g=group, k=kind: build(k, plain.get(g) or {}, g))  # type: ignore[misc]
-        for group, kind in (("family", "families"), ("suite", "suites"), ("engine", "engines"))
-    }
-    reference = plain.get("reference", "large")
-    names = [m.name for m in methods if m]
-    if not names and not mistakes.found:
+def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
+    """There are methods, the reference is one of them, and a reader can tell them apart."""
+    names = [m.name for m in methods]
+    if not names:
         mistakes.note("no method", "at least one", "try 'method=[large,srdiffusion]'")
-    elif reference not in names and metrics and None not in methods:
+    elif reference not in names and metrics:
         mistakes.note(
             f"methods {', '.join(names)}",
             f"the reference {reference!r} among them, which similarity is measured against",
             f"add it, as in 'method=[{reference},{names[0]}]', or leave metrics out: 'metric=[]'",
         )
-    scalars = {k: plain[k] for k in ("name", "late_attach", "keep") if k in plain}
-    lists = {"methods": tuple(m for m in methods if m), "metrics": tuple(metrics), "reference": reference}
-    fields = scalars | parts | lists
+    for label in sorted({m.label for m in methods}):
+        twins = [m for m in methods if m.label == label]
+        if len({m.id for m in twins}) > 1:
+            mistakes.note(
+                f"label {label!r} of {' and '.join(m.name for m in twins)}",
+                "a label of its own for each path",
+                f"set method.{twins[-1].name}.label",
+            )
+
+
+def check(plain: Mapping[str, Any]) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake found."""
+    mistakes = Mistakes()
+    for key in set(plain) - set(KEYS):
+        mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
+    asked = {n: m for n, m in _mapping(plain.get("method"), "method", mistakes).items() if m is not None}
+    methods = [read_method(n, m, mistakes) for n, m in asked.items()]
+    metrics = [
+        mistakes.attempt(lambda n=n, m=m: build("metrics", m, f"metric.{n}"))  # type: ignore[misc]
+        for n, m in _mapping(plain.get("metric"), "metric", mistakes).items()
+    ]
+    parts = {
+        group: mistakes.attempt(lambda g=group, k=kind: build(k, plain.get(g) or {}, g))  # type: ignore[misc]
+        for group, kind in (("family", "families"), ("suite", "suites"), ("engine", "engines"))
+    }
+    if not mistakes.found:
+        reference = plain.get("reference", "large")
+        _check_names([m for m in methods if m], reference, bool(metrics), mistakes)
+    fields = {k: plain[k] for k in (*SCALARS, "reference") if k in plain}
+    fields |= parts | {"methods": tuple(methods), "metrics": tuple(metrics)}
     made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
     assert made is not None

@@ -60,13 +60,14 @@ def cell_path(run: Path, cell: str) -> Path:
     return run / "cells" / f"{cell[:32]}.json"
 
 
-def existing_cell(run: Path, store: Store, cell: str) -> CellRecord | None:
-    """A cell that is done, its video in the store; None if it has to be computed."""
+def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> CellRecord | None:
+    """A cell that is done with its video in the store, or that failed; None if it is to be computed."""
     path = cell_path(run, cell)
-    if not store.has(cell) or not path.exists():
+    if not path.exists():
         return None
     record = read_cell(path)
-    return record if record.outcome == "done" else None
+    kept = store.has(cell) if record.outcome == "done" else not retry_failed
+    return record if kept else None
 
 
 def scored(cell: CellRecord, reference: CellRecord | None) -> dict[str, Score]:
@@ -82,9 +83,14 @@ def unfinished(
     wanted = {m.facts.name for m in experiment.metrics}
 
     def finished(unit: Unit) -> bool:
-        cells = [existing_cell(run, store, cell_id(experiment, m, unit, ground)) for m in experiment.methods]
-        reference = next((c for c in cells if c and c.is_reference), None)
-        return all(c is not None and wanted <= set(scored(c, reference)) for c in cells)
+        cells = [
+            existing_cell(run, store, cell_id(experiment, m, unit, ground), experiment.retry_failed)
+            for m in experiment.methods
+        ]
+        reference = next((c for c in cells if c and c.is_reference and c.outcome == "done"), None)
+        return all(
+            c is not None and (c.outcome == "failed" or wanted <= set(scored(c, reference))) for c in cells
+        )
 
     return [u for u in todo if not finished(u)]
 

@@ -55,8 +55,8 @@ def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
             f"one of the {group} that srbench knows",
             did_you_mean(kind, known(group)),
         )
-    for entry in importlib.metadata.entry_points(group=f"srbench.{group}", name=kind):
-        return entry.load()
+    if importlib.util.find_spec(f"srbench.{group}.{kind}") is None:  # ours come first
+        return next(iter(importlib.metadata.entry_points(group=f"srbench.{group}", name=kind))).load()
     module = importlib.import_module(f"srbench.{group}.{kind}")
     for value in vars(module).values():
         if isinstance(value, type) and value.__module__ == module.__name__ and "kind" in vars(value):

@@ -6,7 +6,7 @@ import datetime
 import functools
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +108,9 @@ class Runner:
         """Compute, store and score what is missing of one (prompt, seed)."""
         cells = {m.id: self._existing(m, unit) for m in self.experiment.methods}
         todo = [m for m in self.experiment.methods if cells[m.id] is None]
-        if todo:
-            for cell in self._generate(todo, unit, watch):
-                cells[cell.method_id] = cell
+        for cell in self._generate(todo, unit, watch) if todo else ():
+            write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
+            cells[cell.method_id] = cell
         failed = 0
         for cell in self._score([c for c in cells.values() if c]):
             write_json(cell_path(self.run, cell.id), cell)
@@ -119,13 +119,12 @@ class Runner:
 
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = cell_id(self.experiment, method, unit, self.ground)
-        return existing_cell(self.run, self.store, cell)
+        return existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
 
-    def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> list[CellRecord]:
+    def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> Iterator[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""
         by_name = {m.name: m for m in methods}
         paths = [self._path(m) for m in methods]
-        cells = []
         for end in walk(
             self.sampler,
             lambda denoiser: self._text(unit.prompt, denoiser),
@@ -135,10 +134,10 @@ class Runner:
             self._memory(unit),
         ):
             names = [by_name[m.name] for m in end.methods]
-            cells += (
-                self._arrive(end, names, unit) if isinstance(end, Arrival) else self._fail(end, names, unit)
-            )
-        return cells
+            if isinstance(end, Arrival):
+                yield from self._arrive(end, names, unit)
+            else:
+                yield from self._fail(end, names, unit)
 
     def _memory(self, unit: Unit) -> StoredMemory:
         family = self.experiment.family

@@ -35,7 +35,7 @@ def door(tmp_path: Path):
             env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         assert not results.exists(), "a dry run or a refused one wrote something"
@@ -88,11 +88,9 @@ def test_a_value_that_has_to_be_given_is_asked_for(door) -> None:
     assert "suite.prompts" in told and "set suite.prompts=" in told
 
 
-@pytest.mark.xfail(strict=True, reason="job() drops keys that check() does not know instead of showing them")
 def test_a_new_key_at_the_top_is_refused(door) -> None:
     assert "experimnt" in refused(door("+experimnt=shapes_delta_sweep"))
 
 
-@pytest.mark.xfail(strict=True, reason="a parameter that no path or label uses is taken and has no effect")
 def test_a_parameter_that_nothing_uses_is_refused(door) -> None:
     assert "dleta" in refused(door("+method.srdiffusion.dleta=0.1"))

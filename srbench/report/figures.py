@@ -49,7 +49,7 @@ STAGES = {  # name → colour and hatch, light and dark in turn so that greyscal
     "hand over": ("#000000", ""),
     "decode": ("#E69F00", "xxxx"),
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7,
@@ -88,7 +88,7 @@ class Figure:
     size: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A row of the table with the cells behind it and its role in the comparison."""
 
@@ -328,7 +328,7 @@ def _letters(canvas: Canvas, axes: Axes, points: Sequence[_Point]) -> None:
     handles = []
     for i, point in enumerate(points):
         marker, colour, _ = ROLES[point.method.role]
-        label = f"{_letter(i)}  {short(point.method.row.label, 26)}"
+        label = f"{_letter(i)}  {short(point.method.row.label, 29)}"
         handles += axes.plot([], [], marker, color=colour, mec="white", mew=0.5, ms=5, label=label)
     canvas.legend(
         handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1, borderpad=0
@@ -567,7 +567,7 @@ def _latency(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method
         axes.annotate(
             f"{total:.3g}", (total, place_), (2, 0), textcoords="offset points", va="center", fontsize=6
         )
-    axes.set_yticks(places, [short(m.row.label, 26) for m in drawn])
+    axes.set_yticks(places, [short(m.row.label, 29) for m in drawn])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.1)

@@ -46,6 +46,9 @@ def layout(scene: Scene, seed: int) -> Layout:
         start[0, axis] = sign * gap / 2
         start[1, axis] = -sign * gap / 2
         start[:, 1 - axis] = rng.uniform(-2.0, 2.0, 2)
+    # a pair that moves along the line that joins it has less room
+    room = SIZE - 2 * (radii.max() + 1) - np.ptp(start, axis=0)
+    travel = np.clip(travel, -room, room)
     low = radii.max() + 1 - np.minimum(0, travel) - start.min(0)
     high = SIZE - radii.max() - 1 - np.maximum(0, travel) - start.max(0)
     offset = rng.uniform(low, np.maximum(low, high))

@@ -41,15 +41,18 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` a file beside `path` and move it there; nothing is left behind on failure."""
+def write_atomic(path: Path, write: Callable[[Path], None], mode: int = 0o444) -> None:
+    """`write` a file beside `path` and move it there; nothing is left behind on failure.
+
+    mode: the file's permissions; objects are read-only, since they are written once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         write(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
-        partial.chmod(0o444)
+        partial.chmod(mode)
         os.replace(partial, path)
         _flush_folder(path.parent)
     finally:
@@ -72,10 +75,12 @@ class Store:
         self.root = root
         self._sound: dict[Path, tuple[int, int]] = {}
 
-    def _key_path(self, key: str) -> Path:
+    def key_path(self, key: str) -> Path:
+        """Where a key's entry lies."""
         return self.root / "keys" / key[:2] / key
 
-    def _object_path(self, name: str) -> Path:
+    def object_path(self, name: str) -> Path:
+        """Where an object of this name lies."""
         return self.root / "objects" / name[:2] / name
 
     def has(self, key: str) -> bool:
@@ -83,12 +88,12 @@ class Store:
         entry = self._entry(key)
         if entry is None:
             return False
-        path = self._object_path(entry[0])
+        path = self.object_path(entry[0])
         return path.exists() and path.stat().st_size == entry[1]
 
     def _entry(self, key: str) -> tuple[str, int] | None:
         try:
-            name, length = self._key_path(key).read_text().split()
+            name, length = self.key_path(key).read_text().split()
         except (FileNotFoundError, ValueError):
             return None
         return name, int(length)
@@ -101,7 +106,7 @@ class Store:
         entry = self._entry(key)
         if entry is None:
             return None
-        path = self._object_path(entry[0])
+        path = self.object_path(entry[0])
         if self._is_sound(path):
             return path
         if path.exists():
@@ -127,13 +132,13 @@ class Store:
         try:
             write(staging)
             name = f"{file_hash(staging)}{suffix}"
-            path = self._object_path(name)
+            path = self.object_path(name)
             if not self._is_sound(path):
                 write_atomic(path, lambda partial: os.replace(staging, partial))
             length = path.stat().st_size
         finally:
             staging.unlink(missing_ok=True)
-        write_atomic(self._key_path(key), lambda p: _write_text(p, f"{name} {length}\n"))
+        write_atomic(self.key_path(key), lambda p: _write_text(p, f"{name} {length}\n"))
         return path
 
     def _set_aside(self, path: Path) -> None:
@@ -162,7 +167,7 @@ class Store:
             by_name.setdefault(name, []).append(key)
         found = []
         for name in sorted({p.name for p in self.objects()} | set(by_name)):
-            path = self._object_path(name)
+            path = self.object_path(name)
             reason = _damage(path)
             if reason is not None:
                 found.append(Damage(name, tuple(by_name.get(name, ())), reason))

@@ -8,21 +8,22 @@ RUN/
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srbench.errors import UserError
+from srbench.store.objects import write_atomic
 from srbench.trace import Trace
 
-VERSION = 1
+VERSION: Literal[1] = 1
 Outcome = Literal["done", "skipped", "failed", "missing"]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # a cell that is not finite must still be readable
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class MetricFacts(_Record):
@@ -58,7 +59,7 @@ class Stage(_Record):
 class CellRecord(_Record):
     """One cell: a method's video of one prompt and seed, and all that is known of it."""
 
-    version: int = VERSION
+    version: Literal[1] = VERSION
     id: str = Field(description="sha256 over all that determines the video's bytes")
     family: str
     method: str = Field(description="the method's name in the configuration")
@@ -88,7 +89,7 @@ class CellRecord(_Record):
 class TextTimes(_Record):
     """Seconds that encoding each text took in this run; RUN/texts.json."""
 
-    version: int = VERSION
+    version: Literal[1] = VERSION
     seconds: dict[str, float]
 
 
@@ -106,12 +107,13 @@ class MethodRecord(_Record):
 class RunRecord(_Record):
     """One run: what was asked, what it resolved to, and the ground it stood on."""
 
-    version: int = VERSION
+    version: Literal[1] = VERSION
     experiment: str
     run: str
     family: str
     asked: list[str] = Field(description="the command's overrides, as typed")
     resolved: dict[str, Any] = Field(description="the whole configuration, checked")
+    store: str = Field(description="where the bytes lie, seen from the run's folder")
     methods: tuple[MethodRecord, ...] = Field(description="of all jobs that wrote to this run")
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -129,14 +131,13 @@ class RunRecord(_Record):
 
 
 def write_json(path: Path, record: BaseModel) -> None:
-    """Write a record whole or not at all: beside the target, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "w") as file:
-        file.write(record.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    """Write a record whole or not at all; the one that was there stays until then."""
+    text = record.model_dump_json(indent=1)
+    write_atomic(path, lambda partial: _write_text(partial, text), mode=0o644)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 def _read(path: Path, kind: type[BaseModel]) -> Any:

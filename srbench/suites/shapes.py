@@ -28,16 +28,7 @@ class Shapes:
     split: Literal["tune", "test"] = "test"
 
     def __post_init__(self) -> None:
-        for prompt in self.list_prompts() if isinstance(self.prompts, tuple) else ():
-            try:
-                parse(prompt)
-            except ValueError:
-                raise UserError(
-                    f"suite.prompts: {prompt!r}",
-                    "a sentence of the shapes world",
-                    "for example 'a red circle moving left on a black background'; "
-                    "for any other text use suite=prompts",
-                ) from None
+        self.list_prompts()
         if isinstance(self.prompts, int) and self.prompts > (most := len(self._ordered())):
             raise UserError(
                 f"suite.prompts = {self.prompts}", f"at most {most}, the captions held out", "ask for fewer"
@@ -52,10 +43,23 @@ class Shapes:
     def list_prompts(self) -> tuple[str, ...]:
         if isinstance(self.prompts, int):
             return tuple(self._ordered()[: self.prompts])
-        return base.unique(list(self.prompts), "suite.prompts")
+        return base.unique([_caption(p) for p in self.prompts], "suite.prompts")
 
     def list_seeds(self) -> tuple[int, ...]:
         return base.seeds(self.seeds)
+
+
+def _caption(prompt: str) -> str:
+    """The prompt as this world writes it.  Raises UserError where it is not of this world."""
+    try:
+        return parse(prompt).caption
+    except ValueError:
+        raise UserError(
+            f"suite.prompts: {prompt!r}",
+            "a sentence of the shapes world",
+            "for example 'a red circle moving left on a black background'; "
+            "for any other text use suite=prompts",
+        ) from None
 
 
 def _shuffle(caption: str) -> str:

@@ -8,18 +8,14 @@ from typing import Any
 
 import pytest
 
-from srbench.store.records import CellRecord, MetricFacts, RunRecord, Score, Stage, write_json
+from srbench.store.records import CellRecord, MethodRecord, MetricFacts, RunRecord, Score, Stage, write_json
 from srbench.trace import Step, Trace
 
 STEPS = 50
 LARGE_SECONDS, SMALL_SECONDS = 16.0, 4.0
 PSNR = MetricFacts(name="psnr", version=1, unit="dB", higher_is_better=True, lower_bound=0.0)
-SSIM = MetricFacts(
-    name="ssim/gauss11-valid", version=1, unit="", higher_is_better=True, upper_bound=1.0
-)
-LPIPS = MetricFacts(
-    name="lpips/alex-spatial", version=1, unit="", higher_is_better=False, upper_bound=1.0
-)
+SSIM = MetricFacts(name="ssim/gauss11-valid", version=1, unit="", higher_is_better=True, upper_bound=1.0)
+LPIPS = MetricFacts(name="lpips/alex-spatial", version=1, unit="", higher_is_better=False, upper_bound=1.0)
 
 
 def make_trace(switch: int = STEPS, steps: int = STEPS) -> Trace:
@@ -27,15 +23,13 @@ def make_trace(switch: int = STEPS, steps: int = STEPS) -> Trace:
     models = ["large" if i < switch else "small" for i in range(steps)]
     return Trace(
         tuple(
-            Step(i, 1000 * (1 - i / steps), 1 - i / steps, m, m, None, 2, 0)
+            Step(i, 1000 * (1 - i / steps), 1000 * (1 - (i + 1) / steps), 1 - i / steps, m, m, None, 2, 0)
             for i, m in enumerate(models)
         )
     )
 
 
-def make_cell(
-    method: str, prompt: int, seed: int, switch: int = STEPS, **changes: Any
-) -> CellRecord:
+def make_cell(method: str, prompt: int, seed: int, switch: int = STEPS, **changes: Any) -> CellRecord:
     """A done cell whose steps all take their model's time; `changes` replaces fields."""
     trace = make_trace(switch)
     seconds = {"large": LARGE_SECONDS, "small": SMALL_SECONDS}
@@ -68,13 +62,28 @@ def make_scores(psnr: float, ssim: float = 0.8, lpips: float = 0.2) -> tuple[Sco
     return tuple(Score(metric=facts, value=value) for facts, value in pairs)
 
 
+def named(*names: str, **labels: str) -> tuple[MethodRecord, ...]:
+    """Methods that a run was asked for, in order."""
+    return tuple(
+        MethodRecord(
+            name=n, label=labels.get(n, n), id=f"id-{n}", is_reference=n == "large", path=[{}], steps=None
+        )
+        for n in names
+    )
+
+
 def make_run(**changes: Any) -> RunRecord:
     fields: dict[str, Any] = dict(
         experiment="wan480_delta_sweep",
         run="2025-01-31_a1b2",
         family="wan",
         asked=["+experiment=wan480_delta_sweep"],
-        resolved={"method": {"small": {}, "large": {}, "srd_0.01": {}}},
+        resolved={},
+        store="../../store",
+        methods=named("small", "large", "srd_0.01"),
+        prompts=(),
+        seeds=(),
+        timing="shared",
         protocol="p" * 64,
         commit="0123456789abcdef",
         dirty=True,
@@ -118,6 +127,7 @@ def make() -> Any:
 
     class Make:
         cell, cells, run = staticmethod(make_cell), staticmethod(make_cells), staticmethod(make_run)
+        named = staticmethod(named)
         scores, trace = staticmethod(make_scores), staticmethod(make_trace)
         psnr, ssim = PSNR, SSIM
 

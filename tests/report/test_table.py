@@ -19,17 +19,14 @@ def by_method(table: Any) -> dict[str, Any]:
 
 def replaced(cells: list[Any], method: str, prompt: int, seed: int, **changes: Any) -> list[Any]:
     here = (method, prompt, seed)
-    return [
-        c.model_copy(update=changes) if (c.method, c.prompt_index, c.seed) == here else c
-        for c in cells
-    ]
+    return [c.model_copy(update=changes) if (c.method, c.prompt_index, c.seed) == here else c for c in cells]
 
 
 def test_reference_first_then_the_order_of_the_run(make: Any) -> None:
     assert [r.method for r in rows(make.run(), make.cells())] == ["large", "small", "srd_0.01"]
-    unordered = make.run(resolved={})
+    unordered = make.run(methods=())
     assert [r.method for r in rows(unordered, make.cells())] == ["large", "small", "srd_0.01"]
-    other = make.run(resolved={"method": {"srd_0.01": {}, "small": {}, "large": {}}})
+    other = make.run(methods=make.named("srd_0.01", "small", "large"))
     assert [r.method for r in rows(other, make.cells())] == ["large", "srd_0.01", "small"]
 
 
@@ -78,7 +75,7 @@ def test_failed_cell_is_told_of(make: Any) -> None:
 
 def test_missing_cells_methods_and_scores(make: Any) -> None:
     cells = [c for c in make.cells() if (c.method, c.prompt_index) != ("small", 2)]
-    run = make.run(resolved={"method": {"small": {}, "pab": {"label": "PAB"}}})
+    run = make.run(methods=make.named("small", "pab", pab="PAB"))
     table = by_method(rows(run, replaced(cells, "srd_0.01", 0, 0, scores=())))
     assert table["small"]["psnr"].reason == "2 of 6 missing: the run has no record of it"
     assert (table["pab"].label, table["pab"]["psnr"].value) == ("PAB", None)
@@ -96,7 +93,7 @@ def test_failed_reference_leaves_fewer_pairs(make: Any) -> None:
 
 def test_without_reference_there_is_no_speedup(make: Any) -> None:
     cells = [c for c in make.cells() if not c.is_reference]
-    row = by_method(rows(make.run(resolved={}), cells))["small"]
+    row = by_method(rows(make.run(methods=()), cells))["small"]
     assert (row["speedup"].value, row["speedup"].reason) == (None, "no reference in this run")
     assert row["latency"].value is not None
 
@@ -116,9 +113,7 @@ def test_cells_that_never_switch_are_counted(make: Any) -> None:
 def test_equal_paths_are_one_row(make: Any) -> None:
     cells = make.cells()
     cells += [
-        c.model_copy(update={"method": "again", "label": "again"})
-        for c in cells
-        if c.method == "small"
+        c.model_copy(update={"method": "again", "label": "again"}) for c in cells if c.method == "small"
     ]
     table = rows(make.run(), cells)
     assert [r.label for r in table] == ["large", "small = again", "srd_0.01"]
@@ -134,9 +129,7 @@ def test_two_protocols_in_one_column_are_refused(make: Any) -> None:
 
 
 def test_two_definitions_of_a_metric_are_refused(make: Any) -> None:
-    newer = make.scores(20.0)[0].model_copy(
-        update={"metric": make.psnr.model_copy(update={"version": 2})}
-    )
+    newer = make.scores(20.0)[0].model_copy(update={"metric": make.psnr.model_copy(update={"version": 2})})
     with pytest.raises(UserError, match="versions 1 and 2"):
         rows(make.run(), replaced(make.cells(), "small", 1, 0, scores=(newer,)))
 
@@ -152,7 +145,7 @@ def test_other_models_have_their_own_count(make: Any) -> None:
     cells = make.cells()
     trace = make.trace(50)
     steps = tuple(
-        type(s)(s.index, s.timestep, s.sigma, "low", "low", None, 1, 1) for s in trace.steps
+        type(s)(s.index, s.timestep, s.next_timestep, s.sigma, "low", "low", None, 1, 1) for s in trace.steps
     )
     cells = replaced(cells, "small", 0, 0, trace=type(trace)(steps))
     row = by_method(rows(make.run(), cells))["small"]
@@ -170,7 +163,7 @@ def test_same_stem_twice_gets_full_names(make: Any) -> None:
 
 
 def test_exclusive_timing_is_not_an_estimate(make: Any) -> None:
-    exclusive = make.run(resolved={"timing": "exclusive"})
+    exclusive = make.run(timing="exclusive")
     assert rows(exclusive, make.cells())[0]["latency"].column.title == "latency s"
     assert rows(make.run(), make.cells())[0]["latency"].column.title == "latency s est."
 

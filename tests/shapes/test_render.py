@@ -107,9 +107,6 @@ def test_things_stay_in_frame_in_all_frames() -> None:
         assert max(overhang(scene, seed) for seed in range(5)) <= 0, scene.caption
 
 
-@pytest.mark.xfail(
-    strict=True, reason="up to 2.4 px of a 9 px radius stick out; travel is not clipped to the room"
-)
 def test_pairs_that_move_along_their_own_line_stay_in_frame() -> None:
     for scene in [s for s in TWO[::17] if along(s)]:
         assert max(overhang(scene, seed) for seed in range(5)) <= 0, scene.caption

@@ -120,7 +120,7 @@ def test_a_caption_wrong_in_one_attribute_fails_that_dimension_alone(
     dimension: str, wrong: Callable[[Scene], list[Scene]]
 ) -> None:
     """No other semantic dimension is affected by any of these."""
-    got = [score(v, w) for v, s in zip(VIDEOS[:36], SCENES[:36], strict=True) for w in wrong(s)]
+    got = [score(v, w) for v, s in zip(VIDEOS[:24], SCENES[:24], strict=True) for w in wrong(s)]
     show(f"wrong {dimension} ({len(got)} captions)", got)
     assert mean(got, dimension) <= 0.05
     for name in SEMANTIC:
@@ -226,52 +226,45 @@ def fading(v: np.ndarray, _: np.random.Generator) -> np.ndarray:
     return levels(np.where(plain, ground + t * (target - ground), v))
 
 
-# what is done · the dimension named for it · at most · whether only on scenes that move · compared in total
-BROKEN = [
-    (blank, "object_class", 0.0, False, True),
-    (blank, "colour", 0.0, False, True),
-    (blank, "fidelity", 0.0, False, True),
-    (frozen, "dynamic_degree", 0.05, True, True),
-    (frozen, "motion", 0.05, True, True),
-    (frozen, "motion_smoothness", 0.05, True, True),
-    (shuffled, "motion_smoothness", 0.05, True, True),
-    (shuffled, "motion", 0.1, True, True),
-    (blurred, "fidelity", 0.1, False, True),
-    (noisy, "fidelity", 0.1, False, True),
-    (noisy, "flicker", 0.05, False, True),
-    (grainy, "fidelity", 0.1, False, True),
-    (grainy, "background_consistency", 0.05, False, True),
-    (alternating, "flicker", 0.05, False, True),
-    (unsteady, "flicker", 0.7, False, True),
-    (vanishing, "subject_consistency", 0.5, False, True),
-    (halting, "motion_smoothness", 0.6, True, False),
-    (intruded, "background_consistency", 0.1, False, False),
-    (fading, "background_consistency", 0.6, False, False),
-]
+# what is done · the dimensions named for it, and what they get at most
+BROKEN: dict[Callable[[np.ndarray, np.random.Generator], np.ndarray], dict[str, float]] = {
+    blank: {"object_class": 0.0, "colour": 0.0, "fidelity": 0.0, "subject_consistency": 0.0},
+    frozen: {"dynamic_degree": 0.05, "motion": 0.05, "motion_smoothness": 0.05},
+    shuffled: {"motion_smoothness": 0.05, "motion": 0.1, "dynamic_degree": 0.5},
+    blurred: {"fidelity": 0.1, "background_consistency": 0.8},
+    noisy: {"fidelity": 0.1, "flicker": 0.05, "background_consistency": 0.05},
+    grainy: {"fidelity": 0.1, "background_consistency": 0.05},
+    alternating: {"flicker": 0.05},
+    unsteady: {"flicker": 0.7},
+    vanishing: {"subject_consistency": 0.5, "object_class": 0.5},
+    halting: {"motion_smoothness": 0.6},
+    intruded: {"background_consistency": 0.1},
+    fading: {"background_consistency": 0.6},
+}
+# These alone cost less than 15 % of the total: a right video but for one flaw.
+SLIGHT = (halting, intruded, fading)
 
 
-@pytest.mark.parametrize(("harm", "dimension", "most", "moving", "in_total"), BROKEN)
-def test_a_broken_video_falls_on_the_dimension_named_for_it(
-    harm: Callable[[np.ndarray, np.random.Generator], np.ndarray],
-    dimension: str,
-    most: float,
-    moving: bool,
-    in_total: bool,
+@pytest.mark.parametrize("harm", BROKEN, ids=lambda f: f.__name__)
+def test_a_broken_video_falls_on_the_dimensions_named_for_it(
+    harm: Callable[[np.ndarray, np.random.Generator], np.ndarray], truth: list[Scores]
 ) -> None:
     rng = np.random.default_rng(0)
-    chosen = MOVING[:40] if moving else list(zip(VIDEOS, SCENES, strict=True))[:40]
-    got = [score(harm(v, rng), s) for v, s in chosen]
+    moves = harm in (frozen, shuffled, halting)
+    chosen = [i for i, s in enumerate(SCENES) if not moves or s.motion != "still"][:32]
+    got = [score(harm(VIDEOS[i], rng), SCENES[i]) for i in chosen]
+    total, best = aggregate(got).total, aggregate([truth[i] for i in chosen]).total
     show(harm.__name__, got)
-    print(f", total {aggregate(got).total:.3f}", end="")
-    assert mean(got, dimension) <= most
-    if in_total:
-        assert aggregate(got).total <= 0.85 * aggregate([score(v, s) for v, s in chosen]).total
+    print(f", total {total:.3f}", end="")
+    for dimension, most in BROKEN[harm].items():
+        assert mean(got, dimension) <= most, dimension
+    assert harm in SLIGHT or total <= 0.85 * best
 
 
 def test_flicker_is_told_from_motion() -> None:
     """Freezing the background's noise leaves flicker alone; it isn't paid for by moving."""
     rng = np.random.default_rng(1)
-    got = [score(grainy(v, rng), s) for v, s in MOVING[:20]]
+    got = [score(grainy(v, rng), s) for v, s in MOVING[:12]]
     assert mean(got, "flicker") >= 0.9
 
 
@@ -308,11 +301,10 @@ def test_anything_at_all_gets_finite_scores_between_0_and_1() -> None:
         np.where(rng.random((FRAMES, SIZE, SIZE, 1)) < 0.5, np.uint8(40), np.uint8(220))
         * np.ones(shape, np.uint8),
     ]
-    for scene in SCENES[:10]:
-        for video in wild:
-            for name, value in score(video, scene).items():
-                assert value is None or 0.0 <= value <= 1.0, name
-            assert aggregate([score(video, s) for s in SCENES[:16]]).total < 0.6
+    for video in wild:
+        got = [score(video, s) for s in SCENES[:8]]
+        assert all(v is None or 0.0 <= v <= 1.0 for one in got for v in one.values())
+        assert aggregate(got).total < 0.6
 
 
 def test_fewer_frames_are_measured_per_frame() -> None:
