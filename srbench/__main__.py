@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import subprocess
 import sys
@@ -273,7 +272,6 @@ _to_report: dict[Path, None] = {}
 
 @hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
 def _hydra(cfg: DictConfig) -> None:
-    logging.getLogger("srbench").setLevel(logging.INFO)
     asked = list(HydraConfig.get().overrides.task)
     try:
         _codes.append(job(compose(cfg), asked))

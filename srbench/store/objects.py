@@ -26,9 +26,9 @@ def file_hash(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def folder_hash(folder: Path) -> str:
-    """One hash for the names and bytes of all files below a folder."""
+    """One hash for the names and bytes of all files below a folder, its prose left out."""
     h = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
         h.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
     return h.hexdigest()
 

@@ -1,0 +1,172 @@
+"""Whole runs of the embedded family at a few steps: what is computed, kept, and done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from srbench import configs, ground, plan, video
+from srbench.experiment import Experiment, check
+from srbench.runner import Event, Runner
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, read_cell
+
+SMALL_RUN = ["suite.prompts=1", "suite.seeds=1", "family.steps=10", "+experiment=shapes_delta_sweep"]
+
+
+def make(*overrides: str, methods: str = "large,small,fixed_step") -> Experiment:
+    """The demo's experiment, shrunk; three adaptive methods come with it."""
+    words = [*SMALL_RUN, f"method=[{methods}]", "method.srd_002.delta=0.5", *overrides]
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        plain = OmegaConf.to_container(hydra.compose("config", words), resolve=True)
+    return check({k: v for k, v in plain.items() if k not in ("run", "results", "store", "dry_run")})
+
+
+class Lab:
+    """A folder with a run and a store, and what the last run in it computed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run, self.store = folder / "run", Store(folder / "store")
+        self.steps: list[str] = []
+
+    def execute(self, experiment: Experiment) -> list[CellRecord]:
+        runner = Runner(experiment, self.run, self.store, threads=1)
+        self.steps = []
+        step = runner.sampler.step
+
+        def counted(denoiser, state, text):
+            self.steps.append(denoiser.model)
+            return step(denoiser, state, text)
+
+        runner.sampler.step = counted
+        units = plan.units(experiment)
+        runner.encode([u.prompt for u in units])
+        for unit in units:
+            runner.unit(unit, lambda event: None)
+        return self.cells()
+
+    def cells(self) -> list[CellRecord]:
+        cells = [read_cell(p) for p in (self.run / "cells").glob("*.json")]
+        return sorted(cells, key=lambda c: c.method)
+
+    def bytes(self) -> dict[str, tuple]:
+        """All of a run that must not depend on how it went: videos, D, scores."""
+        return {
+            c.method: (c.video, c.trace, [(s.metric.name, s.per_frame) for s in c.scores])
+            for c in self.cells()
+        }
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+def test_every_method_gets_a_video_and_its_scores(lab: Lab) -> None:
+    cells = lab.execute(make())
+    assert {c.method for c in cells} == {"large", "small", "fixed_step", "srd_002", "srd_01", "srd_03"}
+    assert {c.outcome for c in cells} == {"done"}
+    for cell in cells:
+        pixels, fps = video.read(lab.store.get(cell.id))
+        assert pixels.shape == (17, 64, 64, 3) and fps == 8
+        assert [s.metric.name for s in cell.scores] == ["psnr", "ssim/gauss11-valid"]
+        assert len(cell.step_seconds) == len(cell.trace) == 10
+    large = next(c for c in cells if c.is_reference)
+    assert [s.value for s in large.scores] == [100.0, 1.0]
+    links = sorted(p.name for p in (lab.run / "videos" / "p000-seed0").iterdir())
+    assert links[0].startswith("fixed_step-") and len(links) == 6
+
+
+def test_a_finished_run_computes_nothing_and_needs_no_model(lab: Lab) -> None:
+    experiment = make()
+    lab.execute(experiment)
+    runner = Runner(experiment, lab.run, lab.store, threads=1)
+    seen: list[Event] = []
+    for unit in plan.units(experiment):
+        runner.unit(unit, seen.append)
+    assert [e.kind for e in seen] == ["unit"]
+    assert "sampler" not in vars(runner)
+    here = ground.ground(1)
+    assert plan.unfinished(experiment, plan.units(experiment), lab.run, lab.store, here) == []
+
+
+def test_one_more_delta_or_fixed_step_does_no_large_step(lab: Lab) -> None:
+    lab.execute(make("keep=trunk"))
+    before = lab.bytes()
+    cells = lab.execute(make("keep=trunk", "method.srd_01.delta=0.9", "method.fixed_step.step=4"))
+    assert "large" not in lab.steps and "small" in lab.steps
+    assert len(cells) > len(before)
+    alone = Lab(lab.run.parent / "alone")
+    wanted = alone.execute(make("keep=none", "method.srd_01.delta=0.9", "method.fixed_step.step=4"))
+    got = {c.id: (c.video, c.trace) for c in cells}
+    assert all(got[c.id] == (c.video, c.trace) for c in wanted)
+
+
+def test_only_forks_kept_means_the_nearest_one_is_taken(lab: Lab) -> None:
+    lab.execute(make("keep=forks", "method.fixed_step.step=4", methods="large,fixed_step"))
+    lab.execute(make("keep=forks", "method.fixed_step.step=9", methods="large,fixed_step"))
+    assert lab.steps.count("large") < 9
+    video = next(c.video for c in lab.cells() if c.path[0]["until"].get("step") == 9)
+    alone = Lab(lab.run.parent / "alone")
+    alone.execute(make("keep=none", "method.fixed_step.step=9", methods="large,fixed_step"))
+    assert video == next(c.video for c in alone.cells() if c.method == "fixed_step")
+
+
+def test_a_damaged_video_is_set_aside_and_made_again(lab: Lab) -> None:
+    lab.execute(make())
+    before = lab.bytes()
+    path = lab.store.get(next(c.id for c in lab.cells() if c.method == "small"))
+    path.chmod(0o644)
+    flipped = bytearray(path.read_bytes())
+    flipped[100] ^= 1
+    path.write_bytes(flipped)
+    (damage,) = Store(lab.store.root).verify()
+    assert damage.name == path.name and (lab.store.root / "damaged" / path.name).exists()
+    lab.execute(make())
+    assert lab.bytes() == before and "large" not in lab.steps
+
+
+def test_a_method_that_fails_is_a_word_and_a_sentence_and_the_rest_goes_on(lab: Lab) -> None:
+    idle = "method.teacache.threshold=0.0001"
+    experiment = make("family.steps=24", idle, methods="large,teacache")
+    failed = [c for c in lab.execute(experiment) if c.outcome == "failed"]
+    assert [c.method for c in failed] == ["teacache"]
+    assert "reused nothing in 24 steps" in failed[0].reason
+    lab.execute(experiment)
+    assert lab.steps == [], "a failed cell is not tried again unless asked to"
+    lab.execute(make("family.steps=24", idle, "retry_failed=true", methods="large,teacache"))
+    assert lab.steps.count("large") == 24
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "srbench", *SMALL_RUN, "method=[large,small]", "run=r"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(results: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, f"results={results}"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    assert start(tmp_path / "whole").wait() == 0
+    process, cells = start(tmp_path / "cut"), tmp_path / "cut" / "shapes_delta_sweep" / "r" / "cells"
+    while process.poll() is None and not list(cells.glob("[!.]*.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start(tmp_path / "cut").wait() == 0
+    whole, cut = (Lab(tmp_path / n) for n in ("whole", "cut"))
+    for lab in (whole, cut):
+        lab.run = next((lab.run.parent / "shapes_delta_sweep").iterdir())
+    assert whole.bytes() == cut.bytes()
+    assert len(whole.cells()) == 5
