@@ -133,10 +133,10 @@ def test_a_frame_rate_that_webm_cannot_hold_is_refused(tmp_path: Path, fps: floa
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="absent.webm: No such file"):
+    with pytest.raises(UserError, match=r"absent.webm: No such file"):
         read(tmp_path / "absent.webm")
     (tmp_path / "text.webm").write_text("not a video")
-    with pytest.raises(UserError, match="text.webm: Invalid data"):
+    with pytest.raises(UserError, match=r"text.webm: Invalid data"):
         read(tmp_path / "text.webm")
 
 

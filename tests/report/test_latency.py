@@ -58,7 +58,7 @@ def test_latency_is_counts_times_typical_times(make: Any) -> None:
 
 
 def test_latency_that_cannot_be_told_says_why(make: Any) -> None:
-    with pytest.raises(LookupError, match="small 2.0"):
+    with pytest.raises(LookupError, match=r"small 2.0"):
         cell_latency(make.cell("srd", 0, 0, switch=10), {"large 2+0": Typical(1, 1)})
     with pytest.raises(LookupError, match="no trace"):
         cell_latency(make.cell("srd", 0, 0, trace=None), {})
