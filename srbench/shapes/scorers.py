@@ -78,7 +78,7 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "spatial_relationship": Dimension(
         "semantic", "the first thing lies where it should of the second", "pair"
     ),
-    "motion": Dimension("semantic", "every step goes in the direction asked for, or nothing moves"),
+    "motion": Dimension("semantic", "things go in the direction asked for, or nothing moves"),
     "background": Dimension("semantic", "what lies outside the things is nearest to the colour asked for"),
     "flicker": Dimension("quality", "pixels outside the things stay as they were a frame before"),
     "subject_consistency": Dimension("quality", "things stay there, with one shape, colour and size"),
@@ -444,12 +444,13 @@ def _likely_colour(colour: Floats, name: str) -> float:
     """1 if a colour is clearly the palette's `name`, 0 if it's as near to another of the palette.
 
     From d / (d + d'), d being the distance to `name` and d' to the nearest other, background
-    colours too: full marks to 0.3, so a colour may be washed out a little, none from 0.5.
+    colours too: full marks to 0.3, so a colour may be washed out a little, none from 0.5.  Nor has
+    one 120 levels off, as cyan is of blue, though no name of the palette is nearer.
     """
     distance = np.linalg.norm(_PALETTE - colour, axis=1)
     d = float(distance[_NAMES.index(name)])
     rest = float(np.delete(distance, _NAMES.index(name)).min())
-    return ramp(d / (d + rest), 0.5, 0.3)
+    return min(ramp(d / (d + rest), 0.5, 0.3), ramp(d, 120.0, 70.0))
 
 
 def _likely_shape(corners: Floats, shape: str) -> float:
@@ -538,7 +539,7 @@ def _spatial_relationship(seen: Seen) -> float:
 def _motion(seen: Seen) -> float:
     """Mean over the things that are there of how they go the way asked for.
 
-    Moving: the mean over steps d of d·e / (|d| + 0.1 px), e being the direction; a shuffled video's
+    Moving: Σ d·e / Σ (|d| + 0.1 px) over the steps d, e being the direction; a shuffled video's
     steps cancel, a frozen one's are nought.  Still: the farthest a centre gets from its median.
     """
     scores = [
@@ -550,13 +551,13 @@ def _motion(seen: Seen) -> float:
 
 
 def _heading(track: Track, direction: tuple[float, float]) -> float:
-    """Whether each step goes that way: 1 from a mean cosine of 0.7, 0 to 0.3 or with under 3 steps."""
+    """How much of the way goes there: 1 from 0.7 of it, 0 up to 0.3 or with under 3 steps."""
     steps = np.diff(_places(track), axis=0)
     steps = steps[~np.isnan(steps[:, 0])]
     if len(steps) < 3:
         return 0.0
-    along = steps @ np.array(direction) / (np.linalg.norm(steps, axis=1) + 0.1)
-    return ramp(float(along.mean()), 0.3, 0.7)
+    way = float((np.linalg.norm(steps, axis=1) + 0.1).sum())
+    return ramp(float(steps.sum(0) @ np.array(direction)) / way, 0.3, 0.7)
 
 
 def _stillness(track: Track) -> float:
