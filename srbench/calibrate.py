@@ -67,6 +67,7 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
 
+    @torch.no_grad()
     def points(self, mode: str, calls_per_step: int) -> NDArray[np.float64]:
         """(steps − 1, 2): relative change of the embedding, and of the output."""
         e = self.embeddings[::calls_per_step]

@@ -26,7 +26,7 @@ from typing import Any
 
 from srbench.report.figures import Figure, Method, half_interval, methods
 from srbench.report.table import Row, Value, decimals, shown
-from srbench.store.records import CellRecord, RunRecord, Score
+from srbench.store.records import CellRecord, Outcome, RunRecord, Score
 
 ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
@@ -232,7 +232,7 @@ def details(run: RunRecord, row: Row, value: Value) -> Facts:
         facts.append(("mean", f"{value.value:.6g} {column.marked_unit}".strip()))
         half = half_interval(value)
         if half is not None:
-            facts.append(("95 % interval", f"± {half:.3g}, t over prompts"))
+            facts.append(("95 % interval", f"{value.value:.4g} ± {half:.3g}, t over prompts"))
         facts.append(("over", f"{_count(value.n, 'video')} of {_count(value.clusters, 'prompt')}"))
     if value.outcome != "done" or value.reason:
         facts.append((value.outcome if value.outcome != "done" else "note", value.reason))
@@ -291,8 +291,9 @@ def verdicts(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row]) 
 
 
 def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) -> str:
-    videos = {(c.method_id, c.prompt_index, c.seed): c.outcome for c in cells if c.outcome != "done"}
-    videos |= {(c.method_id, c.prompt_index, c.seed): c.outcome for c in cells if c.outcome == "done"}
+    videos: dict[tuple[str, int, int], Outcome] = {}
+    for cell in sorted(cells, key=lambda c: c.outcome == "done"):  # one that is done outdoes another try
+        videos[cell.method_id, cell.prompt_index, cell.seed] = cell.outcome
     planned = max(len(found) * len(run.prompts) * len(run.seeds), len(videos))
     outcomes = Counter(videos.values())
     outcomes["missing"] += planned - len(videos)
@@ -314,11 +315,11 @@ def _fastest(found: Sequence[Method]) -> list[str]:
             over = [m for m in rivals if (_number(m, column.key) or -math.inf) >= line]
             if over:
                 best = max(over, key=lambda m: _number(m, "speedup") or 0.0)
-                unit = f" {column.unit}".rstrip()
+                at_least = f"{line:g} {column.unit}".rstrip()
                 return [
-                    f"Fastest of the {len(over)} with a mean {column.heading} of at least {line:g}{unit} "
-                    f"to the reference: {best.row.label}, {_said(best, 'speedup')} at "
-                    f"{_said(best, column.key)}. The line is this page's, not a limit of what one sees."
+                    f"Fastest of the {_count(len(over), 'method')} with a mean {column.heading} of at "
+                    f"least {at_least} to the reference: {best.row.label}, {_said(best, 'speedup')} at "
+                    f"{_said(best, column.key)}. That line is this page's, not a limit of what one sees."
                 ]
         if lines and any(_number(m, column.key) is not None for m in rivals):
             return [
@@ -334,9 +335,11 @@ def _number(method: Method, key: str) -> float | None:
 
 
 def _said(method: Method, key: str) -> str:
-    """As in `1.19 × est.`"""
+    """As in `1.19× (est.)`"""
     value = method.row[key]
-    return f"{value.value:.{value.column.decimals}f} {value.column.marked_unit}".strip()
+    column = value.column
+    number = f"{value.value:.{column.decimals}f}{'' if column.unit == '×' else ' '}{column.unit}".strip()
+    return f"{number} (est.)" if column.estimated else number
 
 
 def _alone(found: Sequence[Method]) -> list[str]:
@@ -368,7 +371,7 @@ def html(
     """The page's text; every word from the records is escaped."""
     prompts = _prompts(run, cells)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
-    commit = (run.commit or "commit unknown")[:12]
+    commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(
         title=escape(run.experiment),
         lead=escape(f"{run.family} · {run.device} · {commit} · protocol {run.protocol[:12]}"),

@@ -39,7 +39,7 @@ const srbench = {
 
   // Details: hover and focus show, a click or tap keeps, Esc or a click elsewhere closes.
   const box = document.getElementById("details");
-  let owner = null, kept = false;
+  let owner = null, kept = false, soon = 0;
   const factsOf = (element) => {
     if (element.dataset.place) {
       const [row, column] = element.dataset.place.split(",").map(Number);
@@ -76,7 +76,8 @@ const srbench = {
   document.addEventListener("pointerover", (event) => {
     if (event.pointerType !== "mouse" || kept) return;
     const number = numberAt(event);
-    if (number) show(number); else if (!box.contains(event.target) && owner !== document.activeElement) hide();
+    clearTimeout(soon); // a pointer on its way across the table opens nothing
+    if (number) soon = setTimeout(() => { if (!kept) show(number); }, 150); else if (!box.contains(event.target) && owner !== document.activeElement) hide();
   });
   document.addEventListener("focusin", (event) => {
     const number = numberAt(event);

@@ -61,9 +61,9 @@
       const loss = lossOf(number);
       const link = make("a", { href: address({ ...state, prompt: number, method: null, frame: 0 }) }, texts.get(number));
       if (number === state.prompt) link.setAttribute("aria-current", "true");
-      const value = loss === null ? "–" : `${loss} ${metric.unit}`.trim();
+      const value = loss === null ? "–" : `${metric.heading} ${loss.toPrecision(4)} ${metric.unit}`.trim();
       return make("li", {}, make("span", { className: "order" }, String(number)), link,
-        make("span", { className: "loss" }, metric ? value : ""));
+        make("span", { className: "loss" }, ["worst", "best"].includes(order) ? value : ""));
     }));
     const random = order === "random" ? ` (random order, seed ${index.random_seed})` : "";
     $("shown").textContent = `${Math.min(shown, numbers.length)} of ${numbers.length}${random}`;
@@ -191,6 +191,11 @@
     return tile;
   };
 
+  const tell = (frame) => {
+    $("scrubber").value = frame;
+    $("frame").textContent = `${frame + 1} / ${frames}`;
+  };
+
   /** Keep tile.frame at the frame that is on the screen. */
   const watch = (tile) => {
     const { video } = tile;
@@ -203,7 +208,8 @@
       tile.canvas.classList.toggle("small", video.videoWidth < 200);
       frames = Math.max(frames, Math.round(video.duration * fps) || 0);
       $("scrubber").max = Math.max(0, frames - 1);
-      seek(tile, state.frame);
+      seek(tile, Math.min(state.frame, frames - 1));
+      tell(Math.min(state.frame, frames - 1));
     });
     video.addEventListener("error", () => {
       if (!tile.gone) video.replaceWith(make("p", { className: "missing" }, "the browser can't play its video"));
@@ -212,10 +218,10 @@
       tile.frame = Math.round(time * fps - 1e-6);
       tile.element.dataset.frame = tile.frame;
       for (const each of tile.onframe) each(tile.frame);
-      if (tile === lead()) {
+      // Only while it plays: a first frame that comes before the seek is no one's wish.
+      if (playing && tile === lead()) {
         state.frame = tile.frame;
-        $("scrubber").value = tile.frame;
-        $("frame").textContent = `${tile.frame + 1} / ${frames}`;
+        tell(tile.frame);
       }
       if (state.view === "difference") difference(tile);
     };
@@ -267,8 +273,7 @@
   const go = async (frame) => {
     state.frame = Math.max(0, Math.min(frame, frames - 1));
     for (const tile of ready()) seek(tile, state.frame);
-    $("scrubber").value = state.frame;
-    $("frame").textContent = `${state.frame + 1} / ${frames}`;
+    tell(state.frame);
     await Promise.all(ready().map(settled));
   };
   const setPlaying = (value) => { playing = value; $("play").textContent = value ? "Pause" : "Play"; };
@@ -286,19 +291,25 @@
     await Promise.all(ready().map((t) => { t.video.playbackRate = speed; return t.video.play().catch(() => {}); }));
     const keep = () => {
       if (own !== turn) return;
-      const first = lead();
-      if (!first || first.video.ended) { start(0); return; }
-      for (const tile of ready()) if (tile !== first) follow(tile.video, first.video, speed);
+      const running = ready().filter((t) => !t.video.ended);
+      if (!running.length) { start(0); return; }
+      hold(running.map((t) => t.video), speed);
       requestAnimationFrame(keep);
     };
     requestAnimationFrame(keep);
   };
-  /** Small drifts are made up by speed, unseen; more than a frame by a jump. */
-  const follow = (video, first, speed) => {
-    if (video.ended || video.seeking || first.seeking) return;
-    const drift = (video.currentTime - first.currentTime) * fps; // in frames
-    if (Math.abs(drift) > 1) video.currentTime = first.currentTime;
-    video.playbackRate = speed * (Math.abs(drift) < 0.1 ? 1 : 1 - Math.max(-0.3, Math.min(0.3, drift)));
+  /**
+   * All wait for the slowest. Who is a little ahead slows down, unseen; who is half a frame ahead
+   * stops until the others are there. Nobody jumps: on a busy machine a jump takes longest of all.
+   */
+  const hold = (videos, speed) => {
+    const slowest = Math.min(...videos.map((v) => v.currentTime));
+    for (const video of videos) {
+      const ahead = (video.currentTime - slowest) * fps; // in frames
+      if (ahead > 0.5) { video.pause(); continue; }
+      video.playbackRate = speed * (ahead < 0.1 ? 1 : 1 - ahead / 2);
+      if (video.paused && ahead < 0.2) video.play().catch(() => {});
+    }
   };
 
   $("play").addEventListener("click", () => {

@@ -1,0 +1,229 @@
+"""The page: complete, self-contained, and deaf to what prompts and labels try to say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srbench import video
+from srbench.report import figures, page, table
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 ${title} \"' &amp; \x1b[31m"
+FPS, FRAMES = 8, 24
+
+
+def write(make, folder: Path, cells=None, **run_changes) -> str:
+    cells = make.cells() if cells is None else cells
+    run = make.run(resolved={"family": {"fps": FPS}}, **run_changes)
+    rows = table.rows(run, cells)
+    return page.write(folder, run, cells, rows, [figures.Figure("x", "X", "", "no data")]).read_text("utf-8")
+
+
+def data(folder: Path, name: str):
+    """The JSON of a data script, as the browser gets it."""
+    text = (folder / "report" / "data" / f"{name}.js").read_text("ascii")
+    return json.loads(re.search(r"[{].*[}]", text, re.S).group())
+
+
+def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
+    write(make, tmp_path)
+    assert len(list((tmp_path / "report" / "data").glob("p*.js"))) == 3
+    for prompt in range(3):
+        seeds = data(tmp_path, f"p{prompt:04}")["seeds"]
+        assert {s: len(cells) for s, cells in seeds.items()} == {"0": 3, "1": 3}
+
+
+def test_losses_are_prompt_means_without_the_reference(make, tmp_path):
+    write(make, tmp_path)
+    index = data(tmp_path, "index")
+    srd = [m["label"] for m in index["methods"]].index("srd_0.01")
+    assert [row[srd] for row in index["loss"]["psnr"]] == pytest.approx([24.05, 25.05, 26.05])
+    assert all(row[0] is None for row in index["loss"]["psnr"])
+    assert sorted(index["random"]) == [0, 1, 2]
+
+
+def test_policy_forbids_all_but_own_files(make, tmp_path):
+    html = write(make, tmp_path)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html).group(1)
+    assert policy.startswith("default-src 'none'; script-src 'self'")
+    assert "unsafe" not in policy and "http" not in policy
+    assert not re.search(r"\son\w+=|<script(?![^>]* src=)|\sstyle=|javascript:", html)
+
+
+def test_hostile_words_are_text(make, tmp_path):
+    cells = [c.model_copy(update={"prompt": HOSTILE, "label": HOSTILE}) for c in make.cells(1)]
+    cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": HOSTILE})
+    html = write(make, tmp_path, cells, methods=(), warnings=(HOSTILE,), asked=[HOSTILE])
+    assert "alert(1)" in html
+    assert "<script>" not in html and "<img src=x" not in html
+    assert data(tmp_path, "p0000")["prompt"] == HOSTILE
+    for script in (tmp_path / "report" / "data").iterdir():
+        assert script.read_bytes().isascii()
+
+
+def test_no_network_and_no_absolute_path(make, tmp_path):
+    html = write(make, tmp_path)
+    texts = [html, *(p.read_text("utf-8") for p in (tmp_path / "report").rglob("*.*s"))]
+    for text in texts:
+        addresses = set(re.findall(r"https?://[\w./]+", text)) - {"http://www.w3.org/2000/svg"}
+        assert not addresses
+        assert str(tmp_path) not in text
+    for path in re.findall(r'(?:src|href)="([^"#]+)"', html):
+        assert (tmp_path / path).exists(), path
+
+
+def test_missing_video_says_why(make, tmp_path):
+    cells = make.cells(1, 1)
+    cells[2] = cells[2].model_copy(update={"outcome": "failed", "reason": "out of memory"})
+    html = write(make, tmp_path, cells)
+    shown = data(tmp_path, "p0000")["seeds"]["0"]
+    assert {(c["outcome"], c["reason"]) for c in shown.values()} == {
+        ("done", "its video is not in the run's folder"),
+        ("failed", "out of memory"),
+    }
+    assert "2 of 3 cells done: 1 failed" in html
+    assert "out of memory" in html
+
+
+def test_written_again_it_holds_nothing_old(make, tmp_path):
+    write(make, tmp_path)
+    write(make, tmp_path, make.cells(1, 1))
+    assert sorted(p.name for p in (tmp_path / "report" / "data").iterdir()) == ["index.js", "p0000.js"]
+
+
+# In a browser
+
+
+@pytest.fixture
+def browser():
+    """Headless Chromium, without any leave that a user's has not."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs chromium on the PATH (Debian: apt-get install chromium)")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def site(make, tmp_path):
+    """A run of 2 prompts with videos, its first prompt hostile."""
+    noise = np.random.default_rng(0)
+    cells = [c.model_copy(update={"prompt": HOSTILE}) if not c.prompt_index else c for c in make.cells(2, 1)]
+    for cell in cells:
+        folder = tmp_path / "videos" / f"p{cell.prompt_index:03}-seed{cell.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = noise.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
+        video.write_lossless(folder / f"{page.slug(cell.method, cell.method_id)}.webm", pixels, FPS)
+    write(make, tmp_path, cells)
+    return tmp_path
+
+
+def until(view, ask: str, seconds: float = 60):
+    """Poll: the page's policy forbids what Playwright's own waiting does (eval)."""
+    end = time.monotonic() + seconds
+    while not (got := view.evaluate(ask)):
+        assert time.monotonic() < end, f"never true: {ask}"
+        view.wait_for_timeout(100)
+    return got
+
+
+def opened(chromium, site: Path, hash_: str):
+    view = chromium.new_page()
+    view.set_default_timeout(120_000)
+    view.troubles = []
+    view.on("console", lambda m: view.troubles.append(m.text) if m.type in ("error", "warning") else None)
+    view.on("pageerror", lambda e: view.troubles.append(str(e)))
+    view.on("dialog", lambda d: (view.troubles.append(d.message), d.dismiss()))
+    view.on("request", lambda r: view.troubles.append(r.url) if not r.url.startswith("file:") else None)
+    view.goto(f"file://{site}/report.html{hash_}")
+    until(view, "() => document.querySelectorAll('.tile[data-frame]').length === 3")
+    return view
+
+
+FRAMES_NOW = "() => [...document.querySelectorAll('.tile')].map(t => Number(t.dataset.frame))"
+WATCH = """(ms) => new Promise(done => {
+  const seen = [], end = performance.now() + ms;
+  const look = () => {
+    const tiles = [...document.querySelectorAll('.tile')];
+    seen.push({
+      at: performance.now(),
+      frames: tiles.map(t => Number(t.dataset.frame)),
+      times: tiles.map(t => t.querySelector('video').currentTime),
+      seeking: tiles.some(t => t.querySelector('video').seeking),
+    });
+    performance.now() < end ? requestAnimationFrame(look) : done(seen);
+  };
+  look();
+})"""
+
+
+def while_calm(seen, span=250, gap=1000 / FPS / 2):
+    """The samples before which, for `span` ms, the browser was never held up for half a frame."""
+    stalls = [b["at"] for a, b in pairwise(seen) if b["at"] - a["at"] > gap]
+    return [s for s in seen if not any(0 <= s["at"] - stall < span for stall in stalls)]
+
+
+def apart(values) -> float:
+    return max(values) - min(values)
+
+
+def test_link_sort_step_and_play(browser, site):
+    view = opened(browser, site, "#prompt=0&seed=0&method=srd_0.01-id-s&frame=6")
+    until(view, f"() => ({FRAMES_NOW})().every(f => f === 6)")
+    assert view.evaluate("() => document.querySelector('.chosen').dataset.method") == "srd_0.01-id-s"
+    assert view.text_content("#prompt-title") == HOSTILE
+
+    view.click("#forward")
+    until(view, f"() => ({FRAMES_NOW})().every(f => f === 7)")
+    assert "frame=7" in until(view, "() => location.hash.includes('frame=7') && location.hash")
+
+    view.click("thead th:nth-child(2) button")
+    first = "() => [...document.querySelectorAll('tbody tr')].map(r => r.cells[0].textContent)"
+    assert view.evaluate(first) == ["srd_0.01", "small", "large"], "gaps last, best first"
+    view.focus("tbody td .number")
+    assert "protocol" in view.text_content("#details")
+    view.keyboard.press("Escape")
+    assert view.evaluate("() => document.getElementById('details').hidden")
+
+    view.click("#play")
+    seen = view.evaluate(WATCH, 5000)
+    assert len({s["frames"][0] for s in seen}) > 2, "it plays"
+    assert view.troubles == []
+    calm = [s for s in while_calm(seen) if not s["seeking"] and apart(s["frames"]) < FRAMES - 3]
+    if len(calm) < 5:
+        pytest.skip("this machine is too busy to tell whether videos keep in step")
+    assert max(apart(s["times"]) for s in calm) * FPS <= 1, "one clock"
+    assert max(apart(s["frames"]) for s in calm) <= 1, "in step"
+
+
+def test_difference_is_exact(browser, site):
+    """Pixels can't be read back from disk, so a picture of the screen is compared."""
+    view = opened(browser, site, "#prompt=1&seed=0&view=difference&frame=5")
+    until(view, f"() => ({FRAMES_NOW})().every(f => f === 5)")
+    view.select_option("#gain", "2")
+    view.wait_for_timeout(500)
+    tile = view.locator(".tile[data-method^='small'] canvas")
+    tile.evaluate(
+        "c => { c.style.cssText = 'position:fixed;inset:0;width:64px;height:48px;z-index:99'; "
+        "document.body.append(c) }"
+    )
+    shot = view.screenshot(clip={"x": 0, "y": 0, "width": 64, "height": 48}, type="png")
+    (site / "shot.png").write_bytes(shot)
+    got = video.read(site / "shot.png")[0][0].astype(int)
+    large, small = (
+        video.read(site / f"videos/p001-seed0/{name}-id-{name[0]}.webm")[0][5].astype(int)
+        for name in ("large", "small")
+    )
+    assert np.array_equal(got, np.minimum(255, 2 * abs(small - large)))
+    assert view.troubles == []
