@@ -35,7 +35,7 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
 def protocol(experiment: Experiment) -> str:
     """Hash of all that two cells of one column must share; a method's own choices excluded."""
     family = experiment.family
-    return digest([family, family.weights_identity()])
+    return digest([family.essence(), family.weights_identity()])
 
 
 def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str, str]) -> str:
@@ -45,7 +45,15 @@ def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str
     """
     family = experiment.family
     return digest(
-        [family, family.weights_identity(), method.segments, method.steps, unit.prompt, unit.seed, ground],
+        [
+            family.essence(),
+            family.weights_identity(),
+            method.segments,
+            method.steps,
+            unit.prompt,
+            unit.seed,
+            ground,
+        ],
         64,
     )
 

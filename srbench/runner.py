@@ -141,7 +141,7 @@ class Runner:
 
     def _memory(self, unit: Unit) -> StoredMemory:
         family = self.experiment.family
-        base = [family, family.weights_identity(), unit.prompt, unit.seed, self.ground]
+        base = [family.essence(), family.weights_identity(), unit.prompt, unit.seed, self.ground]
         return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
 
     def _path(self, method: Method) -> Method:

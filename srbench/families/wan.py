@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
-from srbench.registry import STRICT, plugin
+from srbench.registry import STRICT, identity, plugin
 
 if TYPE_CHECKING:
     from srbench.families._wan import WanSampler
@@ -131,6 +131,11 @@ class Wan:
                     )
                 )
         return found
+
+    def essence(self) -> dict[str, Any]:
+        """The settings that can change a bit of a video: all but price, name and device."""
+        plain = identity(self)
+        return {k: v for k, v in plain.items() if k not in ("price", "name", "device")}
 
     def weights_identity(self) -> dict[str, Any]:
         """What names the weights in keys: hashes of local files, else repository and revision."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -534,7 +535,7 @@ def _switch_steps(found: Sequence[Method]) -> Drawn:
             shift = (np.arange(min(many, 15)) - (min(many, 15) - 1) / 2) * 0.03
             axes.plot(place_ + shift, [step] * len(shift), ".", ms=2.5, color="0.3", zorder=3)
     deltas = [f"{float(m.until['delta']):g}" for m in chosen]
-    names = deltas if len(set(deltas)) == len(deltas) else [short(m.row.label, 16) for m in chosen]
+    names = deltas if len(set(deltas)) == len(deltas) else [textwrap.fill(m.row.label, 12) for m in chosen]
     axes.set_xticks(places, [f"{n}\nn = {len(s)}" for n, s in zip(names, steps, strict=True)])
     axes.set(xlabel="δ", ylabel="steps before the switch", ylim=(0, None))
     never = {m.label: len(m.cells) - len(s) for m, s in zip(chosen, steps, strict=True)}

@@ -15,19 +15,23 @@ from srbench.shapes.scorers import DIMENSIONS, Scores, aggregate, score
 from srbench.shapes.world import scenes
 
 VAE = Path(srbench.shapes.__file__).parent / "model" / "vae"
-LEAST = 0.97
+LEAST, CLIPS = 0.97, 128
 
 
 @pytest.fixture(scope="module")
 def scores() -> list[Scores]:
-    """32 clips of the test split, encoded, taken at the mode and decoded."""
+    """128 clips of the test split, encoded, taken at the mode and decoded.
+
+    The limits were chosen on the tune split, where the VAE costs about 2 % of scenes their shape;
+    so few clips would pass or fail by luck.
+    """
     assert (VAE / "config.json").is_file(), f"the embedded VAE is missing: {VAE}"
     vae = AutoencoderKLWan.from_pretrained(VAE)
     one, two = scenes(1, "test"), scenes(2, "test")
     got = []
-    for i in range(32):
-        scene = two[(i * 53 + 11) % len(two)] if i % 2 else one[(i * 3 + 1) % len(one)]
-        video = render(scene, 80_000 + i)
+    for i in range(CLIPS):
+        scene = two[(i * 53 + 11) % len(two)] if i % 2 else one[i // 2 % len(one)]
+        video = render(scene, 200_000 + i)
         x = torch.from_numpy(video).float().movedim(-1, 0)[None] / 127.5 - 1
         with torch.no_grad():
             y = vae.decode(vae.encode(x).latent_dist.mode()).sample
