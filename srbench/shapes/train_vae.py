@@ -111,7 +111,7 @@ class Learner:
         error = (y - x).abs() + (y - x).square()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return ((weight / weight.mean())[:, None, None] * error).mean() + KL_WEIGHT * kl, float(kl)
+        return ((weight / weight.mean())[:, None, None] * error).mean() + KL_WEIGHT * kl, kl.item()
 
     def learn(self, loss: Tensor, factor: float, group: Group, step: int) -> None:
         """One step down; `factor` scales both learning rates."""
