@@ -59,8 +59,9 @@ def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str
 
 
 def run_folder(experiment: Experiment, results: Path, run: str | None) -> Path:
-    """RUN: named by the protocol unless a name was given, so that one more δ is the same run."""
-    return results / experiment.name / (run or protocol(experiment)[:8])
+    """RUN: named by protocol, prompts and seeds unless a name was given, so one more δ is the same run."""
+    asked = [protocol(experiment), experiment.suite.list_prompts(), experiment.suite.list_seeds()]
+    return results / experiment.name / (run or digest(asked, 8))
 
 
 def cell_path(run: Path, cell: str) -> Path:
@@ -76,6 +77,17 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     record = read_cell(path)
     kept = store.has(cell) if record.outcome == "done" else not retry_failed
     return record if kept else None
+
+
+def stored_path(store: Store, cell: str) -> Path:
+    """Where the store keeps what is known of a video besides its bytes: trace, times, host."""
+    return store.root / "cells" / cell[:2] / f"{cell}.json"
+
+
+def stored_cell(store: Store, cell: str) -> CellRecord | None:
+    """A cell that another run computed, without its scores; None where there is none."""
+    path = stored_path(store, cell)
+    return read_cell(path) if store.has(cell) and path.exists() else None
 
 
 def scored(cell: CellRecord, reference: CellRecord | None) -> dict[str, Score]:

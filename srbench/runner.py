@@ -20,7 +20,15 @@ from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Sampler, Text
 from srbench.ground import ground
 from srbench.paths import late_attach
-from srbench.plan import Unit, cell_id, cell_path, existing_cell, protocol
+from srbench.plan import (
+    Unit,
+    cell_id,
+    cell_path,
+    existing_cell,
+    protocol,
+    stored_cell,
+    stored_path,
+)
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Failure, walk
@@ -110,6 +118,8 @@ class Runner:
         todo = [m for m in self.experiment.methods if cells[m.id] is None]
         for cell in self._generate(todo, unit, watch) if todo else ():
             write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
+            if cell.outcome == "done":
+                write_json(stored_path(self.store, cell.id), cell)
             cells[cell.method_id] = cell
         failed = 0
         for cell in self._score([c for c in cells.values() if c]):
@@ -119,7 +129,24 @@ class Runner:
 
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = cell_id(self.experiment, method, unit, self.ground)
-        return existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
+        own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
+        return own or self._adopt(stored_cell(self.store, cell), method, unit)
+
+    def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
+        """Another run's cell as this run's: its video, trace and times, by the names used here."""
+        path = self.store.get(cell.id) if cell else None
+        if cell is None or path is None:
+            return None
+        self._link(path, method, unit)
+        names = self._blank(method, unit)
+        return cell.model_copy(
+            update={
+                "method": names.method,
+                "label": names.label,
+                "is_reference": names.is_reference,
+                "prompt_index": names.prompt_index,
+            }
+        )
 
     def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> Iterator[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""

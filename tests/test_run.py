@@ -170,3 +170,15 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         lab.run = next((lab.run.parent / "shapes_delta_sweep").iterdir())
     assert whole.bytes() == cut.bytes()
     assert len(whole.cells()) == 5
+
+
+def test_another_run_takes_videos_with_their_times_from_the_store(lab: Lab) -> None:
+    before = {c.id: c for c in lab.execute(make())}
+    lab.run = lab.run.parent / "other"
+    again = lab.execute(make("method.large.label=big"))
+    assert lab.steps == []
+    assert {c.id for c in again} == set(before)
+    for cell in again:
+        assert cell.step_seconds == before[cell.id].step_seconds
+        assert None not in cell.step_seconds
+    assert next(c for c in again if c.method == "large").label == "big"

@@ -108,7 +108,8 @@ def cell_latency(
     counts = Counter(step.work for step in cell.trace.steps)
     untimed = sorted(set(counts) - set(work))
     if untimed:
-        raise LookupError(f"no step timed of the kind '{untimed[0]}'")
+        denoiser = untimed[0].partition("#")[0]
+        raise LookupError(f"no step of the denoiser {denoiser} was timed in this run")
     known = stages or {}
     seconds = {"denoise": math.fsum(n * work[name].seconds for name, n in counts.items())}
     seconds |= {name: known[name].seconds for name in ONCE if name in known}
