@@ -35,7 +35,7 @@ from srbench.store.objects import Store
 from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
 
 RUN_KEYS = ("run", "results", "store", "dry_run")
-PACKAGES = ("srbench", *ground.PACKAGES, "numpy", "scikit-image", "av")
+PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
 _HERE = Path(__file__).parent
 
 
@@ -82,12 +82,13 @@ def commit() -> tuple[str | None, bool | None]:
 
 def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> RunRecord:
     """The run's record; methods, prompts and seeds of earlier jobs on it are kept."""
+    reference = experiment.reference
     methods = {
         m.id: MethodRecord(
             name=m.name,
             label=m.label,
             id=m.id,
-            is_reference=m.name == experiment.reference,
+            is_reference=m.name == reference,
             path=identity(m.segments),
             steps=m.steps,
         )
@@ -96,7 +97,8 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
     if (run / "run.json").exists():
         earlier = read_run_record(run)
-        methods = {m.id: m for m in earlier.methods} | methods
+        kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
+        methods = kept | methods
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
     sha, dirty = commit()
@@ -114,7 +116,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         commit=sha,
         dirty=dirty,
         packages=ground.versions(PACKAGES),
-        device=ground.described(),
+        device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -139,11 +141,11 @@ def execute(
     experiment: Experiment, todo: Sequence[plan.Unit], run: Path, store: Path, console: Console
 ) -> int:
     """Run what is missing, with a bar.  Returns how many cells failed."""
-    here = ground.ground(experiment.engine.threads)
+    here = ground.ground(experiment.engine.threads, experiment.family.device)
     todo = plan.unfinished(experiment, todo, run, Store(store), here)
     if not todo:
         console.print("every video and score was there already: nothing was computed")
-        return 0
+        return _failed(experiment, run)
     steps = failed = 0
     with progress(console) as bar:
         task = bar.add_task(f"{len(experiment.methods)} methods", total=len(todo), note="")
@@ -156,7 +158,13 @@ def execute(
             bar.update(task, advance=int(event.kind == "unit"), note=note)
 
         experiment.engine.run(experiment, todo, run, store, watch)
-    return failed
+    return _failed(experiment, run)
+
+
+def _failed(experiment: Experiment, run: Path) -> int:
+    """How many cells of the methods asked for have failed, now or earlier."""
+    asked = {m.id for m in experiment.methods}
+    return sum(c.outcome == "failed" and c.method_id in asked for c in read_run(run)[1])
 
 
 def show_plan(experiment: Experiment, run: Path, console: Console) -> None:

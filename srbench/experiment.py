@@ -218,6 +218,14 @@ def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mista
             f"the reference {reference!r} among them, which similarity is measured against",
             f"add it, as in 'method=[{reference},{names[0]}]', or leave metrics out: 'metric=[]'",
         )
+    for method in methods:
+        names_of_it = [m.name for m in methods if m.id == method.id]
+        if names_of_it[0] != method.name:
+            mistakes.note(
+                f"methods {' and '.join(names_of_it)}",
+                "a path of its own for each",
+                f"leave {method.name} out",
+            )
     for label in sorted({m.label for m in methods}):
         twins = [m for m in methods if m.label == label]
         if len({m.id for m in twins}) > 1:

@@ -7,7 +7,9 @@ import os
 import platform
 from collections.abc import Iterable
 
-PACKAGES = ("torch", "diffusers", "transformers")
+PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
+# Raised by hand when our own code changes the bits of a video or a state.
+BITS = 1
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -22,21 +24,26 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {p: version(p) for p in packages}
 
 
-def device() -> str:
-    """The accelerator's name, or the CPU's with its vector instructions."""
+def device(setting: str = "auto") -> str:
+    """The accelerator's name, or the CPU's with its vector instructions.
+
+    setting: the family's `device`; "auto" is the first GPU where there is one.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    resolved = setting if setting != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if resolved.startswith("cuda"):
+        return torch.cuda.get_device_name(resolved)
     return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def described() -> str:
+def described(setting: str = "auto") -> str:
     """The device for a reader."""
-    cores = "" if not device().startswith("CPU") else f", {os.cpu_count()} cores"
-    return device() + cores
+    name = device(setting)
+    return f"{name}, {os.cpu_count()} cores" if name.startswith("CPU") else name
 
 
-def ground(threads: int) -> dict[str, str]:
-    """What goes into every key: versions, device class, number of threads."""
-    return versions(PACKAGES) | {"device": device(), "threads": str(threads)}
+def ground(threads: int, setting: str = "auto") -> dict[str, str]:
+    """What goes into every key: our own version of bits, packages, device class, threads."""
+    here = {"bits": str(BITS), "device": device(setting), "threads": str(threads)}
+    return versions(PACKAGES) | here

@@ -22,13 +22,14 @@ def late_attach(method: Method, timesteps: Sequence[float], calls_per_step: int)
     first, *rest = method.segments
     if not first.denoiser.accelerators:
         return method
-    inert = min(a.inert_steps(timesteps, calls_per_step) for a in first.denoiser.accelerators)
     # the segment's own rule is not asked while the method walks plain
-    inert = min(inert, first.until.window(timesteps)[0] - 1)
-    if inert < 1:
+    most = first.until.window(timesteps)[0] - 1
+    inert = {a.inert_steps(timesteps, calls_per_step, most) for a in first.denoiser.accelerators}
+    # several accelerators, each in its own phase: only where they agree
+    if len(inert) > 1 or (at := inert.pop()) < 1:
         return method
     plain = replace(first.denoiser, accelerators=())
-    until = lookup("rules", "fixed_step")(step=inert)
+    until = lookup("rules", "fixed_step")(step=at)
     return replace(method, segments=(Segment(denoiser=plain, until=until), first, *rest))
 
 

@@ -107,7 +107,8 @@ def unfinished(
             existing_cell(run, store, cell_id(experiment, m, unit, ground), experiment.retry_failed)
             for m in experiment.methods
         ]
-        reference = next((c for c in cells if c and c.is_reference and c.outcome == "done"), None)
+        names = [m.name for m in experiment.methods]
+        reference = cells[names.index(experiment.reference)] if experiment.reference in names else None
         return all(
             c is not None and (c.outcome == "failed" or wanted <= set(scored(c, reference))) for c in cells
         )

@@ -61,7 +61,7 @@ class Runner:
     def __init__(self, experiment: Experiment, run: Path, store: Store, threads: int) -> None:
         torch.set_num_threads(threads)
         self.experiment, self.run, self.store = experiment, run, store
-        self.ground = ground(threads)
+        self.ground = ground(threads, experiment.family.device)
         self.protocol = protocol(experiment)
 
     @functools.cached_property
@@ -130,14 +130,17 @@ class Runner:
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = cell_id(self.experiment, method, unit, self.ground)
         own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
-        return own or self._adopt(stored_cell(self.store, cell), method, unit)
+        return self._adopt(own or stored_cell(self.store, cell), method, unit)
 
     def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
-        """Another run's cell as this run's: its video, trace and times, by the names used here."""
-        path = self.store.get(cell.id) if cell else None
-        if cell is None or path is None:
+        """A cell that this or another run computed, by the names used here; None if it is damaged."""
+        if cell is None:
             return None
-        self._link(path, method, unit)
+        path = self.store.get(cell.id)
+        if cell.outcome == "done" and path is None:
+            return None
+        if path is not None:
+            self._link(path, method, unit)
         names = self._blank(method, unit)
         return cell.model_copy(
             update={
@@ -162,7 +165,7 @@ class Runner:
         ):
             names = [by_name[m.name] for m in end.methods]
             if isinstance(end, Arrival):
-                yield from self._arrive(end, names, unit)
+                yield from self._arrive_or_fail(end, names, unit)
             else:
                 yield from self._fail(end, names, unit)
 
@@ -177,6 +180,13 @@ class Runner:
             return method
         calls = self.sampler.calls_per_step(method.segments[0].denoiser)
         return late_attach(method, self.sampler.timesteps(method.steps), calls)
+
+    def _arrive_or_fail(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
+        """Decoding can run out of memory where denoising did not."""
+        try:
+            return self._arrive(end, methods, unit)
+        except (RuntimeError, ValueError) as error:
+            return self._fail(Failure(end.methods, error), methods, unit)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         with timed(self.sampler.device) as decoding:

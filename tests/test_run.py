@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     while process.poll() is None and not list(cells.glob("[!.]*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert start(tmp_path / "cut").wait() == 0
     whole, cut = (Lab(tmp_path / n) for n in ("whole", "cut"))
     for lab in (whole, cut):

@@ -54,8 +54,8 @@ class Accelerator(Protocol):
         """Attach with empty caches; on leaving, the model is as it was before."""
         ...
 
-    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int) -> int:
-        """How many first steps it provably changes no bit of, if attached only after them."""
+    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int, at_most: int) -> int:
+        """After how many steps, at most `at_most`, it may be attached without changing a bit."""
         ...
 
     def expects_reuse(self, timesteps: Sequence[float]) -> bool:

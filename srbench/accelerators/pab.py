@@ -54,10 +54,10 @@ class PAB:
         low, high = self.timestep_range
         return [i for i, t in enumerate(timesteps) if low < t < high]
 
-    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int) -> int:
+    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int, at_most: int) -> int:
         """Up to the first step in range, and in phase with its counter of calls."""
         inside = self._in_range(timesteps)
-        first = inside[0] if inside else len(timesteps)
+        first = min(inside[0] if inside else len(timesteps), at_most)
         calls = 1 if self.state == "per_branch" else calls_per_step
         phase = self.skip_range // math.gcd(self.skip_range, calls)
         return first // phase * phase

@@ -42,7 +42,7 @@ class TeaCache:
     def first_steps(self) -> int:
         return 5 if self.mode == "ret_steps" else 1
 
-    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int) -> int:
+    def inert_steps(self, timesteps: Sequence[float], calls_per_step: int, at_most: int) -> int:
         return 0
 
     def expects_reuse(self, timesteps: Sequence[float]) -> bool:

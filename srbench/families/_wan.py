@@ -85,7 +85,11 @@ class WanSampler:
         # float32 as Wan's own pipelines load it: in bfloat16 it loses 1 dB and more
         weights = self.family.components
         vae = AutoencoderKLWan.from_pretrained(
-            weights.path, subfolder="vae", revision=weights.revision, torch_dtype=torch.float32
+            weights.path,
+            subfolder="vae",
+            revision=weights.revision,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
         )
         return vae.to(self.device).eval()
 
@@ -112,7 +116,11 @@ class WanSampler:
             weights.path, subfolder="tokenizer", revision=weights.revision
         )
         encoder = UMT5EncoderModel.from_pretrained(
-            weights.path, subfolder="text_encoder", revision=weights.revision, dtype=self.dtype
+            weights.path,
+            subfolder="text_encoder",
+            revision=weights.revision,
+            dtype=self.dtype,
+            use_safetensors=True,
         ).to(self.device)
         pipeline = WanPipeline(tokenizer, encoder, None, self._make_scheduler())
         encoded = {}

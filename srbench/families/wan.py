@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
@@ -65,6 +65,12 @@ class Price:
     source: str
 
 
+def _four_n_plus_one(frames: int) -> int:
+    if frames % 4 != 1:
+        raise ValueError(f"4 n + 1 frames, as {frames // 4 * 4 + 1}")
+    return frames
+
+
 @plugin
 class Wan:
     """A Wan family: two transformers, one VAE, one UMT5 text encoder.
@@ -83,7 +89,7 @@ class Wan:
     components: Weights
     height: Annotated[int, Field(gt=0, multiple_of=16)]
     width: Annotated[int, Field(gt=0, multiple_of=16)]
-    frames: Annotated[int, Field(gt=0)]
+    frames: Annotated[int, Field(gt=0), AfterValidator(_four_n_plus_one)]
     fps: Annotated[int, Field(gt=0)]
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     shift: Annotated[float, Field(gt=0)] = 5.0

