@@ -129,9 +129,9 @@ def experiment(**changes: Any) -> Experiment:
 
 def test_walking_together_costs_the_large_steps_once() -> None:
     """Switches at 10 and 20 beside the large model: 50 + 50 + 40 + 30 steps become 50 + 40 + 30."""
-    made = experiment(method={"large": LARGE, "ten": fixed(10), "twenty": fixed(20), "again": fixed(20)})
+    made = experiment(method={"large": LARGE, "ten": fixed(10), "twenty": fixed(20)})
     steps = cost(made, made.methods, earliest)
-    assert steps.alone == Steps(large=50 + 10 + 20 + 20, small=40 + 30 + 30)
+    assert steps.alone == Steps(large=50 + 10 + 20, small=40 + 30)
     assert steps.shared == Steps(large=50, small=40 + 30)
 
 
