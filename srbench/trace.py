@@ -1,7 +1,7 @@
 """What a run did, step by step: the only thing a switch rule sees.
 
-A trace holds no times; those are kept apart (`Timing`), so that two runs of the same
-work have the same trace, byte for byte.
+A trace holds no times; those are kept apart (`CellRecord.step_seconds`), so that two runs
+of the same work have the same trace, byte for byte.
 """
 
 from __future__ import annotations
