@@ -8,7 +8,6 @@ captions and tells R² on captions that the fit has not seen.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from srbench.errors import UserError
 from srbench.experiment import Denoiser, Role
 from srbench.families.base import Sampler, Text
 from srbench.registry import build
-from srbench.store.objects import write_atomic
+from srbench.store.objects import write_text
 
 DEGREE = 4
 
@@ -138,14 +137,9 @@ def teacache(family_name: str, suite: str, prompts: int, out: Path | None) -> in
         found[role] = {mode: asdict(fit(p[:half], p[half:])) for mode, p in points.items()}
         for mode, told in found[role].items():
             print(f"{role} {mode}: R² {told['r2']:.4f}, on held-out prompts {told['r2_held_out']:.4f}")
-    text = json.dumps(found, indent=1) + "\n"
-    write_atomic(target, functools.partial(_write_text, text))
+    write_text(target, json.dumps(found, indent=1) + "\n", mode=0o644)
     print(f"wrote {target}")
     return 0
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, "utf-8")
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from srbench import video
 from srbench.clock import timed
+from srbench.errors import UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Sampler, Text
 from srbench.ground import ground
@@ -219,7 +220,11 @@ class Runner:
         return cells
 
     def _fail(self, end: Failure, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
-        reason = f"{type(end.error).__name__}: {str(end.error).splitlines()[0] if str(end.error) else ''}"
+        error = end.error
+        if isinstance(error, UserError):
+            reason = f"{error.got}; {error.do}"
+        else:
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         return [self._blank(m, unit).model_copy(update={"reason": reason}) for m in methods]
 
     def _blank(self, method: Method, unit: Unit) -> CellRecord:

@@ -59,6 +59,15 @@ def write_atomic(path: Path, write: Callable[[Path], None], mode: int = 0o444) -
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, mode: int = 0o444) -> None:
+    """A text file, UTF-8, by `write_atomic`."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, "utf-8")
+
+    write_atomic(path, write, mode)
+
+
 @dataclass(frozen=True)
 class Damage:
     """An object whose bytes are not what its name says."""
@@ -138,7 +147,7 @@ class Store:
             length = path.stat().st_size
         finally:
             staging.unlink(missing_ok=True)
-        write_atomic(self.key_path(key), lambda p: _write_text(p, f"{name} {length}\n"))
+        write_text(self.key_path(key), f"{name} {length}\n")
         return path
 
     def _set_aside(self, path: Path) -> None:
@@ -189,7 +198,3 @@ def _damage(path: Path) -> str | None:
     actual = file_hash(path)
     expected = path.name.partition(".")[0]
     return None if actual == expected else f"its bytes hash to {actual[:12]}…, {path.stat().st_size} bytes"
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srbench.errors import UserError
-from srbench.store.objects import write_atomic
+from srbench.store.objects import write_text
 from srbench.trace import Trace
 
 VERSION: Literal[1] = 1
@@ -132,12 +132,7 @@ class RunRecord(_Record):
 
 def write_json(path: Path, record: BaseModel) -> None:
     """Write a record whole or not at all; the one that was there stays until then."""
-    text = record.model_dump_json(indent=1)
-    write_atomic(path, lambda partial: _write_text(partial, text), mode=0o644)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
+    write_text(path, record.model_dump_json(indent=1), mode=0o644)
 
 
 def _read(path: Path, kind: type[BaseModel]) -> Any:

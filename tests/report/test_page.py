@@ -197,12 +197,15 @@ def test_link_sort_step_and_play(browser, site):
     assert view.evaluate("() => document.getElementById('details').hidden")
 
     view.click("#play")
-    seen = view.evaluate(WATCH, 5000)
-    assert len({s["frames"][0] for s in seen}) > 2, "it plays"
+    calm = []
+    for _ in range(4):  # a busy machine holds the browser up: watch until it was calm for a while
+        seen = view.evaluate(WATCH, 5000)
+        assert len({s["frames"][0] for s in seen}) > 2, "it plays"
+        calm += [s for s in while_calm(seen) if not s["seeking"] and apart(s["frames"]) < FRAMES - 3]
+        if len(calm) >= 5:
+            break
     assert view.troubles == []
-    calm = [s for s in while_calm(seen) if not s["seeking"] and apart(s["frames"]) < FRAMES - 3]
-    if len(calm) < 5:
-        pytest.skip("this machine is too busy to tell whether videos keep in step")
+    assert len(calm) >= 5, "the browser was held up for 20 s: nothing can be said of sync"
     assert max(apart(s["times"]) for s in calm) * FPS <= 1, "one clock"
     assert max(apart(s["frames"]) for s in calm) <= 1, "in step"
 
