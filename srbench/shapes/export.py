@@ -18,11 +18,10 @@ def export(out: Path, target: Path = MODEL) -> None:
     """Averages of all models, in fp16; the text encoder in fp32, since transformers would
     keep one stored in fp16 at that precision.
     """
-    tensors = load_file(out / "denoisers.safetensors")
     models = {}
     for name, config in (("large", LARGE), ("small", SMALL)):
         model = WanTransformer3DModel(**config)
-        prefix = f"{name}-average/"
+        tensors, prefix = load_file(out / f"{name}.safetensors"), "average/"
         model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         models[name] = model.half()
     vae = load_vae(out)

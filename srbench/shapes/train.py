@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["text", "vae", "latents", "denoisers", "export"])
     parser.add_argument("--out", type=Path, default=Path("results/shapes-training"))
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int, default=16, help="clips a process and step (denoisers)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -29,7 +30,7 @@ def main() -> None:
     elif args.stage == "denoisers":
         from srbench.shapes import train_denoisers
 
-        train_denoisers.train(args.out, args.steps or 5000, args.seed)
+        train_denoisers.train(args.out, args.steps or 5650, args.seed, args.batch)
     elif args.stage == "export":
         from srbench.shapes import export
 

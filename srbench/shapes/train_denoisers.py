@@ -42,7 +42,7 @@ _COMMON = {
     "rope_max_seq_len": 64,
 }
 LARGE = {**_COMMON, "num_attention_heads": 4, "attention_head_dim": 64, "ffn_dim": 1024, "num_layers": 8}
-SMALL = {**_COMMON, "num_attention_heads": 2, "attention_head_dim": 48, "ffn_dim": 256, "num_layers": 3}
+SMALL = {**_COMMON, "num_attention_heads": 3, "attention_head_dim": 48, "ffn_dim": 432, "num_layers": 3}
 
 
 def load_vae(out: Path) -> AutoencoderKLWan:
@@ -132,6 +132,17 @@ class Learner:
         self.optimisers = make_optimisers(self.model, 0.02, 2e-3)
         self.rates = [0.02, 2e-3]
 
+    @property
+    def _held(self) -> dict[str, dict[str, Tensor]]:
+        return {"model": self.model.state_dict(), "average": self.average.values}
+
+    def restore(self, path: Path) -> int:
+        """Go on from a checkpoint, if there is one; the number of the next step."""
+        return restore(path, self._held, self.optimisers) if path.exists() else 0
+
+    def checkpoint(self, path: Path, step: int) -> None:
+        checkpoint(path, step, self._held, self.optimisers)
+
     def learn(
         self, batch: tuple[Tensor, Tensor, Tensor, Tensor], factor: float, group: Group, step: int
     ) -> float:
@@ -191,23 +202,27 @@ class Data:
 
 
 def train(out: Path, steps: int, seed: int, batch: int = 16, one_first: float = 0.15) -> None:
-    """`steps` steps of `batch` clips a process; single things alone in the first part."""
+    """`steps` steps of `batch` clips a process; single things alone in the first part.
+
+    Each denoiser has a checkpoint of its own.  One that is behind, as it was begun later,
+    first catches up alone: a batch depends on (seed, step, rank), so it sees what the other saw.
+    """
     group = Group.join()
     data = Data(out, group)
     learners = {"large": Learner(LARGE, seed), "small": Learner(SMALL, seed + 1)}
-    held = {n: learner.model.state_dict() for n, learner in learners.items()}
-    held |= {f"{n}-average": learner.average.values for n, learner in learners.items()}
-    optimisers = [o for learner in learners.values() for o in learner.optimisers]
-    path = out / "denoisers.safetensors"
-    first = restore(path, held, optimisers) if path.exists() else 0
+    first = {name: learner.restore(out / f"{name}.safetensors") for name, learner in learners.items()}
     began, smooth = time.time(), dict.fromkeys(learners, 0.0)
-    for step in range(first, steps):
+    for step in range(min(first.values()), steps):
         examples = data.batch(seed, step, batch, 1.0 if step < one_first * steps else 0.3)
         for name, learner in learners.items():
+            if step < first[name]:
+                continue
             loss = learner.learn(examples, warm_cosine(step, steps, 200), group, step)
-            smooth[name] = loss if step == first else 0.98 * smooth[name] + 0.02 * loss
+            smooth[name] = 0.98 * smooth[name] + 0.02 * loss if smooth[name] else loss
         if group.rank == 0 and (step % 100 == 0 or step == steps - 1):
             told = " ".join(f"{n} {v:.4f}" for n, v in smooth.items())
             print(f"denoisers {step} loss {told} {time.time() - began:.0f}s", flush=True)
         if group.rank == 0 and (step % 250 == 249 or step == steps - 1):
-            checkpoint(path, step + 1, held, optimisers)
+            for name, learner in learners.items():
+                if step >= first[name]:
+                    learner.checkpoint(out / f"{name}.safetensors", step + 1)

@@ -36,6 +36,13 @@ class MetricFacts(_Record):
     lower_bound: float | None = None
     upper_bound: float | None = None
     needs_reference: bool = True
+    group: Literal["similarity", "quality", "semantic"] = Field(
+        "similarity", description="similarity to the reference, or a suite's dimension of this group"
+    )
+    weight: float = Field(1.0, description="in its group's mean")
+    scale: tuple[float, float] = Field(
+        (0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
+    )
 
 
 class Score(_Record):
@@ -100,6 +107,9 @@ class MethodRecord(_Record):
     label: str
     id: str = Field(description="hash of the path, as in CellRecord.method_id")
     is_reference: bool
+    role: Literal["method", "scale"] = Field(
+        "method", description="scale: no rival, but a row that shows what a similarity means"
+    )
     path: list[dict[str, Any]]
     steps: int | None
 
