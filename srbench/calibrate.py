@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench import configs, errors
-from srbench.accelerators._teacache import projected
+from srbench.accelerators._teacache import projected, time_embedder, watched
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Role
 from srbench.families.base import Sampler, Text
@@ -49,14 +49,13 @@ class Recorder:
         self.embeddings: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._model = model
-        embedder = model.condition_embedder.time_embedder
         self._handles = [
-            embedder.register_forward_hook(self._embedding),
+            time_embedder(model).register_forward_hook(self._embedding),
             model.register_forward_hook(self._output),
         ]
 
     def _embedding(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        self.embeddings.append(output.detach().float())
+        self.embeddings.append(watched(self._model, output))
 
     def _output(self, module: nn.Module, args: Any, output: Any) -> None:
         self.outputs.append(output[0].detach().float())
@@ -71,7 +70,7 @@ class Recorder:
         """(steps − 1, 2): relative change of the embedding, and of the output."""
         e = self.embeddings[::calls_per_step]
         if mode == "ret_steps":
-            e = [projected(self._model.condition_embedder, x) for x in e]
+            e = [projected(self._model, x) for x in e]
         out = self.outputs[::calls_per_step]
         return np.array([(_relative(b, a), _relative(d, c)) for a, b, c, d in _pairs(e, out)])
 
