@@ -120,7 +120,7 @@ class DiffusersSampler(ABC, Generic[F]):
     @functools.cached_property
     def _loaded_vae(self) -> Any:
         vae = self.vae_class.from_pretrained(
-            self.family.components.path, subfolder="vae", torch_dtype=self.vae_dtype, use_safetensors=True
+            self.family.components.path, subfolder="vae", dtype=self.vae_dtype, use_safetensors=True
         ).eval()
         if self.family.vae_tiling:
             vae.enable_tiling()
@@ -143,7 +143,7 @@ class DiffusersSampler(ABC, Generic[F]):
             self._models[key] = self.transformer_class.from_pretrained(
                 weights.path,
                 subfolder=weights.subfolder or "transformer",
-                torch_dtype=key[1],
+                dtype=key[1],
                 use_safetensors=True,
             ).eval()
         return self._residents.place(f"{role} {key[1]}", self._models[key], transformer=True)
