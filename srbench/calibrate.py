@@ -99,15 +99,21 @@ def fit(train: NDArray[np.float64], held_out: NDArray[np.float64], degree: int =
     return Fit(tuple(map(float, p)), r2(train), r2(held_out), len(train), len(held_out))
 
 
-def record(sampler: Sampler, role: Role, prompts: Sequence[str], negative: str) -> dict[str, NDArray]:
-    """Points of every prompt (seed = its number) for both modes, the plain model run to the end."""
+def record(
+    sampler: Sampler,
+    role: Role,
+    prompts: Sequence[str],
+    negative: str,
+    modes: Sequence[str] = ("default", "ret_steps"),
+) -> dict[str, NDArray]:
+    """Points of every prompt (seed = its number) for each mode, the plain model run to the end."""
     denoiser = Denoiser(model=role)
     encoded = sampler.encode([*prompts, negative])
-    points: dict[str, list] = {"default": [], "ret_steps": []}
+    points: dict[str, list] = {mode: [] for mode in modes}
     for seed, prompt in enumerate(prompts):
         recorder = Recorder(sampler.model(role))
         text = Text(encoded[prompt].embedding, encoded[negative].embedding)
-        state = sampler.start(seed, None)
+        state = sampler.hand_over(sampler.start(seed, None), denoiser)
         try:
             while not state.done:
                 state, _ = sampler.step(denoiser, state, text)
@@ -131,7 +137,7 @@ def teacache(family_name: str, suite: str, prompts: int, out: Path | None) -> in
     sampler = family.open()
     found: dict[str, dict[str, Any]] = {}
     for role in get_args(Role):
-        points = record(sampler, role, texts, family.negative_prompt)
+        points = record(sampler, role, texts, family.negative_prompt, family.TEACACHE_MODES)
         half = len(texts) // 2
         found[role] = {mode: asdict(fit(p[:half], p[half:])) for mode, p in points.items()}
         for mode, told in found[role].items():

@@ -47,7 +47,7 @@ def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str
     return digest(
         [
             family.essence(),
-            family.weights_identity(),
+            family.weights_identity({s.denoiser.model for s in method.segments}),
             method.segments,
             method.steps,
             unit.prompt,

@@ -103,7 +103,10 @@ class DispatchedCogVideoXAttention:
                 return x
             return torch.cat([x[:, :, :words], apply_rotary_emb(x[:, :, words:], image_rotary_emb)], dim=2)
 
-        query, key = turned(heads(attn.to_q(tokens), attn.norm_q)), turned(heads(attn.to_k(tokens), attn.norm_k))
+        query, key = (
+            turned(heads(attn.to_q(tokens), attn.norm_q)),
+            turned(heads(attn.to_k(tokens), attn.norm_k)),
+        )
         value = heads(attn.to_v(tokens), None)
         # the dispatcher wants (batch, tokens, heads, width of one)
         attended = dispatch_attention_fn(

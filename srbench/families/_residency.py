@@ -42,7 +42,10 @@ class Residents:
             self._send_home(other)
         if self.policy == "group" and transformer:
             module.enable_group_offload(
-                onload_device=self.device, offload_device=HOST, offload_type="block_level", num_blocks_per_group=1
+                onload_device=self.device,
+                offload_device=HOST,
+                offload_type="block_level",
+                num_blocks_per_group=1,
             )
             self._grouped.add(name)
             return module

@@ -23,6 +23,7 @@ from srbench.clock import timed
 from srbench.experiment import Denoiser, DType, Role
 from srbench.families import _tiny
 from srbench.families._attention import using
+from srbench.families._budget import shortage
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
 from srbench.families.base import Encoded, State, Text
@@ -131,19 +132,19 @@ class DiffusersSampler(ABC, Generic[F]):
         return self._residents.place("vae", self._loaded_vae)
 
     @functools.cached_property
-    def _models(self) -> dict[tuple[Role, torch.dtype], Any]:
+    def _models(self) -> dict[tuple[Role, DType], Any]:
         return {}
 
     def model(self, role: Role, dtype: DType | None = None) -> Any:
         """The large or the small transformer in a dtype, on the device."""
-        key = role, self.dtype if dtype is None else getattr(torch, dtype)
+        key = role, dtype or self.family.dtype
         if key not in self._models:
             weights = self.family.weights(role)
             # not .to(dtype) afterwards: this keeps in float32 what its class says must be
             self._models[key] = self.transformer_class.from_pretrained(
                 weights.path,
                 subfolder=weights.subfolder or "transformer",
-                dtype=key[1],
+                dtype=getattr(torch, key[1]),
                 use_safetensors=True,
             ).eval()
         return self._residents.place(f"{role} {key[1]}", self._models[key], transformer=True)
@@ -209,6 +210,7 @@ class DiffusersSampler(ABC, Generic[F]):
 
     @contextlib.contextmanager
     def attach(self, denoiser: Denoiser, steps: int) -> Iterator[None]:
+        self._refuse_what_does_not_fit(denoiser)
         self._attachment = Attachment(
             role=denoiser.model,
             steps=steps,
@@ -219,15 +221,28 @@ class DiffusersSampler(ABC, Generic[F]):
             with contextlib.ExitStack() as stack:
                 # only here: with nothing to attach, a segment that is all known loads no model
                 if denoiser.attention is not None:
-                    stack.enter_context(
-                        using(denoiser.attention, self.model(denoiser.model, denoiser.dtype))
-                    )
+                    stack.enter_context(using(denoiser.attention, self.model(denoiser.model, denoiser.dtype)))
                 for accelerator in denoiser.accelerators:
                     model = self.model(denoiser.model, denoiser.dtype)
                     stack.enter_context(accelerator.attach(model, self._attachment))
                 yield
         finally:
             self._attachment = None
+
+    def _refuse_what_does_not_fit(self, denoiser: Denoiser) -> None:
+        """Before its model loads: a denoiser that cannot fit is refused, with what would help."""
+        available = self.family.memory
+        if available is None and self.device.type == "cuda":
+            available = torch.cuda.get_device_properties(self.device).total_memory
+        if available is not None:
+            loaded = [
+                Denoiser(model=role, dtype=dtype)
+                for role, dtype in self._models
+                if self.family.residency == "both"
+            ]
+            lacking = shortage(self.family, [*loaded, denoiser], available)
+            if lacking:
+                raise lacking
 
     def _predict(self, denoiser: Denoiser, state: State, text: Text) -> Tensor:
         """The guided model output, in the latents' shape."""

@@ -88,6 +88,7 @@ class FamilySettings:
         *("name", "price", "device", "residency", "memory", "scale"),
         *("large", "small", "components", "teacache"),
     )
+    TEACACHE_MODES: ClassVar[tuple[str, ...]] = ("default", "ret_steps")
     # which subfolders each role reads
     COMPONENTS: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder", "vae", "scheduler")
 

@@ -141,7 +141,7 @@ class Weights:
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
         return UserError(
             f"{where}: {self.source} is not on this machine ({what})",
-            f"its {', '.join(subfolders)} at {(self.revision or '')[:12]} in the hub's cache{size}",
+            f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
             f"hf download {self.source} --revision {self.revision} --include {include}; "
             f"or set {where}.source to a folder; or family.scale=tiny to try the plumbing without weights",
         )
@@ -156,15 +156,15 @@ def _incomplete(folder: Path) -> str | None:
     if folder.is_file():
         return None
     if not folder.is_dir():
-        return f"no {folder.name} in {folder.parent}"
+        return f"no {folder.name} in it"
     if not (folder / "config.json").exists():
         small = any(folder.glob("*.json")) or any(folder.glob("*.model"))
-        return None if small else f"{folder} is empty"
+        return None if small else f"{folder.name} is empty"
     for index in folder.glob("*.safetensors.index.json"):
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         missing = sorted(s for s in shards if not (folder / s).exists())
         return f"{len(missing)} of {len(shards)} shards of {folder.name} are missing" if missing else None
-    return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder}"
+    return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder.name}"
 
 
 def headers(folder: Path) -> list[tuple[str, tuple[int, ...]]]:

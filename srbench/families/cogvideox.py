@@ -5,7 +5,7 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,8 @@ class CogVideoX(FamilySettings):
     swings between 1 and 1 + g from step to step.  That is how the authors' code has it too
     (zai-org/CogVideo, issue 267); it is not ours to mend.
     """
+
+    TEACACHE_MODES: ClassVar = ("default",)
 
     guidance_scale: Annotated[float, Field(ge=0)] = 6.0
     dynamic_guidance: bool = True

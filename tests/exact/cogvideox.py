@@ -76,7 +76,9 @@ def stock(on: CogVideoXSampler, role: str = "large", **changed: Any) -> CogVideo
     return pipeline
 
 
-def run(pipeline: CogVideoXPipeline, on: CogVideoXSampler, steps: int, output: str = "latent", **more: Any) -> Any:
+def run(
+    pipeline: CogVideoXPipeline, on: CogVideoXSampler, steps: int, output: str = "latent", **more: Any
+) -> Any:
     """What the pipeline makes of the prompt and seed of these tests."""
     family = on.family
     asked = {"guidance_scale": family.guidance_scale, "use_dynamic_cfg": family.dynamic_guidance} | more

@@ -178,7 +178,10 @@ def test_a_fixed_switch_equals_a_callback_that_swaps_the_models(solver, switches
     on = twin.sampler(sampler=solver)
     paths = [
         method(
-            f"{k}", {"model": "large", "until": {"kind": "fixed_step", "step": k}}, {"model": "small"}, steps=STEPS
+            f"{k}",
+            {"model": "large", "until": {"kind": "fixed_step", "step": k}},
+            {"model": "small"},
+            steps=STEPS,
         )
         for k in switches
     ]

@@ -28,7 +28,9 @@ def teacache(threshold):
 @pytest.mark.parametrize("role", ["large", pytest.param("small", marks=pytest.mark.slow)])
 def test_pab_equals_stock_pab_in_the_stock_pipeline(role, method, walked):
     on = twin.sampler()
-    ours = walked(method("pab", {"model": role, "accelerators": [PAB]}, steps=STEPS), on=on, words=twin.text())
+    ours = walked(
+        method("pab", {"model": role, "accelerators": [PAB]}, steps=STEPS), on=on, words=twin.text()
+    )
     theirs = twin.stock(on, role, transformer=copy.deepcopy(on.model(role)))
     theirs.transformer.enable_cache(
         PyramidAttentionBroadcastConfig(
@@ -44,7 +46,9 @@ def test_pab_equals_stock_pab_in_the_stock_pipeline(role, method, walked):
 def test_pab_may_be_attached_late(method, walked):
     """One call a step, so it is in phase with its counter every fourth step."""
     on = twin.sampler()
-    whole = method("pab", {"model": "large", "accelerators": [PAB | {"timestep_range": [100, 800]}]}, steps=STEPS)
+    whole = method(
+        "pab", {"model": "large", "accelerators": [PAB | {"timestep_range": [100, 800]}]}, steps=STEPS
+    )
     plain = method("large", {"model": "large"}, steps=STEPS)
     at_once = walked(whole, on=on, words=twin.text())["pab"]
     late = walked(plain, whole, on=on, words=twin.text(), late_attach=True)["pab"]
@@ -87,7 +91,10 @@ def patched_forward(model, cache, threshold, steps):
             before = hidden, text
             for block in model.transformer_blocks:
                 hidden, text = block(
-                    hidden_states=hidden, encoder_hidden_states=text, temb=e, image_rotary_emb=image_rotary_emb
+                    hidden_states=hidden,
+                    encoder_hidden_states=text,
+                    temb=e,
+                    image_rotary_emb=image_rotary_emb,
                 )
             cache["hidden"], cache["text"] = hidden - before[0], text - before[1]
         out = model.proj_out(model.norm_out(model.norm_final(hidden), temb=e))
