@@ -51,7 +51,7 @@ def is_cogvideox(model: Any) -> bool:
 
 
 def watched(model: Any, output: Tensor) -> Tensor:
-    """e as the published code of each family compares it.
+    """E as the published code of each family compares it.
 
     On Wan float32, which its time embedder is also in a bfloat16 model; on CogVideoX in
     the model's dtype.

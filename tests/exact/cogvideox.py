@@ -58,7 +58,7 @@ def _loaded(dtype: torch.dtype) -> CogVideoXPipeline:
 
 
 def stock(on: CogVideoXSampler, role: str = "large", **changed: Any) -> CogVideoXPipeline:
-    """diffusers' own pipeline around a sampler's models, of the large or of the small model."""
+    """Diffusers' own pipeline around a sampler's models, of the large or of the small model."""
     family = on.family
     loaded = _loaded(on.dtype)
     folder = family.components.path if role == "large" else family.small.path

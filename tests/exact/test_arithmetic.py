@@ -76,7 +76,7 @@ def backends(model):
 
 
 def test_a_backend_is_set_on_one_model_and_gone_afterwards(sampler):
-    """diffusers' own setting would change every model of the process, and stay."""
+    """Diffusers' own setting would change every model of the process, and stay."""
     small, large = sampler.model("small"), sampler.model("large")
     process_wide = _AttentionBackendRegistry.get_active_backend()
     with pytest.raises(KeyboardInterrupt), using("_native_math", small):
