@@ -78,18 +78,29 @@ class Segment:
 class Method:
     """A path, with a name for the configuration and a label for readers.
 
-    steps: number of denoising steps; the family's own where None.
+    steps: number of denoising steps; the family's own where None.  noise: `own` is that of
+    the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
+    that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     """
 
     name: str
     label: str
     segments: tuple[Segment, ...]
     steps: Annotated[int, Field(ge=1)] | None = None
+    noise: Literal["own", "partner"] = "own"
+    role: Literal["method", "scale"] = "method"
 
     @property
     def id(self) -> str:
-        """Equal for two methods if and only if they are the same path."""
-        return digest([self.segments, self.steps])
+        """Equal for two methods if and only if they are the same path from the same noise."""
+        return digest([self.segments, self.steps, self.noise])
+
+    def noise_seed(self, seed: int) -> int:
+        """The seed of the noise that a cell of this seed starts from.
+
+        Pairs, and not the next seed of the suite, as they stay when a run gets more seeds.
+        """
+        return seed ^ 1 if self.noise == "partner" else seed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -144,7 +155,7 @@ _DENOISER_KEYS = (
     "batch_guidance",
     "attention",
 )
-_METHOD_KEYS = ("label", "path", "steps")
+_METHOD_KEYS = ("label", "path", "steps", "noise", "role")
 SCALARS = ("name", "late_attach", "keep", "retry_failed")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
@@ -209,7 +220,7 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
             mistakes.note(
                 f"key {where}.{key}",
-                "label, path, steps or a plain parameter",
+                "label, path, steps, noise, role or a plain parameter",
                 did_you_mean(key, _METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
@@ -226,7 +237,7 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         "name": name,
         "label": plain.get("label") or name,
         "segments": tuple(segments),
-        "steps": plain.get("steps"),
+        **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
     return mistakes.attempt(lambda: _typed(Method, fields, where))
 
