@@ -120,6 +120,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
+        warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

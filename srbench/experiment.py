@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
 from srbench.registry import STRICT, build, identity
 
 Role = Literal["large", "small"]
+DType = Literal["float32", "bfloat16", "float16"]
 T = TypeVar("T")
 
 
@@ -31,18 +34,31 @@ def digest(value: Any, length: int = 12) -> str:
 class Denoiser:
     """A model of the family plus what is attached to it.
 
-    guidance_scale and negative_prompt are the family's own where None.
+    guidance_scale, negative_prompt and dtype are the family's own where None.
+    dtype: of the model's weights and arithmetic.  batch_guidance: the conditional and the
+    unconditional call as one batch, which changes bits and nothing else (a family that
+    always does so refuses it).  attention: diffusers' name of a backend; torch's own
+    choice where None.  With these a method can be a *scale row*: the reference run again
+    in other arithmetic, which shows what a similarity means.
     """
 
     model: Role
     accelerators: tuple[Any, ...] = ()
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     negative_prompt: str | None = None
+    dtype: DType | None = None
+    batch_guidance: bool = False
+    attention: Attention | None = None
 
     @property
     def name(self) -> str:
-        """For readers: `large`, `small+teacache`.  Equal names need not be equal denoisers."""
-        return "+".join([self.model, *(a.kind for a in self.accelerators)])
+        """For readers.  Equal names need not be equal denoisers.
+
+        >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
+        'large+bfloat16+batched'
+        """
+        arithmetic = [self.attention, self.dtype, "batched" if self.batch_guidance else None]
+        return "+".join([self.model, *(a.kind for a in self.accelerators), *(a for a in arithmetic if a)])
 
     @property
     def id(self) -> str:
@@ -130,7 +146,15 @@ class Mistakes:
             raise UserErrors(self.found)
 
 
-_DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
+_DENOISER_KEYS = (
+    "model",
+    "accelerators",
+    "guidance_scale",
+    "negative_prompt",
+    "dtype",
+    "batch_guidance",
+    "attention",
+)
 _METHOD_KEYS = ("label", "path", "steps", "noise", "role")
 SCALARS = ("name", "late_attach", "keep", "retry_failed")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
@@ -218,6 +242,16 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
     return mistakes.attempt(lambda: _typed(Method, fields, where))
 
 
+def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
+    """The method with what its family fills in; what the family cannot run is a mistake."""
+    segments = []
+    for i, segment in enumerate(method.segments):
+        mistakes.found += family.objections(segment.denoiser, f"method.{method.name}.path.{i}")
+        segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
+    mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
+    return replace(method, segments=tuple(segments))
+
+
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
     """There are methods, the reference is one of them, and a reader can tell them apart."""
     names = [m.name for m in methods]
@@ -264,9 +298,11 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     }
     if not mistakes.found:
         reference = plain.get("reference", "large")
-        _check_names([m for m in methods if m], reference, bool(metrics), mistakes)
+        settled = [_settle(m, parts["family"], mistakes) for m in methods if m]
+        _check_names(settled, reference, bool(metrics), mistakes)
     fields = {k: plain[k] for k in (*SCALARS, "reference") if k in plain}
-    fields |= parts | {"methods": tuple(methods), "metrics": tuple(metrics)}
+    if not mistakes.found:
+        fields |= parts | {"methods": tuple(settled), "metrics": tuple(metrics)}
     made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
     assert made is not None

@@ -50,7 +50,7 @@ def video_key(experiment: Experiment, method: Method, unit: Unit, ground: dict[s
     return digest(
         [
             family.essence(),
-            family.weights_identity(),
+            family.weights_identity({s.denoiser.model for s in method.segments}),
             method.segments,
             method.steps,
             unit.prompt,

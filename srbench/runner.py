@@ -84,7 +84,8 @@ class Runner:
 
     def _text_key(self, text: str) -> str:
         family = self.experiment.family
-        weights = family.weights_identity()["components"]
+        parts = family.weights_identity(())["components"]
+        weights = [parts["tokenizer"], parts["text_encoder"]]
         return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
 
     def encode(self, prompts: Sequence[str]) -> None:
@@ -183,8 +184,8 @@ class Runner:
 
     def _memory(self, prompt: str, seed: int) -> StoredMemory:
         family = self.experiment.family
-        base = [family.essence(), family.weights_identity(), prompt, seed, self.ground]
-        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
+        base = [family.essence(), prompt, seed, self.ground]
+        return StoredMemory(self.store, self.sampler, base, self.experiment.keep, family.weights_identity)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""
