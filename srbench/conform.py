@@ -83,7 +83,7 @@ class Lab:
         """Where methods arrive, by name.  Raises what a branch failed with."""
         from srbench.sampling.walk import Failure, walk
 
-        ends = {}
+        ends: dict[str, Branch] = {}
         for end in walk(
             self.sampler,
             lambda denoiser: self.text,
