@@ -25,7 +25,7 @@ from string import Template
 from typing import Any
 
 from srbench.report.figures import Figure, Method, half_interval, methods
-from srbench.report.table import Row, Value, decimals, shown
+from srbench.report.values import Row, Value, decimals, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
 
 ASSETS = Path(__file__).parent / "page_assets"

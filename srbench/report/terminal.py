@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.cells import cell_len
@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srbench.report.table import DASH, Column, Row, Value, decimals, shown
+from srbench.report import legend
+from srbench.report.legend import EVALUATIONS, counts_heading
+from srbench.report.values import DASH, Column, Row, Value, decimals, shown
 from srbench.store.records import CellRecord, RunRecord
 
 GAP = 2  # blanks between columns, one of them the box's own
 LABEL = 16  # the method's label gets at least this much before the table is parted
-EVALUATIONS = "evaluations_"
+BEST = "*"
 SUPERSCRIPT = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 
 
@@ -24,6 +26,7 @@ SUPERSCRIPT = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 class _Printed:
     """A column as text: its title, and for each row the number and its footnotes."""
 
+    keys: tuple[str, ...]
     title: str
     group: str
     texts: tuple[str, ...]
@@ -36,6 +39,10 @@ class _Footnotes:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
+    def lines(self) -> list[str]:
+        """`¹ the reason`, in order."""
+        return [f"{str(n).translate(SUPERSCRIPT)} {text}" for text, n in self.numbers.items()]
+
     def mark(self, reasons: Iterable[str]) -> str:
         """The raised numbers of these reasons, as in `¹·²`; empty for none."""
         found = [self.numbers.setdefault(r, len(self.numbers) + 1) for r in reasons]
@@ -45,30 +52,22 @@ class _Footnotes:
 def show(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], console: Console) -> None:
     """Print header, table and notes; a table that is too wide is parted, never cut.
 
-    table: rows(run, cells).  Quality comes before cost where it is parted.
+    table: report.table.rows(run, cells).  Quality comes before cost where it is parted.  A
+    column without any number is told of below instead; of the differences from the reference
+    the total's alone is here, for the others are in every other format.
     """
     notes = _Footnotes()
-    printed = [_with_marks(column, notes) for column in _merge_evaluations(table)]
+    printed, empty = _columns(table)
+    marked = [_with_marks(column, notes) for column in printed]
     labels = [row.label for row in table]
-    _say(console, header(run, cells))
-    for block in _blocks(printed, labels, console.width):
+    rule_after = sum(not row.is_scale for row in table) - 1
+    _say(console, [*legend.warnings(run), *legend.header(run, cells)])
+    for block in _blocks(marked, labels, console.width):
         console.print()
-        console.print(_rich_table(block, labels, console.width), highlight=False)
+        console.print(_rich_table(block, labels, console.width, rule_after), highlight=False)
     console.print()
-    _say(console, _below(run, table, notes))
-
-
-def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
-    """What was run, on what, from which commit; three lines."""
-    commit = run.commit[:12] if run.commit else "unknown"
-    dirty = {True: " (dirty)", False: "", None: " (unknown whether dirty)"}[run.dirty]
-    prompts = len({c.prompt_index for c in cells})
-    seeds = len({c.seed for c in cells})
-    return [
-        f"{run.experiment} · run {run.run} · family {run.family}",
-        f"device {run.device} · commit {commit}{dirty} · protocol {run.protocol[:12]}",
-        f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}",
-    ]
+    kept = {key for column in printed for key in column.keys}
+    _say(console, [*notes.lines(), *empty, *legend.below(_narrowed(table, kept), BEST, short_counts=True)])
 
 
 def _say(console: Console, lines: Iterable[str]) -> None:
@@ -76,50 +75,54 @@ def _say(console: Console, lines: Iterable[str]) -> None:
         console.print(Text(line), highlight=False)
 
 
-def _below(run: RunRecord, table: Sequence[Row], notes: _Footnotes) -> list[str]:
-    columns = [value.column for value in table[0].values]
-    about = ["mean over prompts ± its standard error over prompts (seeds repeat inside a prompt)"]
-    metrics = [c.note for c in columns if c.note and c.group == "quality"]
-    about += ["; ".join(metrics)] if metrics else []
-    about += [c.note for c in columns if c.note and c.group == "cost"]
-    numbered = [f"{str(n).translate(SUPERSCRIPT)} {text}" for text, n in notes.numbers.items()]
-    return [*numbered, *about, *(f"warning: {w}" for w in run.warnings)]
-
-
 # Columns as text
 
 
-def _merge_evaluations(table: Sequence[Row]) -> list[_Printed]:
-    """All columns in order, the counts of evaluations as one, `evals L/S/reused`."""
+def _columns(table: Sequence[Row]) -> tuple[list[_Printed], list[str]]:
+    """The columns that have a number, the counts of evaluations as one; and why others have none."""
     columns = list(zip(*(row.values for row in table), strict=True))
     counts = [c for c in columns if c[0].column.key.startswith(EVALUATIONS)]
-    printed = []
+    printed, empty = [], []
     for column in columns:
-        if column not in counts:
-            printed.append(_printed(column[0].column, column))
-        elif column is counts[0]:
-            printed.append(_printed_counts(counts))
-    return printed
+        head = column[0].column
+        if head.kind == "difference" and not head.key.endswith("total_difference"):
+            continue
+        if column in counts:
+            printed += [_printed_counts(counts)] if column is counts[0] else []
+        elif head.kind == "cost" and all(v.value is None for v in column) and head.key == "peak_memory":
+            reason = next((v.reason for v in column if v.footnote), "")
+            empty.append(f"no column {head.heading}: {reason}")
+        else:
+            printed.append(_printed(head, column))
+    return printed, empty
+
+
+def _narrowed(table: Sequence[Row], keys: set[str]) -> list[Row]:
+    """The rows with only those columns."""
+    return [replace(row, values=tuple(v for v in row.values if v.column.key in keys)) for row in table]
 
 
 def _printed(column: Column, values: Sequence[Value]) -> _Printed:
     digits = decimals(values)
+    marked = any(v.best for v in values)
     return _Printed(
+        (column.key,),
         column.title,
         column.group,
-        tuple(shown(v, digits) for v in values),
+        # the mark's place is kept, so that numbers stand under each other
+        tuple(shown(v, digits) + (BEST if v.best else " " * marked) for v in values),
         tuple((v.footnote,) if v.footnote else () for v in values),
     )
 
 
 def _printed_counts(counts: Sequence[Sequence[Value]]) -> _Printed:
-    names = [c[0].column.key.removeprefix(EVALUATIONS) for c in counts]
-    short = {"large": "L", "small": "S"}
+    keys = tuple(c[0].column.key for c in counts)
     by_row = list(zip(*counts, strict=True))
     return _Printed(
-        f"evals {'/'.join(short.get(n, n) for n in names)}",
+        keys,
+        counts_heading(k.removeprefix(EVALUATIONS) for k in keys),
         counts[0][0].column.group,
-        tuple("/".join(_count(v) for v in values) for values in by_row),
+        tuple(next((v.word for v in vs if v.word), "/".join(map(_count, vs))) for vs in by_row),
         tuple(tuple(dict.fromkeys(v.footnote for v in vs if v.footnote)) for vs in by_row),
     )
 
@@ -130,7 +133,7 @@ def _count(value: Value) -> str:
 
 def _with_marks(column: _Printed, notes: _Footnotes) -> _Printed:
     texts = [text + notes.mark(reasons) for text, reasons in zip(column.texts, column.footnotes, strict=True)]
-    return _Printed(column.title, column.group, tuple(texts), column.footnotes)
+    return replace(column, texts=tuple(texts))
 
 
 # Layout
@@ -168,7 +171,8 @@ def _blocks(columns: Sequence[_Printed], labels: Sequence[str], width: int) -> l
     return blocks
 
 
-def _rich_table(columns: Sequence[_Printed], labels: Sequence[str], width: int) -> Table:
+def _rich_table(columns: Sequence[_Printed], labels: Sequence[str], width: int, rule_after: int) -> Table:
+    """A table with a rule below row `rule_after`, unless that is the last."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     label_width = max(1, _label_width(columns, labels, width))
     table.add_column(Text("method"), width=label_width, overflow="fold")
@@ -176,5 +180,6 @@ def _rich_table(columns: Sequence[_Printed], labels: Sequence[str], width: int) 
         title = Text(" ".join(_words(column.title)), justify="right")
         table.add_column(title, width=_width(column), justify="right", overflow="fold")
     for i, label in enumerate(labels):
-        table.add_row(Text(label), *(Text(column.texts[i]) for column in columns))
+        texts = (Text(column.texts[i]) for column in columns)
+        table.add_row(Text(label), *texts, end_section=i == rule_after < len(labels) - 1)
     return table
