@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from srbench.report import legend
+from srbench.report import legend, printed
+from srbench.report.printed import Footnotes, Printed
 from srbench.report.table import Tables
-from srbench.report.values import Column, Row, Value, decimals, shown
+from srbench.report.values import Row, Value
 from srbench.store.objects import write_text
 from srbench.store.records import CellRecord, RunRecord
 
@@ -24,7 +25,14 @@ CSV_FIELDS = (
     "method,method_id,label,role,column,unit,value,standard_error,low,high,best,n,clusters,protocol,"
     "outcome,reason,warnings"
 ).split(",")
-TYPES = {"best": "bool_", "prompt_index": "int32", "n": "int32", "clusters": "int32", "seed": "int64"}
+TYPES = {
+    "best": "bool_",
+    "dirty": "bool_",
+    "prompt_index": "int32",
+    "n": "int32",
+    "clusters": "int32",
+    "seed": "int64",
+}
 TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
 OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
 PARQUET_FIELDS = [
@@ -108,24 +116,37 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     """One tidy file with every value, its provenance and its protocol, PARQUET_FIELDS.
 
     level: `method` for the tables' values, `video` for a cell's scores and what it took
-    (n = 1).  Words are dictionary-encoded, for most of them repeat.
+    (n = 1).  Words are dictionary-encoded, for most of them repeat; an empty one is null.
     """
     import pyarrow as pa
+    import pyarrow.csv
     import pyarrow.parquet as pq
 
-    fields = {name: getattr(pa, TYPES.get(name, "string"))() for name in PARQUET_FIELDS}
-    lines = [*_method_lines(run, tables), *_video_lines(run, cells)]
     shared = {name: getattr(run, name) for name in OF_RUN} | {
-        "dirty": None if run.dirty is None else _word(run.dirty),
+        "dirty": run.dirty,
         "packages": ", ".join(f"{name} {version}" for name, version in run.packages.items()),
     }
-    arrays = []
-    for name, kind in fields.items():
-        values = [shared[name]] * len(lines) if name in shared else [line.get(name) for line in lines]
-        array = pa.array(values, kind)
-        arrays.append(array.dictionary_encode() if kind == pa.string() else array)
+    # By way of CSV: made from Python's lists, Arrow's arrays would import pandas, a second or two.
+    out = io.StringIO()
+    writer = csv.DictWriter(out, PARQUET_FIELDS, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    for line in (*_method_lines(run, tables), *_video_lines(run, cells)):
+        writer.writerow({k: _word(v) for k, v in (shared | line).items()})
+    words = pa.dictionary(pa.int32(), pa.string())
+    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(out.getvalue().encode()),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            true_values=["true"],
+            false_values=["false"],
+        ),
+    )
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table(arrays, names=list(fields)), partial, compression="zstd")
+    pq.write_table(table, partial, compression="zstd")
     partial.replace(path)
 
 
@@ -181,40 +202,24 @@ def _cell_lines(cell: CellRecord) -> Iterator[dict[str, Any]]:
 # For papers and pages
 
 
-def _parts(table: Sequence[Row]) -> tuple[list[Column], list[list[str]], list[list[Value]]]:
-    """Columns, and by column their values as text and themselves."""
-    columns = list(zip(*(row.values for row in table), strict=True))
-    texts = [[shown(v, decimals(column)) for v in column] for column in columns]
-    return [c[0].column for c in columns], texts, [list(c) for c in columns]
-
-
 def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
     """A GitHub table; the best is bold, scale rows are in italics, reasons are numbered below.
 
     Words of the records are escaped: none can break the table or begin a tag.
     """
-    columns, texts, values = _parts(table)
-    notes = _Numbered()
-    head = ["method", *(_markdown(c.title) for c in columns)]
-    lines = [_pipe(head), _pipe([":--", *("--:" for _ in columns)])]
-    for i, row in enumerate(table):
+    narrow, empty = printed.without_empty(table)
+    columns, notes = printed.columns(narrow), Footnotes()
+    lines = [
+        _pipe(["method", *(_markdown(c.title) for c in columns)]),
+        _pipe([":--", *("--:" for _ in columns)]),
+    ]
+    for i, row in enumerate(narrow):
         label = f"*{_markdown(row.label)}*" if row.is_scale else _markdown(row.label)
-        cells = [_markdown_cell(texts[c][i], values[c][i], notes) for c in range(len(columns))]
-        lines.append(_pipe([label, *cells]))
+        lines.append(_pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
     above = [f"**{_markdown(w)}**\n" for w in legend.warnings(run)]
     below = [f"<sup>{n}</sup> {_markdown(text)}" for text, n in notes.numbers.items()]
-    below += [_markdown(line) for line in legend.below(table, "bold")]
+    below += [_markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
     return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
-
-
-class _Numbered:
-    """Reasons in order of appearance; one reason has one number."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def of(self, value: Value) -> str:
-        return str(self.numbers.setdefault(value.footnote, len(self.numbers) + 1)) if value.footnote else ""
 
 
 def _pipe(cells: Iterable[str]) -> str:
@@ -225,10 +230,10 @@ def _markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#&~$!])", r"\\\1", " ".join(text.split()))
 
 
-def _markdown_cell(text: str, value: Value, notes: _Numbered) -> str:
-    number = f"**{_markdown(text)}**" if value.best else _markdown(text)
-    mark = notes.of(value)
-    return f"{number}<sup>{mark}</sup>" if mark else number
+def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
+    text = _markdown(column.texts[row])
+    mark = ",".join(map(str, notes.of(column.footnotes[row])))
+    return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
 
 LAST_LETTER = "\u0180"  # Latin letters with accents end there, and with them what every font has
@@ -272,49 +277,53 @@ def latex(text: str) -> str:
 
 
 def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
-    r"""A `tabular` of booktabs in a `table*`, with notes; `\usepackage{booktabs}` is all it needs.
+    r"""A `tabular` of booktabs in a `table*`, notes in its caption; `\usepackage{booktabs}` is all it needs.
 
     `\input` it.  The best is bold, numbers are aligned right, scale rows stand below a rule.
     """
-    columns, texts, values = _parts(table)
-    notes = _Numbered()
-    heads = [
-        rf"\shortstack[r]{{{latex(c.heading)} {latex(c.arrow)}\\{latex(c.marked_unit)}}}" for c in columns
-    ]
-    lines = [_latex_row(["method", *heads]), r"\midrule"]
-    for i, row in enumerate(table):
-        if row.is_scale and not table[i - 1].is_scale:
-            lines.append(r"\midrule")
-        cells = [_latex_cell(texts[c][i], values[c][i], notes) for c in range(len(columns))]
-        lines.append(_latex_row([latex(row.label), *cells]))
+    narrow, empty = printed.without_empty(table)
+    columns, notes = printed.columns(narrow), Footnotes()
+    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    for i, row in enumerate(narrow):
+        lines += [r"\midrule"] if row.is_scale and i and not narrow[i - 1].is_scale else []
+        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
     said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
-    said += [latex(line) for line in legend.below(table, "bold")]
-    warned = [rf"\textbf{{{latex(w)}}}\\" for w in legend.warnings(run)]
+    said += [latex(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+    title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
     return "\n".join(
         [
             "% needs booktabs; made by python -m srbench.report from stored records",
             r"\begin{table*}",
             r"\centering\small\setlength{\tabcolsep}{4pt}",
-            *warned,
+            *(rf"\textbf{{{latex(w)}}}\\[2pt]" for w in legend.warnings(run)),
             rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
             r"\toprule",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{latex(legend.header(run, [])[0])}, protocol {latex(run.protocol[:12])}. "
-            + ". ".join(said)
-            + ".}",
+            rf"\caption{{{latex(title)}. {'. '.join(_sentence(line) for line in said)}.}}",
             r"\end{table*}",
             "",
         ]
     )
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _latex_cell(text: str, value: Value, notes: _Numbered) -> str:
-    number = rf"\textbf{{{latex(text)}}}" if value.best else latex(text)
-    mark = notes.of(value)
-    return rf"{number}\textsuperscript{{{mark}}}" if mark else number
+def _latex_head(column: Printed) -> str:
+    head = f"{latex(column.heading)} {latex(column.arrow)}".strip()
+    return rf"\shortstack[r]{{{head}\\{latex(column.unit)}}}" if column.unit else head
+
+
+def _latex_cell(column: Printed, row: int, notes: Footnotes) -> str:
+    text = latex(column.texts[row])
+    mark = ",".join(map(str, notes.of(column.footnotes[row])))
+    return (rf"\textbf{{{text}}}" if column.best[row] else text) + (
+        rf"\textsuperscript{{{mark}}}" if mark else ""
+    )

@@ -153,11 +153,6 @@ def methods(run: RunRecord, cells: Iterable[CellRecord], table: Sequence[Row]) -
     return [Method(row, paths.get(row.method_id, []), tuple(done[row.method_id])) for row in table]
 
 
-def half_interval(value: Value) -> float | None:
-    """Half of a number's 95 % interval, in its unit; None where there is none."""
-    return None if value.low is None or value.high is None else (value.high - value.low) / 2
-
-
 def short(label: str, letters: int = LABEL) -> str:
     """A label cut to `letters`, on one line.
 
@@ -166,6 +161,11 @@ def short(label: str, letters: int = LABEL) -> str:
     """
     text = " ".join(label.split())
     return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def _wrapped(label: str, width: int) -> str:
+    """A label on at most two lines."""
+    return textwrap.fill(short(label, 2 * width - 4), width, max_lines=2, placeholder="…")
 
 
 def _make(folder: Path, name: str, title: str, plot: Callable[[], Drawn], warning: str) -> Figure:
@@ -310,12 +310,16 @@ def _scale_lines(axes: Axes, scale: Sequence[Method], column: Column) -> str:
 
 def _mark(axes: Axes, point: _Point) -> None:
     marker, colour, _ = ROLES[point.method.role]
-    (x, y), half_x, half_y = point.at, half_interval(point.x), half_interval(point.y)
-    if half_x:
-        axes.plot([x - half_x, x + half_x], [y, y], color=colour, lw=0.6, alpha=0.55, zorder=2)
-    if half_y:
-        axes.plot([x, x], [y - half_y, y + half_y], color=colour, lw=0.6, alpha=0.55, zorder=2)
+    (x, y), across, up = point.at, _interval(point.x), _interval(point.y)
+    if across:
+        axes.plot(across, [y, y], color=colour, lw=0.6, alpha=0.55, zorder=2)
+    if up:
+        axes.plot([x, x], up, color=colour, lw=0.6, alpha=0.55, zorder=2)
     axes.plot([x], [y], marker, color=colour, mec="white", mew=0.5, ms=5.5, zorder=3)
+
+
+def _interval(value: Value) -> list[float]:
+    return [] if value.low is None or value.high is None else [value.low, value.high]
 
 
 def _beaten(point: _Point, points: Sequence[_Point]) -> bool:
@@ -339,7 +343,7 @@ def _letters(canvas: Canvas, axes: Axes, points: Sequence[_Point]) -> None:
     handles = []
     for i, point in enumerate(points):
         marker, colour, _ = ROLES[point.method.role]
-        label = f"{_letter(i)}  {short(point.method.row.label, 29)}"
+        label = f"{_letter(i)}  {_wrapped(point.method.row.label, 26)}"
         handles += axes.plot([], [], marker, color=colour, mec="white", mew=0.5, ms=5, label=label)
     canvas.legend(
         handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1, borderpad=0
@@ -385,6 +389,7 @@ def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: C
         f"({'cluster bootstrap' if column.kind == 'total' else 't'} over prompts) and may leave the frame."
         if clusters > 1
         else "One prompt only, so there are no intervals.",
+        _markers(points),
         "Grey: the methods that no other beats in both means. Dotted: the reference's own speed.",
     ]
     if points[0].x.column.estimated:
@@ -396,6 +401,13 @@ def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: C
     if gone:
         parts.append(f"Not drawn, for lack of a number: {'; '.join(p.method.label for p in gone)}.")
     return " ".join(parts)
+
+
+def _markers(points: Sequence[_Point]) -> str:
+    """What the markers mean, of the roles that are there."""
+    shapes = {"s": "squares", "D": "diamonds", "o": "circles", "^": "triangles up", "v": "triangles down"}
+    roles = dict.fromkeys(p.method.role for p in points)
+    return f"{'; '.join(f'{shapes[ROLES[r][0]]}: {ROLES[r][2]}' for r in roles)}.".capitalize()
 
 
 def _count(n: int, word: str) -> str:
@@ -579,7 +591,7 @@ def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
         axes.annotate(
             f"{total:.3g}", (total, place_), (2, 0), textcoords="offset points", va="center", fontsize=6
         )
-    axes.set_yticks(places, [short(m.row.label, 29) for m in drawn])
+    axes.set_yticks(places, [_wrapped(m.row.label, 26) for m in drawn], linespacing=0.9)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.1)

@@ -12,7 +12,7 @@ BEST = (
     "the best of its column, and all that can't be told from it (95 % interval of the paired "
     "difference); the reference and scale rows take no part"
 )
-SCALE_ROWS = "below the rule: scale rows, no rivals; they show what a similarity means"
+SCALE_ROWS = "last, and apart: scale rows, no rivals; they show what a similarity means"
 
 
 def warnings(run: RunRecord) -> list[str]:

@@ -102,7 +102,7 @@ def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
 
 
 def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]]:
-    """A suite's dimensions, in the order in which they were recorded.
+    """A suite's dimensions: those of its quality, then of its semantics, as they were recorded.
 
     A dimension applies to the prompts of which any method's video has a score of it.
     """
@@ -112,7 +112,8 @@ def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]
             if score.metric.group != "similarity":
                 applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
     known = definitions(cells)
-    return [(known[name], _dimension(known[name], frozenset(prompts))) for name, prompts in applies.items()]
+    names = sorted(applies, key=lambda name: known[name].group)
+    return [(known[name], _dimension(known[name], frozenset(applies[name]))) for name in names]
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:

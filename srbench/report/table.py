@@ -58,7 +58,8 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     dimensions = [totals.Dimension(facts, tuple(q.of(m, keys) for m in methods)) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, _gaps)
     main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
-    return Tables(_rows(methods, [*of_suite, *main]), _rows(methods, [column(q) for _, q in found]))
+    single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
+    return Tables(_rows(methods, [*of_suite, *main]), single)
 
 
 def rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
