@@ -100,8 +100,7 @@ class VBench:
         """Different prompts in the list's order; where there is no list, as many placeholders."""
         entries = self._entries()
         if not entries:
-            asked = self.subset or UNIQUE
-            return tuple(f"<VBench prompt {i}>" for i in range(asked))
+            return tuple(f"<VBench prompt {i}>" for i in range(self.subset or UNIQUE))
         wanted = set(self.dimensions or DIMENSIONS)
         asked = {e.prompt for e in entries if wanted & set(e.dimensions)}
         chosen = asked if self.subset is None else _spread(entries, wanted, self.subset)
