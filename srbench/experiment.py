@@ -31,6 +31,19 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Disturbance:
+    """Biased Gaussian noise, z + bias + scale ε, added to the latents when a denoiser takes over.
+
+    What the paper's Figure 1 does at chosen steps; it states neither bias nor scale.  ε is drawn
+    from `seed`, the same for every prompt.
+    """
+
+    scale: Annotated[float, Field(ge=0)] = 0.3
+    bias: float = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Denoiser:
     """A model of the family plus what is attached to it.
 
@@ -40,6 +53,7 @@ class Denoiser:
     always does so refuses it).  attention: diffusers' name of a backend; torch's own
     choice where None.  With these a method can be a *scale row*: the reference run again
     in other arithmetic, which shows what a similarity means.
+    disturb: noise that is added to the latents when it takes over.
     """
 
     model: Role
@@ -49,6 +63,7 @@ class Denoiser:
     dtype: DType | None = None
     batch_guidance: bool = False
     attention: Attention | None = None
+    disturb: Disturbance | None = None
 
     @property
     def name(self) -> str:
@@ -57,8 +72,9 @@ class Denoiser:
         >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
         'large+bfloat16+batched'
         """
-        arithmetic = [self.attention, self.dtype, "batched" if self.batch_guidance else None]
-        return "+".join([self.model, *(a.kind for a in self.accelerators), *(a for a in arithmetic if a)])
+        others = [self.attention, self.dtype]
+        others += ["batched" if self.batch_guidance else None, "disturbed" if self.disturb else None]
+        return "+".join([self.model, *(a.kind for a in self.accelerators), *(o for o in others if o)])
 
     @property
     def id(self) -> str:
@@ -154,6 +170,7 @@ _DENOISER_KEYS = (
     "dtype",
     "batch_guidance",
     "attention",
+    "disturb",
 )
 _METHOD_KEYS = ("label", "path", "steps", "noise", "role")
 SCALARS = ("name", "late_attach", "keep", "retry_failed")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from srbench.clock import timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method
@@ -86,7 +88,7 @@ def roots(sampler: Sampler, methods: Sequence[Method], start: Callable[[int | No
         traveller = Traveller(method)
         grouped.setdefault((lengths[method.steps], traveller.denoiser), []).append(traveller)
     return [
-        Branch(d, sampler.hand_over(states[ts[0].method.steps], d), tuple(ts))
+        Branch(d, take_over(sampler, states[ts[0].method.steps], d), tuple(ts))
         for (_, d), ts in grouped.items()
     ]
 
@@ -213,7 +215,7 @@ def part(sampler: Sampler, branch: Branch) -> tuple[Branch, list[Branch]]:
     forks = []
     for denoiser, travellers in leaving.items():
         with timed(sampler.device) as seconds:
-            state = sampler.hand_over(branch.state, denoiser)
+            state = take_over(sampler, branch.state, denoiser)
         forks.append(
             replace(
                 branch,
@@ -224,6 +226,17 @@ def part(sampler: Sampler, branch: Branch) -> tuple[Branch, list[Branch]]:
             )
         )
     return replace(branch, travellers=tuple(staying)), forks
+
+
+def take_over(sampler: Sampler, state: State, new: Denoiser) -> State:
+    """The state as the next denoiser gets it: handed over, then disturbed if it asks for that."""
+    state = sampler.hand_over(state, new)
+    if new.disturb is None:
+        return state
+    # drawn on the CPU, so that a device does not change the experiment
+    generator = torch.Generator().manual_seed(new.disturb.seed)
+    noise = new.disturb.bias + new.disturb.scale * torch.randn(state.latents.shape, generator=generator)
+    return replace(state, latents=state.latents + noise.to(state.latents))
 
 
 def _refuse_idle(branch: Branch, began: int) -> None:
