@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from srbench.experiment import Denoiser, Method, Segment
+from srbench.experiment import Denoiser, Method, Segment, digest
 from srbench.registry import lookup
 from srbench.rules.base import Rule
 
@@ -41,3 +42,17 @@ def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[
         leave = len(timesteps) if last else max(len(steps) + 1, assume(segment.until, timesteps))
         steps += [segment.denoiser] * (min(leave, len(timesteps)) - len(steps))
     return tuple(steps)
+
+
+def trace_key(unit: Any, steps: int, path: Sequence[str], denoiser: str) -> str:
+    """Under which key the store has a segment's trace.
+
+    unit: all that determines a prompt and seed's bits, methods apart.  steps: of the whole
+    schedule.  path: the id of the denoiser of every step before the segment.
+    """
+    return digest(["trace", unit, steps, path, denoiser], 64)
+
+
+def state_key(unit: Any, steps: int, path: Sequence[str], denoiser: str, index: int) -> str:
+    """Under which key the store has a segment's state after `index` steps of the schedule."""
+    return digest(["state", unit, steps, path, denoiser, index], 64)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from srbench.experiment import Experiment, Method, digest
 from srbench.registry import identity
-from srbench.store.objects import Store
-from srbench.store.records import CellRecord, Score, read_cell
+from srbench.store.objects import VIDEO, Store
+from srbench.store.records import (
+    Brief,
+    CellRecord,
+    MetricFacts,
+    Score,
+    cell_path,
+    facts_hash,
+    read_cell,
+    scan,
+)
 
 
 @dataclass(frozen=True)
@@ -32,41 +41,50 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     return [Unit(place[p], p, s) for p in prompts for s in experiment.suite.list_seeds()]
 
 
-def protocol(experiment: Experiment) -> str:
+class Keys:
+    """The names of one experiment's units and cells on one ground.
+
+    ground: the software, device class and thread count that bits depend on.
+    """
+
+    def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
+        family = experiment.family
+        self.base = digest([family.essence(), family.weights_identity(), ground], 64)
+        # hashed once: a plan asks for tens of thousands of cells
+        self._methods = {m: m.id for m in experiment.methods}
+
+    @property
+    def protocol(self) -> str:
+        """Hash of all that two cells of one column must share; a method's own choices excluded."""
+        return self.base[:12]
+
+    def unit(self, unit: Unit) -> str:
+        """Hash over all that determines a prompt's and seed's bits, methods apart."""
+        return digest(["unit", self.base, unit.prompt, unit.seed], 64)
+
+    def cell(self, method: Method, unit: Unit) -> str:
+        """Hash over all that determines a video's bytes."""
+        path = self._methods.get(method) or method.id
+        return digest(["cell", self.base, path, unit.prompt, unit.seed], 64)
+
+
+def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
     """Hash of all that two cells of one column must share; a method's own choices excluded."""
-    family = experiment.family
-    return digest([family.essence(), family.weights_identity()])
+    return Keys(experiment, ground).protocol
 
 
-def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str, str]) -> str:
+def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: Mapping[str, str]) -> str:
     """Hash over all that determines a video's bytes.
 
     `ground`: the software, device class and thread count it was computed on.
     """
-    family = experiment.family
-    return digest(
-        [
-            family.essence(),
-            family.weights_identity(),
-            method.segments,
-            method.steps,
-            unit.prompt,
-            unit.seed,
-            ground,
-        ],
-        64,
-    )
+    return Keys(experiment, ground).cell(method, unit)
 
 
-def run_folder(experiment: Experiment, results: Path, run: str | None) -> Path:
+def run_folder(experiment: Experiment, results: Path, run: str | None, ground: Mapping[str, str]) -> Path:
     """RUN: named by protocol, prompts and seeds unless a name was given, so one more δ is the same run."""
-    asked = [protocol(experiment), experiment.suite.list_prompts(), experiment.suite.list_seeds()]
+    asked = [protocol(experiment, ground), experiment.suite.list_prompts(), experiment.suite.list_seeds()]
     return results / experiment.name / (run or digest(asked, 8))
-
-
-def cell_path(run: Path, cell: str) -> Path:
-    """Where a cell's record lies."""
-    return run / "cells" / f"{cell[:32]}.json"
 
 
 def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> CellRecord | None:
@@ -90,30 +108,86 @@ def stored_cell(store: Store, cell: str) -> CellRecord | None:
     return read_cell(path) if store.has(cell) and path.exists() else None
 
 
-def scored(cell: CellRecord, reference: CellRecord | None) -> dict[str, Score]:
-    """The scores that a cell has against this reference, by metric."""
+def scored(cell: CellRecord, reference: CellRecord | None) -> dict[MetricFacts, Score]:
+    """The scores that a cell has against this reference, by the metric's facts.
+
+    By all of them: a metric of another version is another metric.
+    """
     video = reference.video if reference else None
-    return {s.metric.name: s for s in cell.scores if s.reference == video and s.outcome == "done"}
+    return {s.metric: s for s in cell.scores if s.reference == video and s.outcome == "done"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What of an experiment is there already.
+
+    cells: each unit's cells that need no computing, by method name; failed ones too, unless
+    they are to be tried again.  unfinished: the units of which a video or a score is missing.
+    failed: how many cells have failed and stay so.
+    """
+
+    cells: Mapping[Unit, Mapping[str, Brief]]
+    unfinished: tuple[Unit, ...]
+    failed: int
+
+
+def progress(
+    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: Mapping[str, str]
+) -> Progress:
+    """Compare a run's records and the store's folders with what is asked; no record is read whole."""
+    briefs, there, keys = scan(run), store.listing(), Keys(experiment, ground)
+    metrics = [m.facts for m in experiment.metrics]
+    wanted = {facts_hash(f.model_dump(mode="json")): f.needs_reference for f in metrics}
+
+    def kept(cell: str) -> Brief | None:
+        brief = briefs.get(cell)
+        if brief is None:
+            return None
+        if brief.outcome == "done":
+            sound = there.has(cell, f"{brief.video}{VIDEO}", brief.video_bytes)
+        else:
+            sound = not experiment.retry_failed
+        return brief if sound else None
+
+    cells: dict[Unit, dict[str, Brief]] = {}
+    unfinished, failed = [], 0
+    for unit in todo:
+        found = {m.name: kept(keys.cell(m, unit)) for m in experiment.methods}
+        there_already = {name: brief for name, brief in found.items() if brief is not None}
+        cells[unit] = there_already
+        failed += sum(b.outcome == "failed" for b in there_already.values())
+        if len(there_already) < len(found) or not _all_scored(there_already, wanted, experiment):
+            unfinished.append(unit)
+    return Progress(cells, tuple(unfinished), failed)
+
+
+def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:
+    """Whether every video has the scores that can be had.
+
+    wanted: metrics by the hash of their facts, and whether each needs a reference.
+    """
+    against = cells.get(experiment.reference)
+    video = against.video if against and against.outcome == "done" else None
+
+    def has(cell: Brief, metric: str, needs_reference: bool) -> bool:
+        if needs_reference and video is None:
+            return True  # nothing to score against
+        return any(
+            facts == metric
+            and (reference == video or not needs_reference)
+            and (outcome == "done" or not experiment.retry_failed)
+            for facts, reference, outcome in cell.scores
+        )
+
+    done = [c for c in cells.values() if c.outcome == "done"]
+    return all(has(c, metric, needs) for c in done for metric, needs in wanted.items())
 
 
 def unfinished(
-    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: dict[str, str]
+    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: Mapping[str, str]
 ) -> list[Unit]:
     """The units of which a video or a score is missing."""
-    wanted = {m.facts.name for m in experiment.metrics}
-
-    def finished(unit: Unit) -> bool:
-        cells = [
-            existing_cell(run, store, cell_id(experiment, m, unit, ground), experiment.retry_failed)
-            for m in experiment.methods
-        ]
-        names = [m.name for m in experiment.methods]
-        reference = cells[names.index(experiment.reference)] if experiment.reference in names else None
-        return all(
-            c is not None and (c.outcome == "failed" or wanted <= set(scored(c, reference))) for c in cells
-        )
-
-    return [u for u in todo if not finished(u)]
+    return list(progress(experiment, todo, run, store, ground).unfinished)
 
 
 def settings(experiment: Experiment) -> dict[str, object]:

@@ -6,7 +6,9 @@ import datetime
 import functools
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +18,30 @@ from safetensors.torch import load_file, save_file
 
 from srbench import video
 from srbench.clock import timed
-from srbench.errors import UserError
+from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
-from srbench.families.base import Sampler, Text
+from srbench.families.base import Encoded, Sampler, Text
 from srbench.ground import ground
 from srbench.paths import late_attach
 from srbench.plan import (
+    Keys,
     Unit,
-    cell_id,
-    cell_path,
     existing_cell,
-    protocol,
+    scored,
     stored_cell,
     stored_path,
 )
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Failure, walk
-from srbench.store.objects import Store
+from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
     CellRecord,
     Score,
     Stage,
     TextTimes,
     read_text_times,
+    write_cell,
     write_json,
 )
 
@@ -56,6 +58,10 @@ class Event:
 Watch = Callable[[Event], None]
 
 
+class Damaged(Exception):
+    """A video whose bytes changed after it was found sound; it has been set aside."""
+
+
 class Runner:
     """Runs units of one experiment into one run folder and one store."""
 
@@ -63,7 +69,8 @@ class Runner:
         torch.set_num_threads(threads)
         self.experiment, self.run, self.store = experiment, run, store
         self.ground = ground(threads, experiment.family.device)
-        self.protocol = protocol(experiment)
+        self.keys = Keys(experiment, self.ground)
+        self.protocol = self.keys.protocol
 
     @functools.cached_property
     def sampler(self) -> Sampler:
@@ -91,12 +98,24 @@ class Runner:
         missing = [t for t in self.texts(prompts) if self.store.get(self._text_key(t)) is None]
         if not missing:
             return
-        encoded = self.sampler.encode(missing)
+        encoded = self._encode(missing)
         for text, e in encoded.items():
             tensors = {"embedding": e.embedding.cpu().contiguous()}
-            self.store.put(self._text_key(text), ".safetensors", functools.partial(save_file, tensors))
-        times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
-        write_json(self.run / "texts.json", TextTimes(seconds=times))
+            self.store.put(self._text_key(text), TEXT, functools.partial(save_file, tensors))
+        with locked(self.run):
+            times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
+            write_json(self.run / "texts.json", TextTimes(seconds=times))
+
+    def _encode(self, texts: Sequence[str]) -> Mapping[str, Encoded]:
+        """Without texts there is no cell at all, so a family that cannot encode ends the run."""
+        try:
+            return self.sampler.encode(texts)
+        except (OSError, ValueError) as error:  # how a hub says that there is no such model
+            raise UserError(
+                f"family {self.experiment.family.name}: {error}",
+                "a text encoder that loads",
+                "check family.components, and that the hub can be reached or the folder is whole",
+            ) from error
 
     @property
     def _text_times(self) -> TextTimes:
@@ -115,21 +134,34 @@ class Runner:
 
     def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
         """Compute, store and score what is missing of one (prompt, seed)."""
+        cells = self._sound(unit, watch)
+        for cell in cells:
+            write_cell(self.run, cell)
+        watch(Event("unit", failed=sum(c.outcome == "failed" for c in cells)))
+
+    def _sound(self, unit: Unit, watch: Watch) -> list[CellRecord]:
+        """The unit's cells, scored; videos that are found damaged on the way are made again."""
+        for _ in range(3):
+            try:
+                return self._score(self._compute(unit, watch))
+            except Damaged as error:
+                damage = error
+        raise UserError(
+            f"{damage}, three times over", "a disk that gives back what was written", "check the disk"
+        )
+
+    def _compute(self, unit: Unit, watch: Watch) -> list[CellRecord]:
         cells = {m.id: self._existing(m, unit) for m in self.experiment.methods}
         todo = [m for m in self.experiment.methods if cells[m.id] is None]
         for cell in self._generate(todo, unit, watch) if todo else ():
-            write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
+            write_cell(self.run, cell)  # at once: a kill loses no arrival
             if cell.outcome == "done":
                 write_json(stored_path(self.store, cell.id), cell)
             cells[cell.method_id] = cell
-        failed = 0
-        for cell in self._score([c for c in cells.values() if c]):
-            write_json(cell_path(self.run, cell.id), cell)
-            failed += cell.outcome == "failed"
-        watch(Event("unit", failed=failed))
+        return [c for c in cells.values() if c]
 
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
-        cell = cell_id(self.experiment, method, unit, self.ground)
+        cell = self.keys.cell(method, unit)
         own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
         return self._adopt(own or stored_cell(self.store, cell), method, unit)
 
@@ -171,9 +203,7 @@ class Runner:
                 yield from self._fail(end, names, unit)
 
     def _memory(self, unit: Unit) -> StoredMemory:
-        family = self.experiment.family
-        base = [family.essence(), family.weights_identity(), unit.prompt, unit.seed, self.ground]
-        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
+        return StoredMemory(self.store, self.sampler, self.keys.unit(unit), self.experiment.keep)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""
@@ -186,7 +216,9 @@ class Runner:
         """Decoding can run out of memory where denoising did not."""
         try:
             return self._arrive(end, methods, unit)
-        except (RuntimeError, ValueError) as error:
+        except CannotWrite:
+            raise  # it would fail every cell that follows
+        except Exception as error:
             return self._fail(Failure(end.methods, error), methods, unit)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
@@ -199,9 +231,7 @@ class Runner:
         cells = []
         for method in methods:
             cell = self._blank(method, unit)
-            path = self.store.put(
-                cell.id, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps)
-            )
+            path = self.store.put(cell.id, VIDEO, lambda p: video.write_lossless(p, pixels, self.sampler.fps))
             self._link(path, method, unit)
             cells.append(
                 cell.model_copy(
@@ -209,6 +239,7 @@ class Runner:
                         "outcome": "done",
                         "reason": "",
                         "video": path.stem,
+                        "video_bytes": path.stat().st_size,
                         "trace": end.branch.trace,
                         "step_seconds": end.branch.seconds,
                         "stages": tuple(stages),
@@ -225,12 +256,20 @@ class Runner:
             reason = f"{error.got}; {error.do}"
         else:
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            reason += f" ({self._store_traceback(error)})"
         return [self._blank(m, unit).model_copy(update={"reason": reason}) for m in methods]
+
+    def _store_traceback(self, error: Exception) -> str:
+        """Where the whole of it is, for whoever wants to mend it."""
+        text = "".join(traceback.format_exception(error))
+        name = f"failures/{digest(text)}.txt"
+        write_text(self.run / name, text.encode("utf-8", "backslashreplace").decode())
+        return f"traceback in {name}"
 
     def _blank(self, method: Method, unit: Unit) -> CellRecord:
         path = identity(method.segments)
         return CellRecord(
-            id=cell_id(self.experiment, method, unit, self.ground),
+            id=self.keys.cell(method, unit),
             family=self.experiment.family.name,
             method=method.name,
             label=method.label,
@@ -252,10 +291,7 @@ class Runner:
     def _link(self, path: Path, method: Method, unit: Unit) -> None:
         """videos/p003-seed1/<method>-<id>.webm → the store; what a person opens."""
         folder = self.run / "videos" / f"p{unit.prompt_index:03}-seed{unit.seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        link = folder / f"{method.name}-{method.id[:4]}{path.suffix}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(path, folder))
+        link(folder / f"{method.name}-{method.id[:4]}{path.suffix}", path)
 
     # -- scores
 
@@ -267,7 +303,10 @@ class Runner:
 
     def _pixels(self, cell: CellRecord) -> NDArray:
         path = self.store.get(cell.id)
-        assert path is not None
+        if path is None:
+            raise Damaged(
+                f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
+            )
         return video.read(path)[0]
 
     def _score_cell(
@@ -275,9 +314,9 @@ class Runner:
     ) -> CellRecord:
         if cell.outcome != "done":
             return cell
-        kept = {
-            s.metric.name: s for s in cell.scores if s.reference == (reference.video if reference else None)
-        }
+        # a metric of this name with other facts is an older version, and is scored again
+        names = {m.facts.name: m.facts for m in self.experiment.metrics}
+        kept = {f.name: s for f, s in scored(cell, reference).items() if names.get(f.name, f) == f}
         missing = [m for m in self.experiment.metrics if m.facts.name not in kept]
         own = self._pixels(cell) if missing and pixels is not None else None
         for metric in missing:
@@ -300,3 +339,11 @@ class Runner:
 
 def _peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def link(at: Path, target: Path) -> None:
+    """A relative symbolic link, replaced whole: another process may be making the same one."""
+    at.parent.mkdir(parents=True, exist_ok=True)
+    fresh = at.with_name(f".{secrets.token_hex(8)}")
+    fresh.symlink_to(os.path.relpath(target, at.parent))
+    os.replace(fresh, at)
