@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,13 +30,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from srbench import configs, errors, ground, plan, price, report
-from srbench.errors import UserError, did_you_mean
-from srbench.experiment import KEYS, Experiment, check
-from srbench.registry import identity
-from srbench.store.objects import Store
-from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
+from srbench.errors import CannotWrite, UserError, did_you_mean
+from srbench.experiment import KEYS, Experiment, FolderName, Mistakes, check
+from srbench.registry import build, explain, identity
+from srbench.store.objects import Store, locked
+from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
 
 RUN_KEYS = ("run", "results", "store", "dry_run")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
@@ -80,8 +85,13 @@ def commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> RunRecord:
-    """The run's record; methods, prompts and seeds of earlier jobs on it are kept."""
+def record(
+    experiment: Experiment, asked: list[str], run: Path, store: Path, here: Mapping[str, str]
+) -> RunRecord:
+    """The run's record; methods, prompts and seeds of earlier jobs on it are kept.
+
+    here: the ground.  Call it with the run locked, since it reads what it replaces.
+    """
     reference = experiment.reference
     methods = {
         m.id: MethodRecord(
@@ -95,8 +105,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         for m in experiment.methods
     }
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
-    if (run / "run.json").exists():
-        earlier = read_run_record(run)
+    if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
         methods = kept | methods
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
@@ -112,7 +121,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         methods=tuple(methods.values()),
         prompts=prompts,
         seeds=seeds,
-        protocol=plan.protocol(experiment),
+        protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
         packages=ground.versions(PACKAGES),
@@ -123,10 +132,15 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
     )
 
 
+def earlier_record(run: Path) -> RunRecord | None:
+    """What earlier jobs wrote of this run.  Raises UserError where it cannot be read."""
+    return read_run_record(run) if (run / "run.json").exists() else None
+
+
 def progress(console: Console) -> Progress:
     """The bar: units done, time, and how many steps were computed."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -137,18 +151,15 @@ def progress(console: Console) -> Progress:
     )
 
 
-def execute(
-    experiment: Experiment, todo: Sequence[plan.Unit], run: Path, store: Path, console: Console
-) -> int:
-    """Run what is missing, with a bar.  Returns how many cells failed."""
-    here = ground.ground(experiment.engine.threads, experiment.family.device)
-    todo = plan.unfinished(experiment, todo, run, Store(store), here)
-    if not todo:
+def execute(experiment: Experiment, done: plan.Progress, place: Place, console: Console) -> int:
+    """Run what is missing, with a bar.  Returns how many cells have failed, now or earlier."""
+    if not done.unfinished:
         console.print("every video and score was there already: nothing was computed")
-        return _failed(experiment, run)
+        return done.failed
     steps = failed = 0
     with progress(console) as bar:
-        task = bar.add_task(f"{len(experiment.methods)} methods", total=len(todo), note="")
+        title = f"{place.run.parent.name}/{place.run.name}: {len(experiment.methods)} methods"
+        task = bar.add_task(title, total=len(done.unfinished), note="")
 
         def watch(event: Any) -> None:
             nonlocal steps, failed
@@ -157,46 +168,166 @@ def execute(
             note = f"{steps} steps computed" + (f", {failed} cells failed" if failed else "")
             bar.update(task, advance=int(event.kind == "unit"), note=note)
 
-        experiment.engine.run(experiment, todo, run, store, watch)
-    return _failed(experiment, run)
+        experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
+    again = plan.progress(experiment, tuple(done.cells), place.run, place.store, place.ground)
+    return again.failed
 
 
-def _failed(experiment: Experiment, run: Path) -> int:
-    """How many cells of the methods asked for have failed, now or earlier."""
-    asked = {m.id for m in experiment.methods}
-    return sum(c.outcome == "failed" and c.method_id in asked for c in read_run(run)[1])
-
-
-def show_plan(experiment: Experiment, run: Path, console: Console) -> None:
+def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Console) -> None:
     """Print what would run."""
-    table = Table(title=f"{experiment.name}: what would run", show_header=False, title_justify="left")
-    for what, much in [*price.summary(experiment), ("folder", str(run))]:
-        table.add_row(what, much)
+    title = f"{experiment.name}: what would run"
+    table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
+    for what, much in [*told.lines, ("folder", str(run))]:
+        table.add_row(Text(what), Text(much))
     console.print(table)
+
+
+# -- what can be known to be wrong before anything is written
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job writes, and on what ground."""
+
+    run: Path
+    store: Store
+    ground: dict[str, str]
+
+
+def settle(plain: Mapping[str, Any]) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included."""
+    mistakes = Mistakes()
+    experiment = mistakes.attempt(lambda: check({k: v for k, v in plain.items() if k not in RUN_KEYS}))
+    mistakes.attempt(lambda: _typed_door(plain))
+    family = plain.get("family")
+    made = (
+        mistakes.attempt(lambda: build("families", family, "family")) if isinstance(family, Mapping) else None
+    )
+    # a family that cannot be made has been told by `check`
+    mistakes.found = list({str(m): m for m in mistakes.found}.values())
+    if made is not None:
+        mistakes.found += made.mistakes()
+    mistakes.stop_if_any()
+    assert experiment is not None
+    return experiment
+
+
+def _typed_door(plain: Mapping[str, Any]) -> None:
+    """The keys of RUN_KEYS, which are no part of an experiment."""
+    try:
+        Door.model_validate({k: plain[k] for k in RUN_KEYS if k in plain})
+    except ValidationError as error:
+        raise errors.UserErrors(explain(error, "", list(RUN_KEYS))) from None
+
+
+class Door(BaseModel):
+    """Where to write, and whether to."""
+
+    run: FolderName | None = None
+    results: Annotated[str, Field(min_length=1)] = "results"
+    store: Annotated[str, Field(min_length=1)] = "results/store"
+    dry_run: Annotated[bool, Field(strict=True)] = False
+
+
+def refuse_place(experiment: Experiment, place: Place) -> None:
+    """Raise UserErrors for folders that cannot be written, and for what others left in them."""
+    mistakes = Mistakes()
+    for key, folder in (("results", place.run), ("store", place.store.root)):
+        mistakes.attempt(lambda k=key, f=folder: _refuse_closed(k, f))  # type: ignore[misc]
+    mistakes.attempt(place.store.refuse_newer)
+    earlier = mistakes.attempt(lambda: earlier_record(place.run))
+    now = plan.protocol(experiment, place.ground)
+    if earlier is not None and earlier.protocol != now:
+        mistakes.note(
+            f"run={place.run.name}, begun under protocol {earlier.protocol}",
+            f"one under protocol {now}, that of these settings, weights, packages and device",
+            "name another run: run=…, or leave run out",
+        )
+    mistakes.stop_if_any()
+
+
+def _refuse_closed(key: str, folder: Path) -> None:
+    """Ask the system about the folder, or the nearest one above it that exists."""
+    try:
+        there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        raise UserError(f"{key}: {folder} ({error})", "the path of a folder", f"set {key}=…") from None
+    if not writable:
+        raise UserError(
+            f"{key}: {folder}",
+            f"a folder that can be written, but {there} cannot",
+            f"set {key}=…, or its permissions",
+        )
+
+
+def refuse_full(told: price.Price, store: Path) -> None:
+    """Raise UserError where the plan's videos and states will not fit on the store's disk."""
+    there = next(p for p in (store.absolute(), *store.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if told.disk is not None and told.disk > free:
+        raise UserError(
+            f"{price.size(free)} free for the store {store}",
+            f"room for {price.size(told.disk)} of videos and states, as dry_run=true reckons",
+            "free some, set store=… to another disk, keep fewer states (keep=none) or ask for less",
+        )
+
+
+# -- a job
 
 
 def job(plain: Mapping[str, Any], asked: list[str]) -> int:
     """One job, from plain data to a table.  Returns the exit code."""
     console = Console()
-    if not isinstance(plain["dry_run"], bool):
-        raise UserError(f"dry_run = {plain['dry_run']!r}", "true or false", "write dry_run=true")
-    experiment = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
-    errors.raise_all(experiment.family.mistakes())
-    run = plan.run_folder(experiment, Path(plain["results"]), plain["run"])
+    experiment = settle(plain)
+    here = ground.ground(experiment.engine.threads, experiment.family.device)
+    results = Path(plain["results"])
+    run = plan.run_folder(experiment, results, plain["run"], here)
+    place = Place(run, Store(Path(plain["store"])), here)
+    refuse_place(experiment, place)
+    earlier = earlier_record(run)
+    todo = plan.units(experiment, earlier.prompts if earlier else ())
+    done = plan.progress(experiment, todo, run, place.store, here)
+    device = ground.described(experiment.family.device)
+    told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
     if plain["dry_run"]:
-        show_plan(experiment, run, console)
+        show_plan(experiment, told, run, console)
         return 0
-    about = record(experiment, asked, run, Path(plain["store"]))
-    write_json(run / "run.json", about)
-    todo = plan.units(experiment, about.prompts)
+    refuse_full(told, place.store.root)
+    return _run(experiment, asked, place, console)
+
+
+def _run(experiment: Experiment, asked: list[str], place: Place, console: Console) -> int:
+    """Everything of a job that writes."""
+    run, began = place.run, time.time()
     try:
-        failed = execute(experiment, todo, run, Path(plain["store"]), console)
+        with locked(run):
+            about = record(experiment, asked, run, place.store.root, place.ground)
+            write_json(run / "run.json", about)
+        # a prompt's number is its place in the record, which another job may have lengthened
+        todo = plan.units(experiment, about.prompts)
+        done = plan.progress(experiment, todo, run, place.store, place.ground)
+        failed = execute(experiment, done, place, console)
     except KeyboardInterrupt:
-        kept = len(read_run(run)[1])
-        console.print(f"interrupted; {kept} cells are kept in {run}. The same command goes on from there.")
+        console.print(f"interrupted; {kept(run, began)}. The same command goes on from there.", markup=False)
         return errors.EXIT_INTERRUPTED
+    except Exception as error:
+        full = error if isinstance(error, CannotWrite) else errors.cannot_write(error, run)
+        if full is None or (isinstance(error, UserError) and error is not full):
+            raise
+        raise UserError(f"{full.got}; {kept(run, began)}", full.expected, full.do) from None
     _to_report.setdefault(run)
     return errors.EXIT_FAILED_CELLS if failed else 0
+
+
+def kept(run: Path, began: float) -> str:
+    """How many cells are recorded, and how many of them since a moment."""
+    try:
+        times = [f.stat().st_mtime for f in (run / "cells").glob("[!.]*.json")]
+    except OSError:
+        times = []
+    fresh = sum(t >= began for t in times)
+    return f"{len(times)} cells are kept in {run}, {fresh} of them from now"
 
 
 # -- Hydra's own refusals, told as ours
@@ -286,6 +417,8 @@ def _hydra(cfg: DictConfig) -> None:
     except UserError as error:  # Hydra would print its own account of it
         print(f"srbench: {error}", file=sys.stderr)
         _codes.append(errors.EXIT_USER)
+    if _codes[-1] == errors.EXIT_INTERRUPTED:
+        sys.exit(errors.EXIT_INTERRUPTED)  # the jobs that follow were interrupted too
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from srbench.errors import UserError, UserErrors, did_you_mean
 
 GROUPS = ("rules", "families", "accelerators", "metrics", "suites", "engines")
-STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 T = TypeVar("T")
 

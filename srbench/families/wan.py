@@ -54,7 +54,8 @@ class Price:
     """What a plan reckons with: seconds of one guided step, and where they come from.
 
     rest: seconds of encoding and decoding one video.  memory: bytes with both models
-    resident.  video: bytes of one stored video.
+    resident.  video, state: bytes of one stored video and one kept state.  switch: after
+    how many of 50 steps SRDiffusion leaves the large model, by δ.
     """
 
     large: Annotated[float, Field(gt=0)]
@@ -62,6 +63,8 @@ class Price:
     rest: Annotated[float, Field(ge=0)] = 0.0
     memory: Annotated[float, Field(gt=0)] | None = None
     video: Annotated[float, Field(gt=0)] | None = None
+    state: Annotated[float, Field(gt=0)] | None = None
+    switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     source: str
 
 
@@ -123,12 +126,22 @@ class Wan:
         return 2 if self.guidance_scale > 1 else 1
 
     def mistakes(self) -> list[UserError]:
-        """What can be known to be wrong before a model loads: missing local weights."""
-        found = []
-        for role, weights in (("large", self.large), ("small", self.small), ("components", self.components)):
+        """What can be known to be wrong with local weights before a model loads."""
+        from srbench.families import _checkpoint
+
+        parts = [
+            ("large", self.large, self.large.subfolder or "transformer"),
+            ("small", self.small, self.small.subfolder or "transformer"),
+            ("components", self.components, "vae"),
+            ("components", self.components, "text_encoder"),
+        ]
+        found: list[UserError] = []
+        for role, weights, subfolder in parts:
             folder = Path(weights.path)
             looks_local = weights.source.startswith((BUILTIN, "/", ".")) or folder.exists()
-            if looks_local and not (folder / (weights.subfolder or "")).is_dir():
+            if looks_local and folder.is_dir():
+                found += _checkpoint.mistakes(folder / subfolder, f"family.{role}.source")
+            elif looks_local:
                 found.append(
                     UserError(
                         f"family.{role}.source = {weights.source}",
@@ -136,7 +149,7 @@ class Wan:
                         "give its path, or a hub repository's name",
                     )
                 )
-        return found
+        return list({str(m): m for m in found}.values())
 
     def essence(self) -> dict[str, Any]:
         """The settings that can change a bit of a video: all but price, name and device."""
