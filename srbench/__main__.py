@@ -17,6 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError
@@ -45,29 +46,39 @@ _HERE = Path(__file__).parent
 
 
 def compose(cfg: DictConfig) -> dict[str, Any]:
-    """Hydra's configuration as plain data.  Raises UserError where a value cannot be resolved."""
+    """Hydra's configuration as plain data.
+
+    Raises UserErrors where values are missing or cannot be resolved, or parameters unused.
+    """
+    mistakes = Mistakes()
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        mistakes.note(f"{key} is missing", "a value", f"set {key}=… on the command line")
+    _note_unused(OmegaConf.to_container(cfg, resolve=False), mistakes)
+    mistakes.stop_if_any()
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         key = getattr(error, "full_key", None) or "the configuration"
         raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
-    _refuse_unused(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _refuse_unused(unresolved: Any) -> None:
+def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
     """A method's parameter that nothing in the method mentions is a slip of the pen."""
-    for name, method in (unresolved.get("method") or {}).items():
+    methods = unresolved.get("method")
+    for name, method in methods.items() if isinstance(methods, dict) else ():
         if not isinstance(method, dict):
             continue
         parameters = [k for k in method if k not in ("label", "path", "steps")]
         for key in parameters:
             if f".{key}}}" not in str(method):
                 others = [k for k in method if k != key]
-                raise UserError(
-                    f"method.{name}.{key}", "a key that its path uses", did_you_mean(str(key), others)
+                mistakes.note(
+                    f"method.{name}.{key}",
+                    "a key that its path uses",
+                    did_you_mean(str(key), map(str, others)),
                 )
 
 
@@ -151,15 +162,18 @@ def progress(console: Console) -> Progress:
     )
 
 
-def execute(experiment: Experiment, done: plan.Progress, place: Place, console: Console) -> int:
+def execute(
+    experiment: Experiment, done: plan.Progress, place: Place, console: Console, label: str = ""
+) -> int:
     """Run what is missing, with a bar.  Returns how many cells have failed, now or earlier."""
     if not done.unfinished:
-        console.print("every video and score was there already: nothing was computed")
+        told = "every video and score was there already: nothing was computed"
+        console.print(f"{label}: {told}" if label else told, markup=False, highlight=False)
         return done.failed
     steps = failed = 0
     with progress(console) as bar:
-        title = f"{place.run.parent.name}/{place.run.name}: {len(experiment.methods)} methods"
-        task = bar.add_task(title, total=len(done.unfinished), note="")
+        title = f"{len(experiment.methods)} methods"
+        task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
 
         def watch(event: Any) -> None:
             nonlocal steps, failed
@@ -276,8 +290,11 @@ def refuse_full(told: price.Price, store: Path) -> None:
 # -- a job
 
 
-def job(plain: Mapping[str, Any], asked: list[str]) -> int:
-    """One job, from plain data to a table.  Returns the exit code."""
+def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
+    """One job, from plain data to a table.  Returns the exit code.
+
+    label: what tells it from the other jobs of a multirun.
+    """
     console = Console()
     experiment = settle(plain)
     here = ground.ground(experiment.engine.threads, experiment.family.device)
@@ -294,10 +311,10 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
         show_plan(experiment, told, run, console)
         return 0
     refuse_full(told, place.store.root)
-    return _run(experiment, asked, place, console)
+    return _run(experiment, asked, place, console, label)
 
 
-def _run(experiment: Experiment, asked: list[str], place: Place, console: Console) -> int:
+def _run(experiment: Experiment, asked: list[str], place: Place, console: Console, label: str) -> int:
     """Everything of a job that writes."""
     run, began = place.run, time.time()
     try:
@@ -307,7 +324,7 @@ def _run(experiment: Experiment, asked: list[str], place: Place, console: Consol
         # a prompt's number is its place in the record, which another job may have lengthened
         todo = plan.units(experiment, about.prompts)
         done = plan.progress(experiment, todo, run, place.store, place.ground)
-        failed = execute(experiment, done, place, console)
+        failed = execute(experiment, done, place, console, label)
     except KeyboardInterrupt:
         console.print(f"interrupted; {kept(run, began)}. The same command goes on from there.", markup=False)
         return errors.EXIT_INTERRUPTED
@@ -354,54 +371,115 @@ def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return found, folders
 
 
-def first_of_sweep(override: str) -> str:
-    """An override with the first of its values, where it sweeps over several."""
+def values(override: str) -> list[str]:
+    """An override for each of the values that it sweeps over; itself where it does not.
+
+    Raises UserError where it cannot be read.
+    """
     try:
         parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override():
+            return [override]
+        return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
     except HydraException:
         raise UserError(
-            f"{override!r}", "key=value, brackets closed", "quote lists: 'method=[large,small]'"
+            f"{override!r}",
+            "key=value, brackets closed",
+            "quote what is not plain: 'method=[large,small]', 'keep=\"window(6,20)\"'",
         ) from None
-    if not parsed.is_sweep_override():
-        return override
-    return f"{override.partition('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
 
 
 def refuse(arguments: Sequence[str]) -> None:
-    """Raise UserError for what Hydra would refuse: unknown groups, names and keys, bad syntax."""
+    """Raise UserErrors for all that is wrong with a command line, before its first job begins.
+
+    One that composes and sweeps over nothing is left to its job, which checks the rest.
+    """
     asked, folders = overrides(arguments)
     search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
-    done: list[str] = search if folders else []
-    firsts = [first_of_sweep(o) for o in asked]
+    kept, mistakes = search if folders else [], Mistakes()
+    choices = [v for v in (mistakes.attempt(lambda o=o: values(o)) for o in asked) if v]  # type: ignore[misc]
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
-        try:
-            hydra.compose("config", [*done, *firsts])
-        except MissingConfigException as error:
-            group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
-            choices = did_you_mean(name, error.options or configs.names(group))
-            raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from None
-        except HydraException as error:
-            _refuse_key(firsts, done, error)
+        # groups first: they bring the keys that others set
+        for override in sorted((c[0] for c in choices), key=lambda o: not o.startswith("+")):
+            if (accepted := _accept(kept, override, mistakes)) is not None:
+                kept = [*kept, accepted]
+        swept = [[*kept, v] for c in choices for v in c[1:]]
+        for words in [kept, *swept] if mistakes.found or swept else []:
+            _note_job(words, mistakes)
+    mistakes.found = list({str(m): m for m in mistakes.found}.values())
+    mistakes.stop_if_any()
 
 
-def _refuse_key(asked: Sequence[str], kept: list[str], error: HydraException) -> None:
-    """Find the override that does not fit, and the keys that it could have meant."""
-    for override in sorted(asked, key=lambda o: not o.startswith("+")):
+def _note_job(words: list[str], mistakes: Mistakes) -> None:
+    """The mistakes of one job, as far as they do not follow from those found already."""
+    own = Mistakes()
+    composed = own.attempt(lambda: _compose(words))
+    if composed is not None:
+        own.attempt(lambda: settle(compose(composed)))
+    earlier = bool(mistakes.found)
+    # a method or value that was refused may be the very one that is missing now
+    follow = ("methods ", "no method")
+    mistakes.found += [
+        m for m in own.found if not earlier or not (m.got.startswith(follow) or m.got.endswith("is missing"))
+    ]
+
+
+def _compose(words: list[str]) -> DictConfig:
+    """Hydra's composition.  Raises UserError where it refuses."""
+    try:
+        return hydra.compose("config", words)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+        choices = did_you_mean(name, error.options or configs.names(group))
+        raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from error
+    except HydraException as error:
+        first = str(error).splitlines()[0]
+        raise UserError(first, "a configuration that composes", "see conf/config.yaml") from error
+
+
+def _accept(kept: list[str], override: str, mistakes: Mistakes) -> str | None:
+    """The override without what does not fit, which is noted; None where nothing is left of it."""
+    while True:
         try:
-            hydra.compose("config", [*kept, override])
-            kept.append(override)
-        except HydraException as own:
-            key = override.partition("=")[0].lstrip("+~")
-            parent, _, last = key.partition("@")[0].rpartition(".")
-            node = OmegaConf.select(hydra.compose("config", kept), parent) if parent else None
-            known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
-            said = str(own).splitlines()[0]
-            raise UserError(
-                f"{override} ({said})",
-                f"a key of {parent or 'the configuration'}",
-                did_you_mean(last, map(str, known)),
-            ) from None
-    raise UserError(str(error).splitlines()[0], "a configuration that composes", "see conf/config.yaml")
+            _compose([*kept, override])
+            return override
+        except UserError as error:
+            cause = error.__cause__
+            if not isinstance(cause, MissingConfigException):
+                mistakes.found.append(_misfit(kept, override, error))
+                return None
+            mistakes.found.append(error)
+            shorter = _without((cause.missing_cfg_file or "").rpartition("/")[2], override)
+            if shorter is None:
+                return None
+            override = shorter
+
+
+def _without(name: str, override: str) -> str | None:
+    """A list of a group's files without one of them.
+
+    >>> _without("b", "method=[a,b]"), _without("b", "family=b"), _without("b", "method=[b]")
+    ('method=[a]', None, None)
+    """
+    key, _, listed = override.partition("=")
+    if not listed.startswith("["):
+        return None
+    names = [n for n in listed.strip("[]").split(",") if n.strip(" '\"") != name.removesuffix(".yaml")]
+    same = len(names) == len(listed.strip("[]").split(","))
+    return f"{key}=[{','.join(names)}]" if names and not same else None
+
+
+def _misfit(kept: list[str], override: str, error: UserError) -> UserError:
+    """An override that names no key, and the keys that it could have meant."""
+    key = override.partition("=")[0].lstrip("+~")
+    parent, _, last = key.partition("@")[0].rpartition(".")
+    node = OmegaConf.select(_compose(kept), parent) if parent else None
+    known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
+    return UserError(
+        f"{override} ({error.got})",
+        f"a key of {parent or 'the configuration'}",
+        did_you_mean(last, map(str, known)),
+    )
 
 
 # What the jobs of one command left: their exit codes, and the runs to report once at the end.
@@ -411,9 +489,11 @@ _to_report: dict[Path, None] = {}
 
 @hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
 def _hydra(cfg: DictConfig) -> None:
-    asked = list(HydraConfig.get().overrides.task)
+    about = HydraConfig.get()
+    asked = list(about.overrides.task)
+    swept = [o for o in asked if about.mode == RunMode.MULTIRUN and o not in sys.argv]
     try:
-        _codes.append(job(compose(cfg), asked))
+        _codes.append(job(compose(cfg), asked, " ".join(swept)))
     except UserError as error:  # Hydra would print its own account of it
         print(f"srbench: {error}", file=sys.stderr)
         _codes.append(errors.EXIT_USER)
@@ -424,14 +504,18 @@ def _hydra(cfg: DictConfig) -> None:
 def main() -> None:
     """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
     try:
         refuse(sys.argv[1:])
+        _hydra()
+        for run in _to_report:
+            report.make(run, Console())
     except UserError as error:
         print(f"srbench: {error}", file=sys.stderr)
         sys.exit(errors.EXIT_USER)
-    _hydra()
-    for run in _to_report:
-        report.make(run, Console())
+    except KeyboardInterrupt:
+        print("srbench: interrupted; the same command goes on from what is recorded", file=sys.stderr)
+        sys.exit(errors.EXIT_INTERRUPTED)
     sys.exit(max(_codes, default=0))
 
 

@@ -8,6 +8,7 @@ entry points of installed packages (group `srbench.rules`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -44,7 +45,13 @@ def known(group: str) -> list[str]:
         for m in pkgutil.iter_modules(package.__path__)
         if m.name != "base" and not m.name.startswith("_")
     ]
-    return ours + [e.name for e in importlib.metadata.entry_points(group=f"srbench.{group}")]
+    return ours + list(_installed(group))
+
+
+@functools.cache
+def _installed(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """Kinds of other packages.  Looked up once: every look reads the whole environment."""
+    return {e.name: e for e in importlib.metadata.entry_points(group=f"srbench.{group}")}
 
 
 def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
@@ -56,7 +63,7 @@ def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
             did_you_mean(kind, known(group)),
         )
     if importlib.util.find_spec(f"srbench.{group}.{kind}") is None:  # ours come first
-        return next(iter(importlib.metadata.entry_points(group=f"srbench.{group}", name=kind))).load()
+        return _installed(group)[kind].load()
     module = importlib.import_module(f"srbench.{group}.{kind}")
     for value in vars(module).values():
         if isinstance(value, type) and value.__module__ == module.__name__ and "kind" in vars(value):

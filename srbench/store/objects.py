@@ -157,9 +157,9 @@ class Store:
         file = self.root / "version"
         try:
             written = int(file.read_text("utf-8"))
-        except FileNotFoundError:
-            return
-        except (ValueError, UnicodeDecodeError):
+        except OSError:
+            return  # no store yet; one that cannot be read is found out by whoever writes
+        except ValueError:
             raise UserError(
                 f"{file} holds no number", f"{VERSION}, the store's version", f"write {VERSION} into it"
             ) from None
