@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -381,7 +381,7 @@ def values(override: str) -> list[str]:
         if not parsed.is_sweep_override():
             return [override]
         return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
-    except HydraException:
+    except Exception:  # of all kinds, as below
         raise UserError(
             f"{override!r}",
             "key=value, brackets closed",
@@ -432,8 +432,8 @@ def _compose(words: list[str]) -> DictConfig:
         group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
         choices = did_you_mean(name, error.options or configs.names(group))
         raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from error
-    except HydraException as error:
-        first = str(error).splitlines()[0]
+    except Exception as error:  # of all kinds: Hydra refuses `method=0` with a ValueError
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(first, "a configuration that composes", "see conf/config.yaml") from error
 
 
@@ -473,7 +473,10 @@ def _misfit(kept: list[str], override: str, error: UserError) -> UserError:
     """An override that names no key, and the keys that it could have meant."""
     key = override.partition("=")[0].lstrip("+~")
     parent, _, last = key.partition("@")[0].rpartition(".")
-    node = OmegaConf.select(_compose(kept), parent) if parent else None
+    try:
+        node = OmegaConf.select(_compose(kept), parent) if parent else None
+    except OmegaConfBaseException:  # the place itself is no key
+        node = None
     known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
     return UserError(
         f"{override} ({error.got})",

@@ -97,14 +97,9 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     return record if kept else None
 
 
-def stored_path(store: Store, cell: str) -> Path:
-    """Where the store keeps what is known of a video besides its bytes: trace, times, host."""
-    return store.root / "cells" / cell[:2] / f"{cell}.json"
-
-
 def stored_cell(store: Store, cell: str) -> CellRecord | None:
     """A cell that another run computed, without its scores; None where there is none."""
-    path = stored_path(store, cell)
+    path = store.known_path(cell)
     return read_cell(path) if store.has(cell) and path.exists() else None
 
 

@@ -29,7 +29,6 @@ from srbench.plan import (
     existing_cell,
     scored,
     stored_cell,
-    stored_path,
 )
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
@@ -156,7 +155,7 @@ class Runner:
         for cell in self._generate(todo, unit, watch) if todo else ():
             write_cell(self.run, cell)  # at once: a kill loses no arrival
             if cell.outcome == "done":
-                write_json(stored_path(self.store, cell.id), cell)
+                write_json(self.store.known_path(cell.id), cell)
             cells[cell.method_id] = cell
         return [c for c in cells.values() if c]
 

@@ -2,6 +2,7 @@
 
 ROOT/version                        of this layout; a newer one is refused, not guessed at
 ROOT/objects/ab/<sha256>.<suffix>   the bytes; `sha256sum` verifies any of them by hand
+ROOT/cells/ab/<key>.json            the record of a video, for other runs that need it
 ROOT/keys/ab/<key>                  which object a key stands for; a key is a hash over all
                                     that determines the bytes
 A file is written beside its target, flushed, renamed, its folder flushed, and made
@@ -177,6 +178,10 @@ class Store:
     def object_path(self, name: str) -> Path:
         """Where an object of this name lies."""
         return self.root / "objects" / name[:2] / name
+
+    def known_path(self, key: str) -> Path:
+        """Where it is kept what is known of a video besides its bytes: trace, times, host."""
+        return self.root / "cells" / key[:2] / f"{key}.json"
 
     def has(self, key: str) -> bool:
         """Whether an object of the right length is there; cheap, its bytes are not read."""
