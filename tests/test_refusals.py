@@ -17,7 +17,7 @@ from typing import Any
 
 import hydra
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from srbench import __main__ as door
@@ -84,6 +84,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["dry_run=perhaps"], ["dry_run = 'perhaps'", "a valid boolean"]),
         (["method=[large,"], ["'method=[large,'", "brackets closed"]),
         (["suite=prompts"], ["suite.prompts is missing", "set suite.prompts="]),
+        (["method=0"], ["method=0", "must be a string or a list"]),
         (["reference=smal"], ["the reference 'smal'"]),
     ],
 )  # fmt: skip
@@ -380,8 +381,9 @@ override = st.one_of(
 
 
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking composes for minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(override.filter(lambda o: not o.startswith("-")), min_size=1, max_size=3))
