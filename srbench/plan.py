@@ -93,7 +93,8 @@ def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
 
 def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
-    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
+    parts = (experiment.family, experiment.suite, experiment.engine)
+    found = [m for part in parts for m in getattr(part, "mistakes", list)()]
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
     except UserError as error:
