@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from srbench.errors import UserError
 from srbench.experiment import Denoiser, Experiment, Method, kept_steps
 from srbench.ground import may_have_gpu
 from srbench.paths import Assume, late_attach, state_key, trace_key, walked
-from srbench.plan import Keys, Progress, settings
+from srbench.plan import Keys, Progress, Unit, settings
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
@@ -298,45 +299,61 @@ class Left:
     states: int
 
 
-def left(
-    experiment: Experiment,
-    methods: Sequence[Method],
-    done: Progress,
-    keys: Keys,
-    there: Listing,
-    assume: Assume,
-) -> Left:
-    """Steps of the cells that are missing, from the nearest kept states on."""
-    costs: dict[tuple[object, ...], Cost] = {}
-    shared, cells, states = Steps(0, 0), 0, 0
-    for unit, present in done.cells.items():
-        missing = [m for m in methods if m.name not in present]
-        if not missing:
-            continue
-        unit_key = keys.unit(unit) if there.keys else ""
-        begun = {(m.segments[0].denoiser, m.steps): _kept(experiment, m, unit_key, there) for m in missing}
-        case = (*(m.name for m in missing), *begun.values())
-        if case not in costs:
-            costs[case] = cost(
-                experiment,
-                missing,
+# What is missing of a unit: methods by name, and after which steps each beginning is kept.
+_Case = tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
+
+
+class Work:
+    """What is still to be computed, units that lack the same counted together.
+
+    A sweep has thousands of units and few ways to lack something.
+    """
+
+    def __init__(
+        self, experiment: Experiment, methods: Sequence[Method], done: Progress, keys: Keys, there: Listing
+    ) -> None:
+        self.experiment, self.methods = experiment, {m.name: m for m in methods}
+        self.roots = list(dict.fromkeys(map(_root, methods)))
+        counts = [len(experiment.family.timesteps(steps)) for _, steps in self.roots]
+        self._beginnings = [(n, d.id) for n, (d, _) in zip(counts, self.roots, strict=True)]
+        self.cases: Counter[_Case] = Counter()
+        for unit, present in done.cells.items():
+            if missing := tuple(m.name for m in methods if m.name not in present):
+                self.cases[(missing, self._kept(unit, keys, there))] += 1
+
+    def _kept(self, unit: Unit, keys: Keys, there: Listing) -> tuple[tuple[int, ...], ...]:
+        """For each root, after which steps its state is in the store."""
+        if not there.keys:
+            return ((),) * len(self.roots)
+        key = keys.unit(unit)
+
+        def kept(n: int, denoiser: str) -> tuple[int, ...]:
+            if trace_key(key, n, [], denoiser) not in there.keys:
+                return ()
+            return tuple(i for i in range(1, n + 1) if state_key(key, n, [], denoiser, i) in there.keys)
+
+        return tuple(kept(n, denoiser) for n, denoiser in self._beginnings)
+
+    def left(self, assume: Assume) -> Left:
+        """Steps, cells and states, from the nearest kept states on."""
+        shared, cells, states = Steps(0, 0), 0, 0
+        for (missing, kept), units in self.cases.items():
+            begun = dict(zip(self.roots, kept, strict=True))
+            methods = [self.methods[name] for name in missing]
+            one = cost(
+                self.experiment,
+                methods,
                 assume,
-                lambda m, n, begun=begun: max(  # type: ignore[misc]
-                    (i for i in begun[(m.segments[0].denoiser, m.steps)] if i <= n), default=0
-                ),
+                lambda m, n, begun=begun: max((i for i in begun[_root(m)] if i <= n), default=0),  # type: ignore[misc]
             )
-        shared, cells = shared + costs[case].shared, cells + len(missing)
-        states += costs[case].states
-    return Left(shared, cells, states)
+            shared, cells = shared + one.shared.times(units), cells + len(missing) * units
+            states += one.states * units
+        return Left(shared, cells, states)
 
 
-def _kept(experiment: Experiment, method: Method, unit: str, there: Listing) -> tuple[int, ...]:
-    """After which steps the state of a method's first segment is in the store."""
-    steps, denoiser = len(experiment.family.timesteps(method.steps)), method.segments[0].denoiser
-    if denoiser.accelerators or trace_key(unit, steps, [], denoiser.id) not in there.keys:
-        return ()
-    found = range(1, steps + 1)
-    return tuple(i for i in found if state_key(unit, steps, [], denoiser.id, i) in there.keys)
+def _root(method: Method) -> tuple[Denoiser, int | None]:
+    """What two methods must have in common to begin as one."""
+    return method.segments[0].denoiser, method.steps
 
 
 @dataclass(frozen=True)
@@ -367,7 +384,8 @@ def price(
 
     assumptions = (earliest, expected, latest)
     whole = cost(experiment, methods, expected)
-    remaining = tuple(left(experiment, methods, done, keys, there, a) for a in assumptions)
+    work = Work(experiment, methods, done, keys, there)
+    remaining = tuple(work.left(a) for a in assumptions)
     rate = rates(experiment, found)
     disk = None
     if rate is not None and rate.video is not None:
