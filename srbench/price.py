@@ -317,7 +317,8 @@ class Work:
         counts = [len(experiment.family.timesteps(steps)) for _, steps in self.roots]
         self._beginnings = [(n, d.id) for n, (d, _) in zip(counts, self.roots, strict=True)]
         self.cases: Counter[_Case] = Counter()
-        for unit, present in done.cells.items():
+        for unit, own in done.cells.items():
+            present = {*own, *done.elsewhere[unit]}
             if missing := tuple(m.name for m in methods if m.name not in present):
                 self.cases[(missing, self._kept(unit, keys, there))] += 1
 
@@ -404,7 +405,8 @@ def price(
 def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     family, suite, methods = experiment.family, experiment.suite, experiment.methods
     prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
-    cells, there = prompts * seeds * len(methods), sum(map(len, done.cells.values()))
+    cells = prompts * seeds * len(methods)
+    there = sum(map(len, done.cells.values())) + sum(map(len, done.elsewhere.values()))
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),
