@@ -317,10 +317,17 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
         show_plan(experiment, told, run, console)
         return 0
     refuse_full(told, place.store.root)
-    return _run(experiment, asked, place, console, label)
+    return _run(experiment, asked, place, done, console, label)
 
 
-def _run(experiment: Experiment, asked: list[str], place: Place, console: Console, label: str) -> int:
+def _run(
+    experiment: Experiment,
+    asked: list[str],
+    place: Place,
+    done: plan.Progress,
+    console: Console,
+    label: str,
+) -> int:
     """Everything of a job that writes."""
     run, began = place.run, time.time()
     try:
@@ -329,7 +336,8 @@ def _run(experiment: Experiment, asked: list[str], place: Place, console: Consol
             write_json(run / "run.json", about)
         # a prompt's number is its place in the record, which another job may have lengthened
         todo = plan.units(experiment, about.prompts)
-        done = plan.progress(experiment, todo, run, place.store, place.ground)
+        if todo != list(done.cells):
+            done = plan.progress(experiment, todo, run, place.store, place.ground)
         failed = execute(experiment, done, place, console, label)
     except KeyboardInterrupt:
         console.print(f"interrupted; {kept(run, began)}. The same command goes on from there.", markup=False)
