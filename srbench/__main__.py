@@ -35,7 +35,7 @@ from rich.text import Text
 
 from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import CannotWrite, UserError, did_you_mean
-from srbench.experiment import KEYS, Experiment, FolderName, Mistakes, check
+from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
 from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
@@ -71,7 +71,7 @@ def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
     for name, method in methods.items() if isinstance(methods, dict) else ():
         if not isinstance(method, dict):
             continue
-        parameters = [k for k in method if k not in ("label", "path", "steps")]
+        parameters = [k for k in method if k not in METHOD_KEYS]
         for key in parameters:
             if f".{key}}}" not in str(method):
                 others = [k for k in method if k != key]
@@ -112,6 +112,7 @@ def record(
             is_reference=m.name == reference,
             path=identity(m.segments),
             steps=m.steps,
+            role=m.role,
         )
         for m in experiment.methods
     }
@@ -139,6 +140,7 @@ def record(
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
+        warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -191,7 +193,8 @@ def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Con
     """Print what would run."""
     title = f"{experiment.name}: what would run"
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
-    for what, much in [*told.lines, ("folder", str(run))]:
+    lacking = [("first", f"{m.got}: {m.do}") for m in plan.mistakes(experiment)]
+    for what, much in [*told.lines, ("folder", str(run)), *lacking]:
         table.add_row(Text(what), Text(much))
     console.print(table)
 
@@ -219,7 +222,10 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
     )
     # a family that cannot be made has been told by `check`
     mistakes.found = list({str(m): m for m in mistakes.found}.values())
-    if made is not None:
+    if experiment is not None:
+        # what is only not here yet does not keep a plan from being told
+        mistakes.found += [] if plain.get("dry_run") is True else plan.mistakes(experiment)
+    elif made is not None:
         mistakes.found += made.mistakes()
     mistakes.stop_if_any()
     assert experiment is not None

@@ -10,15 +10,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
-from srbench.registry import STRICT, build, identity
+from srbench.registry import STRICT, build, identity, load
 
 Role = Literal["large", "small"]
+DType = Literal["float32", "bfloat16", "float16"]
 
 
 def _folder_name(name: str) -> str:
@@ -47,21 +50,50 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Disturbance:
+    """Biased Gaussian noise, z + bias + scale ε, added to the latents when a denoiser takes over.
+
+    What the paper's Figure 1 does at chosen steps; it states neither bias nor scale.  ε is drawn
+    from `seed`, the same for every prompt.
+    """
+
+    scale: Annotated[float, Field(ge=0)] = 0.3
+    bias: float = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Denoiser:
     """A model of the family plus what is attached to it.
 
-    guidance_scale and negative_prompt are the family's own where None.
+    guidance_scale, negative_prompt and dtype are the family's own where None.
+    dtype: of the model's weights and arithmetic.  batch_guidance: the conditional and the
+    unconditional call as one batch, which changes bits and nothing else (a family that
+    always does so refuses it).  attention: diffusers' name of a backend; torch's own
+    choice where None.  With these a method can be a *scale row*: the reference run again
+    in other arithmetic, which shows what a similarity means.
+    disturb: noise that is added to the latents when it takes over.
     """
 
     model: Role
     accelerators: tuple[Any, ...] = ()
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     negative_prompt: str | None = None
+    dtype: DType | None = None
+    batch_guidance: bool = False
+    attention: Attention | None = None
+    disturb: Disturbance | None = None
 
     @property
     def name(self) -> str:
-        """For readers: `large`, `small+teacache`.  Equal names need not be equal denoisers."""
-        return "+".join([self.model, *(a.kind for a in self.accelerators)])
+        """For readers.  Equal names need not be equal denoisers.
+
+        >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
+        'large+bfloat16+batched'
+        """
+        others: list[str | None] = [self.attention, self.dtype]
+        others += ["batched" if self.batch_guidance else None, "disturbed" if self.disturb else None]
+        return "+".join([self.model, *(a.kind for a in self.accelerators), *(o for o in others if o)])
 
     @property
     def id(self) -> str:
@@ -81,18 +113,29 @@ class Segment:
 class Method:
     """A path, with a name for the configuration and a label for readers.
 
-    steps: number of denoising steps; the family's own where None.
+    steps: number of denoising steps; the family's own where None.  noise: `own` is that of
+    the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
+    that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     """
 
     name: FolderName
     label: str
     segments: tuple[Segment, ...]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    noise: Literal["own", "partner"] = "own"
+    role: Literal["method", "scale"] = "method"
 
     @property
     def id(self) -> str:
-        """Equal for two methods if and only if they are the same path."""
-        return digest([self.segments, self.steps])
+        """Equal for two methods if and only if they are the same path from the same noise."""
+        return digest([self.segments, self.steps, self.noise])
+
+    def noise_seed(self, seed: int) -> int:
+        """The seed of the noise that a cell of this seed starts from.
+
+        Pairs, and not the next seed of the suite, as they stay when a run gets more seeds.
+        """
+        return seed ^ 1 if self.noise == "partner" else seed
 
 
 _WINDOW = re.compile(r"window\((\d{1,4}), ?(\d{1,4})\)")
@@ -125,6 +168,7 @@ class Experiment:
     """What to run: a family, a suite, methods, metrics, and where.
 
     keep: the states that are stored for runs to come; see `sampling.memory.StoredMemory`.
+    plugins: Python files with plug-ins of one's own, which every process loads first.
     """
 
     name: FolderName
@@ -137,6 +181,7 @@ class Experiment:
     late_attach: bool = True
     keep: Keep = "forks"
     retry_failed: bool = False
+    plugins: tuple[str, ...] = ()
 
     def method(self, name: str) -> Method:
         return next(m for m in self.methods if m.name == name)
@@ -166,9 +211,18 @@ class Mistakes:
             raise UserErrors(self.found)
 
 
-_DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
-_METHOD_KEYS = ("label", "path", "steps")
-SCALARS = ("name", "late_attach", "keep", "retry_failed")
+_DENOISER_KEYS = (
+    "model",
+    "accelerators",
+    "guidance_scale",
+    "negative_prompt",
+    "dtype",
+    "batch_guidance",
+    "attention",
+    "disturb",
+)
+METHOD_KEYS = ("label", "path", "steps", "noise", "role")
+SCALARS = ("name", "late_attach", "keep", "retry_failed", "plugins")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
 
@@ -231,11 +285,11 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         mistakes.note(f"{where}.path = {path!r}", "a list of segments", f"give {where} a path")
         return None
     for key, value in plain.items():
-        if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
+        if key not in METHOD_KEYS and isinstance(value, (dict, list)):
             mistakes.note(
                 f"key {where}.{key}",
-                "label, path, steps or a plain parameter",
-                did_you_mean(key, _METHOD_KEYS),
+                "label, path, steps, noise, role or a plain parameter",
+                did_you_mean(key, METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
     for i, segment in enumerate(segments[:-1]):
@@ -251,9 +305,19 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         "name": name,
         "label": name if plain.get("label") is None else plain["label"],
         "segments": tuple(segments),
-        "steps": plain.get("steps"),
+        **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
     return mistakes.attempt(lambda: _typed(Method, fields, where))
+
+
+def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
+    """The method with what its family fills in; what the family cannot run is a mistake."""
+    segments = []
+    for i, segment in enumerate(method.segments):
+        mistakes.found += family.objections(segment.denoiser, f"method.{method.name}.path.{i}")
+        segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
+    mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
+    return replace(method, segments=tuple(segments))
 
 
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
@@ -302,11 +366,21 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _files(plain: Any) -> list[str]:
+    if isinstance(plain, (list, tuple)) and all(isinstance(p, str) for p in plain):
+        return list(plain)
+    if plain is None:
+        return []
+    raise UserError(f"plugins = {plain!r}", "a list of Python files", "write 'plugins=[my_method.py]'")
+
+
 def check(plain: Mapping[str, Any]) -> Experiment:
     """Plain data → Experiment.  Raises UserErrors with every mistake found."""
     mistakes = Mistakes()
     for key in (k for k in plain if k not in KEYS):
         mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
+    # first, since all else may be made of what they bring
+    mistakes.attempt(lambda: load(_files(plain.get("plugins"))))
     asked = {n: m for n, m in _mapping(plain.get("method"), "method", mistakes).items() if m is not None}
     methods = [read_method(n, m, mistakes) for n, m in asked.items()]
     metrics = [
@@ -321,11 +395,14 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     empty: dict[str, Any] = {"family": None, "suite": None, "engine": None, "methods": (), "metrics": ()}
     mistakes.attempt(lambda: _typed(Experiment, empty | fields, ""))
     sound = [m for m in methods if m]
+    family = parts["family"]
+    if family is not None:
+        sound = [_settle(m, family, mistakes) for m in sound]
+        for method in sound:
+            _check_switches(method, family, mistakes)
     if len(sound) == len(methods):
         _check_names(sound, plain.get("reference", "large"), bool(metrics), mistakes)
-    for method in sound if parts["family"] is not None else ():
-        _check_switches(method, parts["family"], mistakes)
-    fields |= parts | {"methods": tuple(methods), "metrics": tuple(metrics)}
+    fields |= parts | {"methods": tuple(sound), "metrics": tuple(metrics)}
     made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
     assert made is not None

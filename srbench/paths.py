@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from srbench.experiment import Denoiser, Method, Segment, digest
 from srbench.registry import lookup
@@ -44,15 +43,16 @@ def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[
     return tuple(steps)
 
 
-def trace_key(unit: Any, steps: int, path: Sequence[str], denoiser: str) -> str:
+def trace_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str) -> str:
     """Under which key the store has a segment's trace.
 
-    unit: all that determines a prompt and seed's bits, methods apart.  steps: of the whole
-    schedule.  path: the id of the denoiser of every step before the segment.
+    unit: all that determines a prompt's and seed's bits, methods and weights apart.  weights:
+    of the models of the path.  steps: of the whole schedule.  path: the id of the denoiser of
+    every step before the segment.
     """
-    return digest(["trace", unit, steps, path, denoiser], 64)
+    return digest(["trace", unit, weights, steps, path, denoiser], 64)
 
 
-def state_key(unit: Any, steps: int, path: Sequence[str], denoiser: str, index: int) -> str:
+def state_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str, index: int) -> str:
     """Under which key the store has a segment's state after `index` steps of the schedule."""
-    return digest(["state", unit, steps, path, denoiser, index], 64)
+    return digest(["state", unit, weights, steps, path, denoiser, index], 64)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from srbench.experiment import Experiment, Method, digest
+from srbench.errors import UserError
+from srbench.experiment import Experiment, Method, Role, digest
+from srbench.metrics.base import Metric, all_facts
 from srbench.registry import identity
-from srbench.store.objects import VIDEO, Store
+from srbench.store.objects import VIDEO, Listing, Store
 from srbench.store.records import (
     Brief,
     CellRecord,
     MetricFacts,
-    Score,
     cell_path,
     facts_hash,
     read_cell,
@@ -42,30 +44,46 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
 
 
 class Keys:
-    """The names of one experiment's units and cells on one ground.
+    """The names of one experiment's units, videos and cells on one ground.
 
     ground: the software, device class and thread count that bits depend on.
     """
 
     def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
-        family = experiment.family
-        self.base = digest([family.essence(), family.weights_identity(), ground], 64)
+        self._family = experiment.family
+        self._base = digest([self._family.essence(), ground], 64)
         # hashed once: a plan asks for tens of thousands of cells
-        self._methods = {m: m.id for m in experiment.methods}
+        self._paths: dict[Method, str] = {}
+        self._weights: dict[frozenset[Role], str] = {}
 
     @property
     def protocol(self) -> str:
         """Hash of all that two cells of one column must share; a method's own choices excluded."""
-        return self.base[:12]
+        return digest([self._base, self.weights(get_args(Role))])
 
-    def unit(self, unit: Unit) -> str:
-        """Hash over all that determines a prompt's and seed's bits, methods apart."""
-        return digest(["unit", self.base, unit.prompt, unit.seed], 64)
+    def weights(self, roles: Iterable[Role]) -> str:
+        """What names the weights of these models and of what all models share."""
+        asked = frozenset(roles)
+        if asked not in self._weights:
+            self._weights[asked] = digest(self._family.weights_identity(asked), 64)
+        return self._weights[asked]
+
+    def unit(self, prompt: str, seed: int) -> str:
+        """Hash over all that determines the bits of a prompt and a seed, methods and weights apart."""
+        return digest(["unit", self._base, prompt, seed], 64)
+
+    def video(self, method: Method, unit: Unit) -> str:
+        """Hash over all that determines a video's bytes."""
+        if method not in self._paths:
+            weights = self.weights(s.denoiser.model for s in method.segments)
+            self._paths[method] = digest([weights, method.segments, method.steps], 64)
+        return digest(
+            ["video", self._base, self._paths[method], unit.prompt, method.noise_seed(unit.seed)], 64
+        )
 
     def cell(self, method: Method, unit: Unit) -> str:
-        """Hash over all that determines a video's bytes."""
-        path = self._methods.get(method) or method.id
-        return digest(["cell", self.base, path, unit.prompt, unit.seed], 64)
+        """What names a cell in its run; one video may be the cell of several (method, seed)."""
+        return digest(["cell", self.video(method, unit), method.noise, unit.seed], 64)
 
 
 def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
@@ -73,12 +91,14 @@ def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
     return Keys(experiment, ground).protocol
 
 
-def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: Mapping[str, str]) -> str:
-    """Hash over all that determines a video's bytes.
-
-    `ground`: the software, device class and thread count it was computed on.
-    """
-    return Keys(experiment, ground).cell(method, unit)
+def mistakes(experiment: Experiment) -> list[UserError]:
+    """What is wrong with parts that are right by themselves, before a model loads."""
+    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
+    try:
+        all_facts(experiment.metrics, experiment.suite.list_prompts())
+    except UserError as error:
+        found.append(error)
+    return found
 
 
 def run_folder(experiment: Experiment, results: Path, run: str | None, ground: Mapping[str, str]) -> Path:
@@ -93,23 +113,14 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     if not path.exists():
         return None
     record = read_cell(path)
-    kept = store.has(cell) if record.outcome == "done" else not retry_failed
+    kept = store.has(record.key) if record.outcome == "done" else not retry_failed
     return record if kept else None
 
 
-def stored_cell(store: Store, cell: str) -> CellRecord | None:
-    """A cell that another run computed, without its scores; None where there is none."""
-    path = store.known_path(cell)
-    return read_cell(path) if store.has(cell) and path.exists() else None
-
-
-def scored(cell: CellRecord, reference: CellRecord | None) -> dict[MetricFacts, Score]:
-    """The scores that a cell has against this reference, by the metric's facts.
-
-    By all of them: a metric of another version is another metric.
-    """
-    video = reference.video if reference else None
-    return {s.metric: s for s in cell.scores if s.reference == video and s.outcome == "done"}
+def stored_cell(store: Store, key: str) -> CellRecord | None:
+    """The cell that a video was first computed for, without its scores; None where there is none."""
+    path = store.known_path(key)
+    return read_cell(path) if store.has(key) and path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -118,8 +129,8 @@ class Progress:
 
     cells: each unit's cells that need no computing, by method name; failed ones too, unless
     they are to be tried again.  elsewhere: methods whose video another run left in the
-    store, so that it only has to be scored.  unfinished: the units of which a video or a score is missing.
-    failed: how many cells have failed and stay so.
+    store, so that it only has to be scored.  unfinished: the units of which a video or a
+    score is missing.  failed: how many cells have failed and stay so.
     """
 
     cells: Mapping[Unit, Mapping[str, Brief]]
@@ -128,20 +139,35 @@ class Progress:
     failed: int
 
 
+class Wanted:
+    """For a prompt, the scores of its videos: hash of the facts, and whether against a reference."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+        self._hashes: dict[MetricFacts, str] = {}
+
+    def __call__(self, prompt: str) -> dict[str, bool]:
+        return {self._hash(f): f.needs_reference for f in all_facts(self._metrics, [prompt]).values()}
+
+    def _hash(self, facts: MetricFacts) -> str:
+        if facts not in self._hashes:
+            self._hashes[facts] = facts_hash(facts.model_dump(mode="json"))
+        return self._hashes[facts]
+
+
 def progress(
     experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: Mapping[str, str]
 ) -> Progress:
     """Compare a run's records and the store's folders with what is asked; no record is read whole."""
     briefs, there, keys = scan(run), store.listing(), Keys(experiment, ground)
-    metrics = [m.facts for m in experiment.metrics]
-    wanted = {facts_hash(f.model_dump(mode="json")): f.needs_reference for f in metrics}
+    wanted = Wanted(experiment.metrics)
 
     def kept(cell: str) -> Brief | None:
         brief = briefs.get(cell)
         if brief is None:
             return None
         if brief.outcome == "done":
-            sound = there.has(cell, f"{brief.video}{VIDEO}", brief.video_bytes)
+            sound = there.has(brief.key, f"{brief.video}{VIDEO}", brief.video_bytes)
         else:
             sound = not experiment.retry_failed
         return brief if sound else None
@@ -150,15 +176,20 @@ def progress(
     elsewhere: dict[Unit, Set[str]] = {}
     unfinished, failed = [], 0
     for unit in todo:
-        ids = {m.name: keys.cell(m, unit) for m in experiment.methods}
-        found = {name: kept(cell) for name, cell in ids.items()}
+        found = {m.name: kept(keys.cell(m, unit)) for m in experiment.methods}
         there_already = {name: brief for name, brief in found.items() if brief is not None}
         cells[unit] = there_already
-        elsewhere[unit] = {name for name, cell in ids.items() if cell in there.keys and cell not in briefs}
+        lacking = [m for m in experiment.methods if found[m.name] is None]
+        elsewhere[unit] = {m.name for m in lacking if there.keys and _left(keys, m, unit, briefs, there)}
         failed += sum(b.outcome == "failed" for b in there_already.values())
-        if len(there_already) < len(found) or not _all_scored(there_already, wanted, experiment):
+        if len(there_already) < len(found) or not _all_scored(there_already, wanted(unit.prompt), experiment):
             unfinished.append(unit)
     return Progress(cells, elsewhere, tuple(unfinished), failed)
+
+
+def _left(keys: Keys, method: Method, unit: Unit, briefs: Mapping[str, Brief], there: Listing) -> bool:
+    """Whether another run, or another method of this one, left a cell's video in the store."""
+    return keys.cell(method, unit) not in briefs and keys.video(method, unit) in there.keys
 
 
 def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:

@@ -12,6 +12,7 @@ from statistics import fmean, median
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Experiment, Method, kept_steps
 from srbench.ground import may_have_gpu
+from srbench.metrics.base import all_facts
 from srbench.paths import Assume, late_attach, state_key, trace_key, walked
 from srbench.plan import Keys, Progress, Unit, settings
 from srbench.registry import identity
@@ -98,12 +99,12 @@ def cost(
     that earlier runs kept are not done again.
     """
     alone: list[Denoiser] = []
-    roots: dict[int, _Node] = {}
+    roots: dict[tuple[int, str], _Node] = {}
     for method in methods:
         timesteps = experiment.family.timesteps(method.steps)
         steps = walked(method, timesteps, assume)
         alone += steps
-        node, past = roots.setdefault(len(timesteps), _Node(None)), list[_Node]()
+        node, past = roots.setdefault((len(timesteps), method.noise), _Node(None)), list[_Node]()
         for denoiser in steps:
             past.append(node := node.then(denoiser))
         # not past the step where another denoiser takes over: there a state is needed
@@ -244,7 +245,9 @@ def expectations(experiment: Experiment, traces: Sequence[Trace]) -> Callable[..
         fitting = [t for t in traces if len(t) == len(timesteps)] if first != last else []
         if fitting:
             mean = fmean(replay(rule, t) or len(timesteps) for t in fitting)
-            return Expectation(round(mean), f"mean {mean:.1f}, measured here, {len(fitting)} videos")
+            return Expectation(
+                round(mean), f"mean {mean:.1f}, measured here, {_count(len(fitting), 'video')}"
+            )
         return Expectation(*rule.expected(timesteps, known))
 
     return expect
@@ -314,8 +317,7 @@ class Work:
     ) -> None:
         self.experiment, self.methods = experiment, {m.name: m for m in methods}
         self.roots = list(dict.fromkeys(map(_root, methods)))
-        counts = [len(experiment.family.timesteps(steps)) for _, steps in self.roots]
-        self._beginnings = [(n, d.id) for n, (d, _) in zip(counts, self.roots, strict=True)]
+        self._begin = {_root(m): m for m in methods}
         self.cases: Counter[_Case] = Counter()
         for unit, own in done.cells.items():
             present = {*own, *done.elsewhere[unit]}
@@ -326,14 +328,18 @@ class Work:
         """For each root, after which steps its state is in the store."""
         if not there.keys:
             return ((),) * len(self.roots)
-        key = keys.unit(unit)
 
-        def kept(n: int, denoiser: str) -> tuple[int, ...]:
-            if trace_key(key, n, [], denoiser) not in there.keys:
+        def kept(method: Method) -> tuple[int, ...]:
+            denoiser = method.segments[0].denoiser
+            steps = len(self.experiment.family.timesteps(method.steps))
+            unit_key = keys.unit(unit.prompt, method.noise_seed(unit.seed))
+            named = unit_key, keys.weights([denoiser.model]), steps
+            if denoiser.accelerators or trace_key(*named, [], denoiser.id) not in there.keys:
                 return ()
-            return tuple(i for i in range(1, n + 1) if state_key(key, n, [], denoiser, i) in there.keys)
+            found = range(1, steps + 1)
+            return tuple(i for i in found if state_key(*named, [], denoiser.id, i) in there.keys)
 
-        return tuple(kept(n, denoiser) for n, denoiser in self._beginnings)
+        return tuple(kept(self._begin[root]) for root in self.roots)
 
     def left(self, assume: Assume) -> Left:
         """Steps, cells and states, from the nearest kept states on."""
@@ -352,9 +358,9 @@ class Work:
         return Left(shared, cells, states)
 
 
-def _root(method: Method) -> tuple[Denoiser, int | None]:
+def _root(method: Method) -> tuple[object, ...]:
     """What two methods must have in common to begin as one."""
-    return method.segments[0].denoiser, method.steps
+    return method.segments[0].denoiser, method.steps, method.noise
 
 
 @dataclass(frozen=True)
@@ -383,7 +389,10 @@ def price(
     def expected(rule: Rule, timesteps: Sequence[float]) -> int:
         return expect(rule, timesteps).at
 
-    assumptions = (earliest, expected, latest)
+    def late(rule: Rule, timesteps: Sequence[float]) -> int:
+        return max(expected(rule, timesteps), latest(rule, timesteps))
+
+    assumptions = (earliest, expected, late)
     whole = cost(experiment, methods, expected)
     work = Work(experiment, methods, done, keys, there)
     remaining = tuple(work.left(a) for a in assumptions)
@@ -410,11 +419,19 @@ def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),
-        ("prompts × seeds", f"{prompts} × {seeds} = {prompts * seeds} videos a method"),
+        ("prompts × seeds", f"{prompts} × {seeds} = {_count(prompts * seeds, 'video')} a method"),
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
-        ("metrics", ", ".join(m.facts.name for m in experiment.metrics) or "none"),
+        ("metrics", _metrics(experiment)),
         ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),
     ]
+
+
+def _metrics(experiment: Experiment) -> str:
+    """Names of scores; a suite's dimensions only counted."""
+    found = all_facts(experiment.metrics, experiment.suite.list_prompts())
+    suites = Counter(n.partition("/")[0] for n, f in found.items() if f.group != "similarity")
+    names = [n for n, f in found.items() if f.group == "similarity"]
+    return ", ".join([*names, *(f"{s} ({_count(n, 'dimension')})" for s, n in suites.items())]) or "none"
 
 
 def _evaluations(experiment: Experiment, units: int, whole: Cost, rest: Left) -> list[tuple[str, str]]:
@@ -439,10 +456,8 @@ def _assumptions(experiment: Experiment, expect: Callable[..., Expectation]) -> 
         for segment in method.segments[:-1]:
             first, last = segment.until.window(timesteps)
             if first != last:
-                e = expect(segment.until, timesteps)
-                told.append(
-                    f"{method.label}: {e.at} ({e.why}), range {first} to {latest(segment.until, timesteps)}"
-                )
+                e, most = expect(segment.until, timesteps), latest(segment.until, timesteps)
+                told.append(f"{method.label}: {e.at} ({e.why}), range {first} to {max(e.at, most)}")
     return "\n".join(told) or "none: no adaptive rule"
 
 
@@ -493,14 +508,14 @@ def _sizes(
         workers = _count(experiment.engine.workers, "worker")
         lines.append(("memory", f"{size(price.memory)} each of {workers}, with both models resident"))
     if rate is not None and disk is not None:
-        states = f"{rest.states:,} states (keep={experiment.keep})"
+        states = f"{_count(rest.states, 'state')} (keep={experiment.keep})"
         unknown = "" if rate.state or not rest.states else ", whose size is not known"
-        lines.append(("disk", f"{size(disk)} more: {rest.cells:,} videos, {states}{unknown}"))
+        lines.append(("disk", f"{size(disk)} more: {_count(rest.cells, 'video')}, {states}{unknown}"))
     return lines
 
 
 def _count(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+    return f"{n} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def size(n: float) -> str:

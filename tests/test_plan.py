@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srbench.experiment import Experiment, check
-from srbench.plan import cell_id, protocol, run_folder, units
+from srbench.plan import Keys, protocol, run_folder, units
 
 CONF = Path(__file__).parents[1] / "conf"
 LARGE = {"path": [{"model": "large"}]}
@@ -88,11 +88,11 @@ def test_another_torch_or_thread_count_is_another_run(tmp_path: Path) -> None:
     assert len({protocol(made, g) for g in grounds}) == 3
 
 
-def test_a_cell_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_path: Path) -> None:
+def test_a_video_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_path: Path) -> None:
     def cell(prompt: int = 0, seed: int = 0, ground: dict[str, str] = GROUND, **changes: Any) -> str:
         made = experiment(tmp_path, **changes)
         unit = next(u for u in units(made) if (u.prompt_index, u.seed) == (prompt, seed))
-        return cell_id(made, made.methods[0], unit, ground)
+        return Keys(made, ground).video(made.methods[0], unit)
 
     one = cell()
     assert len(one) == 64

@@ -6,16 +6,19 @@ keys are the unit, the denoisers of the path up to there, and for a state the st
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from srbench.errors import CannotWrite
-from srbench.experiment import kept_steps
+from srbench.experiment import Role, kept_steps
 from srbench.families.base import Sampler, State
 from srbench.paths import state_key, trace_key
 from srbench.store.objects import STATE, TRACE, Store
@@ -37,6 +40,18 @@ class Known:
     load: Callable[[int], State | None]
 
 
+class Notes(Protocol):
+    """What is kept of one segment while it is walked."""
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        """A computed step is done; `forked` where a method left after it."""
+        ...
+
+    def write(self, trace: Trace) -> None:
+        """The segment is done; trace: from step 0 to its end."""
+        ...
+
+
 class Memory(Protocol):
     """Where a walk looks for states, and where it leaves them."""
 
@@ -44,8 +59,8 @@ class Memory(Protocol):
         """What is known of the segment that `entry` is about to walk."""
         ...
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
-        """Keep states of a segment: `walked` after each step, `forked` where a method left."""
+    def begin(self, entry: Branch) -> Notes:
+        """Notes of a segment that is about to be walked."""
         ...
 
 
@@ -55,7 +70,13 @@ class Forgetful:
     def recall(self, entry: Branch) -> Known | None:
         return None
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
+    def begin(self, entry: Branch) -> Notes:
+        return self
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        return None
+
+    def write(self, trace: Trace) -> None:
         return None
 
 
@@ -65,78 +86,98 @@ FORGETFUL = Forgetful()
 class StoredMemory:
     """Keeps states in the store.
 
+    unit: hash over all that determines a prompt's and seed's bits, methods and weights apart.
+    weights: what names the weights of some roles; a state depends on those of its path alone.
     policy: `none`; `forks`, of every plain segment the states at which a method left it;
     `window(a,b)`, also those after a to b steps of segments that begin the path; `all`,
     every one of those.  A segment with an accelerator cannot be taken up in its middle,
     since its caches are no part of the state; it keeps nothing.
     """
 
-    def __init__(self, store: Store, sampler: Sampler, unit: Any, policy: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sampler: Sampler,
+        unit: str,
+        policy: str,
+        weights: Callable[[Iterable[Role]], str],
+    ) -> None:
         self.store, self.sampler, self.unit, self.policy = store, sampler, unit, policy
+        self.weights = weights
         self.first, self.last = kept_steps(policy)
 
-    def _trace_key(self, entry: Branch) -> str:
+    def trace_key(self, entry: Branch) -> str:
         return trace_key(self.unit, *self._place(entry))
 
-    def _state_key(self, entry: Branch, index: int) -> str:
+    def state_key(self, entry: Branch, index: int) -> str:
         return state_key(self.unit, *self._place(entry), index)
 
-    @staticmethod
-    def _place(entry: Branch) -> tuple[int, list[str], str]:
+    def _place(self, entry: Branch) -> tuple[str, int, list[str], str]:
         path = [s.denoiser for s in entry.trace.steps]
-        return len(entry.state.scheduler.timesteps), path, entry.denoiser.id
+        roles: set[Role] = {"small" if s.model == "small" else "large" for s in entry.trace.steps}
+        weights = self.weights(roles | {entry.denoiser.model})
+        return weights, len(entry.state.scheduler.timesteps), path, entry.denoiser.id
 
     def recall(self, entry: Branch) -> Known | None:
-        trace = None if entry.denoiser.accelerators else self._trace(entry)
+        trace = None if entry.denoiser.accelerators else self.trace(entry)
         if trace is None:
             return None
         steps = range(len(entry.trace) + 1, len(trace) + 1)
-        kept = tuple(i for i in steps if self.store.has(self._state_key(entry, i)))
+        kept = tuple(i for i in steps if self.store.has(self.state_key(entry, i)))
         return Known(trace, kept, lambda index: self._load(entry, index))
 
-    def _trace(self, entry: Branch) -> Trace | None:
-        path = self.store.get(self._trace_key(entry))
+    def trace(self, entry: Branch) -> Trace | None:
+        """The trace of an earlier walk of this segment, from step 0 on."""
+        path = self.store.get(self.trace_key(entry))
         if path is None:
             return None
         return Trace(tuple(Step(**s) for s in json.loads(path.read_text("utf-8"))))
 
     def _load(self, entry: Branch, index: int) -> State | None:
-        path = self.store.get(self._state_key(entry, index))
+        path = self.store.get(self.state_key(entry, index))
         if path is None:
             return None
         with safe_open(path, "pt", device=str(self.sampler.device)) as file:
             return self.sampler.thaw({n: file.get_tensor(n) for n in file.keys()}, file.metadata())
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
-        chosen = [b.state for b in walked if self._wanted(entry, b, forked)]
-        try:
-            for state in chosen:
-                self._keep(entry, state)
-            # the trace last: it is what makes the states known
-            if chosen and len(walked[-1].trace) > len(self._trace(entry) or ()):
-                self._write_trace(entry, walked[-1].trace)
-        except CannotWrite:
-            # a state saves time to come; the video that is about to be written decides
-            # whether the disk is really full
-            return
+    def begin(self, entry: Branch) -> Notes:
+        return SegmentNotes(self, entry)
 
-    def _keep(self, entry: Branch, state: State) -> None:
-        key = self._state_key(entry, state.index)
-        if not self.store.has(key):
-            tensors, meta = self.sampler.freeze(state)
-            tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-            self.store.put(key, STATE, lambda path: save_file(tensors, path, meta))
-
-    def _write_trace(self, entry: Branch, trace: Trace) -> None:
-        text = json.dumps([asdict(s) for s in trace.steps])
-        self.store.put(self._trace_key(entry), TRACE, lambda path: _write(path, text))
-
-    def _wanted(self, entry: Branch, branch: Branch, forked: Sequence[int]) -> bool:
+    def wanted(self, entry: Branch, index: int, forked: bool) -> bool:
+        """Whether the state after `index` steps of a segment is kept."""
         if self.policy == "none" or entry.denoiser.accelerators:
             return False
-        begins = not entry.trace.steps
-        return branch.state.index in forked or (begins and self.first <= branch.state.index <= self.last)
+        return forked or (not entry.trace.steps and self.first <= index <= self.last)
 
 
-def _write(path: Any, text: str) -> None:
+class SegmentNotes:
+    """Stores the states worth keeping as they pass: neither device nor memory holds more than one."""
+
+    def __init__(self, memory: StoredMemory, entry: Branch) -> None:
+        self.memory, self.entry, self.kept = memory, entry, False
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        if not self.memory.wanted(self.entry, branch.state.index, forked):
+            return
+        self.kept = True
+        store, key = self.memory.store, self.memory.state_key(self.entry, branch.state.index)
+        if store.has(key):
+            return
+        frozen, meta = self.memory.sampler.freeze(branch.state)
+        tensors = {name: tensor.cpu() for name, tensor in frozen.items()}
+        # a state saves time to come; the video that is about to be written decides
+        # whether the disk is really full
+        with contextlib.suppress(CannotWrite):
+            store.put(key, STATE, lambda path: save_file(tensors, path, meta))
+
+    def write(self, trace: Trace) -> None:
+        """The trace last: it is what makes the states known."""
+        if not self.kept or len(trace) <= len(self.memory.trace(self.entry) or ()):
+            return
+        text = json.dumps([asdict(s) for s in trace.steps])
+        with contextlib.suppress(CannotWrite):
+            self.memory.store.put(self.memory.trace_key(self.entry), TRACE, functools.partial(_write, text))
+
+
+def _write(text: str, path: Path) -> None:
     path.write_text(text, "utf-8")

@@ -75,7 +75,8 @@ class CellRecord(_Record):
     """One cell: a method's video of one prompt and seed, and all that is known of it."""
 
     version: Literal[1] = VERSION
-    id: str = Field(description="sha256 over all that determines the video's bytes")
+    id: str = Field(description="names this cell in its run")
+    key: str = Field(default="", description="sha256 over all that determines the video's bytes")
     family: str
     method: str = Field(description="the method's name in the configuration")
     label: str = Field(description="the method's name for readers")
@@ -168,6 +169,7 @@ class Brief:
     """
 
     id: str
+    key: str
     outcome: str
     video: str | None
     video_bytes: int | None
@@ -194,7 +196,7 @@ def write_cell(run: Path, cell: CellRecord) -> None:
         index.write(line)
 
 
-_BRIEF = {"id", "outcome", "video", "video_bytes", "scores"}
+_BRIEF = {"id", "key", "outcome", "video", "video_bytes", "scores"}
 
 
 def _line(name: str, stat: os.stat_result, cell: Mapping[str, Any]) -> bytes:
@@ -240,7 +242,7 @@ def scan(run: Path) -> dict[str, Brief]:
 
 def _brief(line: Mapping[str, Any]) -> Brief:
     scores = frozenset((facts, reference, outcome) for facts, reference, outcome in line["scores"])
-    return Brief(line["id"], line["outcome"], line["video"], line["video_bytes"], scores)
+    return Brief(line["id"], line["key"], line["outcome"], line["video"], line["video_bytes"], scores)
 
 
 def _indexed(run: Path) -> tuple[dict[tuple[str, int, int], dict[str, Any]], int]:
