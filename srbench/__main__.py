@@ -180,9 +180,9 @@ def execute(
         def watch(event: Any) -> None:
             nonlocal steps, failed
             failed += event.failed
-            steps += event.kind == "step"
+            steps += event.amount * (event.kind == "step")
             note = f"{steps} steps computed" + (f", {failed} cells failed" if failed else "")
-            bar.update(task, advance=int(event.kind == "unit"), note=note)
+            bar.update(task, advance=event.amount * (event.kind == "unit"), note=note)
 
         experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
     again = plan.progress(experiment, tuple(done.cells), place.run, place.store, place.ground)

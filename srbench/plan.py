@@ -11,7 +11,7 @@ from srbench.errors import UserError
 from srbench.experiment import Experiment, Method, Role, digest
 from srbench.metrics.base import Metric, all_facts
 from srbench.registry import identity
-from srbench.store.objects import VIDEO, Listing, Store
+from srbench.store.objects import VIDEO, Store
 from srbench.store.records import (
     Brief,
     CellRecord,
@@ -93,7 +93,8 @@ def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
 
 def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
-    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
+    parts = (experiment.family, experiment.suite, experiment.engine)
+    found = [m for part in parts for m in getattr(part, "mistakes", list)()]
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
     except UserError as error:
@@ -176,20 +177,19 @@ def progress(
     elsewhere: dict[Unit, Set[str]] = {}
     unfinished, failed = [], 0
     for unit in todo:
-        found = {m.name: kept(keys.cell(m, unit)) for m in experiment.methods}
+        ids = {m.name: keys.cell(m, unit) for m in experiment.methods}
+        found = {name: kept(cell) for name, cell in ids.items()}
         there_already = {name: brief for name, brief in found.items() if brief is not None}
         cells[unit] = there_already
-        lacking = [m for m in experiment.methods if found[m.name] is None]
-        elsewhere[unit] = {m.name for m in lacking if there.keys and _left(keys, m, unit, briefs, there)}
+        elsewhere[unit] = {
+            m.name
+            for m in experiment.methods
+            if ids[m.name] not in briefs and keys.video(m, unit) in there.keys
+        }
         failed += sum(b.outcome == "failed" for b in there_already.values())
         if len(there_already) < len(found) or not _all_scored(there_already, wanted(unit.prompt), experiment):
             unfinished.append(unit)
     return Progress(cells, elsewhere, tuple(unfinished), failed)
-
-
-def _left(keys: Keys, method: Method, unit: Unit, briefs: Mapping[str, Brief], there: Listing) -> bool:
-    """Whether another run, or another method of this one, left a cell's video in the store."""
-    return keys.cell(method, unit) not in briefs and keys.video(method, unit) in there.keys
 
 
 def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:

@@ -316,8 +316,7 @@ class Work:
         self, experiment: Experiment, methods: Sequence[Method], done: Progress, keys: Keys, there: Listing
     ) -> None:
         self.experiment, self.methods = experiment, {m.name: m for m in methods}
-        self.roots = list(dict.fromkeys(map(_root, methods)))
-        self._begin = {_root(m): m for m in methods}
+        self.roots = {_root(m): m for m in methods}
         self.cases: Counter[_Case] = Counter()
         for unit, own in done.cells.items():
             present = {*own, *done.elsewhere[unit]}
@@ -330,16 +329,14 @@ class Work:
             return ((),) * len(self.roots)
 
         def kept(method: Method) -> tuple[int, ...]:
-            denoiser = method.segments[0].denoiser
-            steps = len(self.experiment.family.timesteps(method.steps))
-            unit_key = keys.unit(unit.prompt, method.noise_seed(unit.seed))
-            named = unit_key, keys.weights([denoiser.model]), steps
-            if denoiser.accelerators or trace_key(*named, [], denoiser.id) not in there.keys:
+            denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
+            place = keys.unit(unit.prompt, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
+            if trace_key(*place, [], denoiser.id) not in there.keys:
                 return ()
-            found = range(1, steps + 1)
-            return tuple(i for i in found if state_key(*named, [], denoiser.id, i) in there.keys)
+            steps = range(1, n + 1)
+            return tuple(i for i in steps if state_key(*place, [], denoiser.id, i) in there.keys)
 
-        return tuple(kept(self._begin[root]) for root in self.roots)
+        return tuple(kept(m) for m in self.roots.values())
 
     def left(self, assume: Assume) -> Left:
         """Steps, cells and states, from the nearest kept states on."""
@@ -358,7 +355,7 @@ class Work:
         return Left(shared, cells, states)
 
 
-def _root(method: Method) -> tuple[object, ...]:
+def _root(method: Method) -> tuple[Denoiser, int | None, str]:
     """What two methods must have in common to begin as one."""
     return method.segments[0].denoiser, method.steps, method.noise
 

@@ -31,7 +31,7 @@ from srbench.plan import (
 )
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
-from srbench.sampling.walk import Arrival, Failure, walk
+from srbench.sampling.walk import Arrival, Branch, Failure, outcome, roots, run_segment, walk
 from srbench.scoring import score
 from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
@@ -162,9 +162,7 @@ class Runner:
         todo = [m for m in methods if found[m.id] is None]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
-            write_cell(self.run, cell)  # at once: a kill loses no arrival
-            if cell.outcome == "done":
-                write_json(self.store.known_path(cell.key), cell)
+            self._keep(cell)
             cells[cell.method_id] = cell
         return cells
 
@@ -192,22 +190,56 @@ class Runner:
 
     def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> Iterator[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""
-        by_name = {m.name: m for m in methods}
-        paths = [self._path(m) for m in methods]
         (seed,) = {m.noise_seed(unit.seed) for m in methods}
         for end in walk(
             self.sampler,
             lambda denoiser: self._text(unit.prompt, denoiser),
-            paths,
+            [self._path(m) for m in methods],
             lambda steps: self.sampler.start(seed, steps),
             lambda branch: watch(Event("step")),
             self._memory(unit.prompt, seed),
         ):
-            names = [by_name[m.name] for m in end.methods]
-            if isinstance(end, Arrival):
-                yield from self._arrive_or_fail(end, names, unit)
-            else:
-                yield from self._fail(end, names, unit)
+            yield from self._cells(end, unit)
+
+    def _cells(self, end: Arrival | Failure, unit: Unit) -> list[CellRecord]:
+        by_name = {m.name: m for m in self.experiment.methods}
+        methods = [by_name[m.name] for m in end.methods]
+        if isinstance(end, Arrival):
+            return self._arrive_or_fail(end, methods, unit)
+        return self._fail(end, methods, unit)
+
+    def _keep(self, cell: CellRecord) -> None:
+        """Record a cell at once: a kill loses no arrival."""
+        write_cell(self.run, cell)
+        if cell.outcome == "done":
+            write_json(self.store.known_path(cell.key), cell)
+
+    # -- one segment of a unit, for engines that hand branches from worker to worker
+
+    def roots(self, unit: Unit) -> list[Branch]:
+        """The first branches of what is missing of a unit, its own noise only."""
+        own = [m for m in self.experiment.methods if m.noise_seed(unit.seed) == unit.seed]
+        todo = [m for m in own if self._existing(m, unit) is None]
+        if not todo:
+            return []
+        return roots(self.sampler, [self._path(m) for m in todo], lambda n: self.sampler.start(unit.seed, n))
+
+    def segment(self, unit: Unit, branch: Branch, watch: Watch = lambda event: None) -> list[Branch]:
+        """Walk one segment, record the cells that arrive or fail, and return the forks.
+
+        `unit` does what is left when all segments are done: partners' noise, and the scores.
+        """
+        ended, forks, error = run_segment(
+            self.sampler,
+            self._text(unit.prompt, branch.denoiser),
+            branch,
+            lambda branch: watch(Event("step")),
+            self._memory(unit.prompt, unit.seed),
+        )
+        for end in outcome(ended, error):
+            for cell in self._cells(end, unit):
+                self._keep(cell)
+        return forks
 
     def _memory(self, prompt: str, seed: int) -> StoredMemory:
         unit = self.keys.unit(prompt, seed)

@@ -116,11 +116,15 @@ def walk(
         active = branch.denoiser
         ended, forks, error = run_segment(sampler, text(active), branch, on_step, memory)
         waiting += forks
-        methods = tuple(t.method for t in ended.travellers)
-        if error is not None:
-            yield Failure(methods, error)
-        elif methods:
-            yield Arrival(ended, methods)
+        yield from outcome(ended, error)
+
+
+def outcome(ended: Branch, error: Exception | None) -> list[Arrival | Failure]:
+    """What became of the travellers that `run_segment` left in a branch; nothing if none is left."""
+    methods = tuple(t.method for t in ended.travellers)
+    if error is not None:
+        return [Failure(methods, error)]
+    return [Arrival(ended, methods)] if methods else []
 
 
 def run_segment(
