@@ -130,8 +130,8 @@ class Progress:
 
     cells: each unit's cells that need no computing, by method name; failed ones too, unless
     they are to be tried again.  elsewhere: methods whose video another run left in the
-    store, so that it only has to be scored.  unfinished: the units of which a video or a score is missing.
-    failed: how many cells have failed and stay so.
+    store, so that it only has to be scored.  unfinished: the units of which a video or a
+    score is missing.  failed: how many cells have failed and stay so.
     """
 
     cells: Mapping[Unit, Mapping[str, Brief]]
