@@ -185,7 +185,7 @@ class Runner:
     def _memory(self, prompt: str, seed: int) -> StoredMemory:
         family = self.experiment.family
         base = [family.essence(), prompt, seed, self.ground]
-        return StoredMemory(self.store, self.sampler, base, self.experiment.keep, family.weights_identity)
+        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""

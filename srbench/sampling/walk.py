@@ -129,21 +129,21 @@ def run_segment(
     accelerators stay attached throughout: their caches belong to the segment.
     """
     entry, forks = branch, list[Branch]()
-    known, notes = memory.recall(entry), memory.begin(entry)
+    known, computed = memory.recall(entry), list[Branch]()
     try:
         with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
             while branch.travellers and not branch.state.done:
                 ahead = take_up(branch, known)
                 branch = ahead or step(sampler, text, branch)
                 if ahead is None:
+                    # a device need not hold every state of a segment until its end
+                    computed.append(replace(branch, state=sampler.on_host(branch.state)))
                     on_step(branch)
-                stepped, left = branch, list[Branch]()
                 if not branch.state.done:
                     branch, left = part(sampler, branch)
                     forks += left
-                if ahead is None:
-                    notes.note(stepped, bool(left))
-        notes.write(branch.trace)
+        if computed:
+            memory.keep(entry, computed, [f.state.index for f in forks])
         if branch.travellers:
             _refuse_idle(branch, len(entry.trace))
     except Exception as error:
