@@ -68,7 +68,7 @@ def cell_id(key: str, method: Method, unit: Unit) -> str:
 
 def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
-    found = list(experiment.family.mistakes())
+    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
     except UserError as error:
