@@ -183,10 +183,14 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
     if not isinstance(plain["dry_run"], bool):
         raise UserError(f"dry_run = {plain['dry_run']!r}", "true or false", "write dry_run=true")
     experiment = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
-    errors.raise_all(plan.mistakes(experiment))
+    wrong = plan.mistakes(experiment)
+    missing = [m for m in wrong if isinstance(m, errors.NotOnThisMachine)]
+    errors.raise_all([m for m in wrong if m not in missing] if plain["dry_run"] else wrong)
     run = plan.run_folder(experiment, Path(plain["results"]), plain["run"])
     if plain["dry_run"]:
         show_plan(experiment, run, console)
+        for mistake in missing:
+            console.print(f"before it can run: {mistake.got}\n  {mistake.do}", markup=False, highlight=False)
         return 0
     about = record(experiment, asked, run, Path(plain["store"]))
     write_json(run / "run.json", about)

@@ -27,6 +27,10 @@ class UserError(Exception):
         return f"given:    {self.got}\nexpected: {self.expected}\ndo:       {self.do}"
 
 
+class NotOnThisMachine(UserError):
+    """Weights that are named well but not here: a plan can do without them, a run cannot."""
+
+
 class UserErrors(UserError):
     """Several mistakes of one configuration, told together in at most 12 lines."""
 

@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from srbench.errors import UserError
+from srbench.errors import NotOnThisMachine, UserError
 from srbench.registry import STRICT
 
 BUILTIN, TINY = "builtin:", "tiny:"
@@ -118,7 +118,7 @@ class Weights:
         if self.is_hub:
             return [self._not_downloaded(where, subfolders, wrong[0])]
         return [
-            UserError(
+            NotOnThisMachine(
                 f"{where}.source = {self.source}: {wrong[0]}",
                 "a folder in diffusers layout with safetensors weights in it",
                 "give its path, or a hub repository's name with its commit",
@@ -139,7 +139,7 @@ class Weights:
     def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
         include = " ".join(s if Path(s).suffix else f"'{s}/*'" for s in subfolders)
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
-        return UserError(
+        return NotOnThisMachine(
             f"{where}: {self.source} is not on this machine ({what})",
             f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
             f"hf download {self.source} --revision {self.revision} --include {include}; "

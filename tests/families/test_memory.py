@@ -105,16 +105,16 @@ class Component(nn.Linear):
         return self
 
 
+BACK_FROM_SMALL = ["small → cpu", "large → meta"]
+BACK_FROM_VAE = ["small → cpu", "vae → meta", "vae → cpu", "large → meta"]
+
+
 @pytest.mark.parametrize(
     ("policy", "moves"),
     [
         ("both", ["large → meta", "small → meta", "vae → meta"]),
-        ("swap", ["large → meta", "large → cpu", "small → meta", "vae → meta", "small → cpu", "large → meta"]),
-        (
-            "offload",
-            ["large → meta", "large → cpu", "small → meta", "small → cpu", "vae → meta", "vae → cpu"]
-            + ["large → meta"],
-        ),
+        ("swap", ["large → meta", "large → cpu", "small → meta", "vae → meta", *BACK_FROM_SMALL]),
+        ("offload", ["large → meta", "large → cpu", "small → meta", *BACK_FROM_VAE]),
     ],
 )
 def test_components_come_and_go_by_the_policy(policy, moves):
