@@ -137,12 +137,12 @@ class Weights:
         )
 
     def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
-        include = " ".join(s if Path(s).suffix else f"'{s}/*'" for s in subfolders)
+        include = " ".join(f"--include '{s if Path(s).suffix else s + '/*'}'" for s in subfolders)
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
         return NotOnThisMachine(
             f"{where}: {self.source} is not on this machine ({what})",
             f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
-            f"hf download {self.source} --revision {self.revision} --include {include}; "
+            f"hf download {self.source} --revision {self.revision} {include}; "
             f"or set {where}.source to a folder; or family.scale=tiny to try the plumbing without weights",
         )
 

@@ -129,8 +129,17 @@ def test_components_come_and_go_by_the_policy(policy, moves):
     assert log == moves
 
 
-@pytest.mark.parametrize("residency", ["swap", "offload", "group"])
-@pytest.mark.parametrize("name", ["wan21_480p", pytest.param("cogvideox", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "residency"),
+    [
+        ("wan21_480p", "group"),
+        pytest.param("wan21_480p", "swap", marks=pytest.mark.slow),
+        pytest.param("wan21_480p", "offload", marks=pytest.mark.slow),
+        pytest.param("cogvideox", "swap", marks=pytest.mark.slow),
+        pytest.param("cogvideox", "offload", marks=pytest.mark.slow),
+        pytest.param("cogvideox", "group", marks=pytest.mark.slow),
+    ],
+)
 def test_residency_changes_no_bit(name, residency):
     pixels = []
     for policy in ("both", residency):

@@ -50,7 +50,8 @@ def test_what_is_not_downloaded_is_told_with_size_and_command(hub):
     (mistake,) = weights().mistakes("family.large", ["transformer", "vae/config.json"])
     assert "family.large: org/model is not on this machine" in mistake.got
     assert "57.2 GB" in mistake.expected and str(hub) in mistake.expected
-    command = f"hf download org/model --revision {COMMIT} --include 'transformer/*' vae/config.json"
+    include = "--include 'transformer/*' --include 'vae/config.json'"
+    command = f"hf download org/model --revision {COMMIT} {include};"
     assert mistake.do.startswith(command)
     assert "family.scale=tiny" in mistake.do
 
