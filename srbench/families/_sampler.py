@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -310,26 +310,6 @@ class DiffusersSampler(ABC, Generic[F]):
         return state
 
     # -- states as files
-
-    def weights_identity(self, roles: Collection[str]) -> dict[str, Any]:
-        return self.family.weights_identity(roles)
-
-    def on_host(self, state: State) -> State:
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.cpu()
-
-        return replace(
-            state,
-            latents=state.latents.cpu(),
-            sample=moved(state.sample),
-            output=moved(state.output),
-            previous_x0=moved(state.previous_x0),
-            scheduler=self._scheduler_on_host(state.scheduler),
-        )
-
-    def _scheduler_on_host(self, scheduler: Any) -> Any:
-        """A scheduler whose history is in the host's memory; itself where it has none."""
-        return scheduler
 
     def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
         own = {"sample": state.sample, "output": state.output}

@@ -106,12 +106,6 @@ class WanSampler(DiffusersSampler[Wan]):
 
     # -- states as files
 
-    def _scheduler_on_host(self, scheduler: UniPCMultistepScheduler) -> UniPCMultistepScheduler:
-        moved = self._fork(scheduler)
-        moved.model_outputs = [None if x is None else x.cpu() for x in scheduler.model_outputs]
-        moved.last_sample = None if scheduler.last_sample is None else scheduler.last_sample.cpu()
-        return moved
-
     def _freeze_scheduler(
         self, scheduler: UniPCMultistepScheduler
     ) -> tuple[dict[str, Tensor | None], dict[str, str]]:

@@ -16,7 +16,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from srbench.errors import NotOnThisMachine, UserError
+from srbench.errors import UserError
+from srbench.families import _checkpoint
 from srbench.registry import STRICT
 
 BUILTIN, TINY = "builtin:", "tiny:"
@@ -113,12 +114,15 @@ class Weights:
         if self.is_hub and not _COMMIT.fullmatch(self.revision or ""):
             return [self._unpinned(where)]
         wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
-        if not wrong:
-            return []
-        if self.is_hub:
+        if wrong and self.is_hub:
             return [self._not_downloaded(where, subfolders, wrong[0])]
+        # a model that is there, whole or not, is looked into; what has no config is only looked for
+        models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
+        found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
+        if found or not wrong:
+            return list({str(m): m for m in found}.values())
         return [
-            NotOnThisMachine(
+            UserError(
                 f"{where}.source = {self.source}: {wrong[0]}",
                 "a folder in diffusers layout with safetensors weights in it",
                 "give its path, or a hub repository's name with its commit",
@@ -139,7 +143,7 @@ class Weights:
     def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
         include = " ".join(f"--include '{s if Path(s).suffix else s + '/*'}'" for s in subfolders)
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
-        return NotOnThisMachine(
+        return UserError(
             f"{where}: {self.source} is not on this machine ({what})",
             f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
             f"hf download {self.source} --revision {self.revision} {include}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,14 +106,6 @@ class Sampler(Protocol):
 
     def decode(self, state: State) -> NDArray[np.uint8]:
         """The video of a finished state: (frames, height, width, 3), RGB."""
-        ...
-
-    def on_host(self, state: State) -> State:
-        """The state with its tensors in the host's memory."""
-        ...
-
-    def weights_identity(self, roles: Collection[str]) -> Any:
-        """What names the weights of some models and of the shared components, for keys."""
         ...
 
     def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:

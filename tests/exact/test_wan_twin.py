@@ -10,7 +10,6 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from srbench import configs
-from srbench.experiment import Denoiser
 from srbench.families.base import Text
 from srbench.registry import build
 
@@ -79,13 +78,3 @@ def test_a_segment_in_another_precision_takes_the_state_over(method, walked):
     assert branch.trace.steps[3].denoiser.startswith("small+float32#")
     assert on.model("small", "float32").dtype == torch.float32
     assert all(s.change is not None for s in branch.trace.steps[1:])
-
-
-def test_states_waiting_on_the_host_are_the_same_states():
-    on, large = sampler(dtype="bfloat16"), Denoiser(model="large")
-    state = on.start(1, STEPS)
-    for _ in range(3):
-        state, _ = on.step(large, state, text("bfloat16"))
-    tensors, meta = on.freeze(on.on_host(state))
-    assert meta == on.freeze(state)[1]
-    assert all(torch.equal(t, on.freeze(state)[0][n]) for n, t in tensors.items())
