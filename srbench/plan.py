@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -129,11 +129,13 @@ class Progress:
     """What of an experiment is there already.
 
     cells: each unit's cells that need no computing, by method name; failed ones too, unless
-    they are to be tried again.  unfinished: the units of which a video or a score is missing.
+    they are to be tried again.  elsewhere: methods whose video another run left in the
+    store, so that it only has to be scored.  unfinished: the units of which a video or a score is missing.
     failed: how many cells have failed and stay so.
     """
 
     cells: Mapping[Unit, Mapping[str, Brief]]
+    elsewhere: Mapping[Unit, Set[str]]
     unfinished: tuple[Unit, ...]
     failed: int
 
@@ -172,15 +174,22 @@ def progress(
         return brief if sound else None
 
     cells: dict[Unit, dict[str, Brief]] = {}
+    elsewhere: dict[Unit, Set[str]] = {}
     unfinished, failed = [], 0
     for unit in todo:
-        found = {m.name: kept(keys.cell(m, unit)) for m in experiment.methods}
+        ids = {m.name: keys.cell(m, unit) for m in experiment.methods}
+        found = {name: kept(cell) for name, cell in ids.items()}
         there_already = {name: brief for name, brief in found.items() if brief is not None}
         cells[unit] = there_already
+        elsewhere[unit] = {
+            m.name
+            for m in experiment.methods
+            if ids[m.name] not in briefs and keys.video(m, unit) in there.keys
+        }
         failed += sum(b.outcome == "failed" for b in there_already.values())
         if len(there_already) < len(found) or not _all_scored(there_already, wanted(unit.prompt), experiment):
             unfinished.append(unit)
-    return Progress(cells, tuple(unfinished), failed)
+    return Progress(cells, elsewhere, tuple(unfinished), failed)
 
 
 def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:

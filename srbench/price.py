@@ -300,51 +300,62 @@ class Left:
     states: int
 
 
-def left(
-    experiment: Experiment,
-    methods: Sequence[Method],
-    done: Progress,
-    keys: Keys,
-    there: Listing,
-    assume: Assume,
-) -> Left:
-    """Steps of the cells that are missing, from the nearest kept states on."""
-    costs: dict[tuple[object, ...], Cost] = {}
-    shared, cells, states = Steps(0, 0), 0, 0
-    for unit, present in done.cells.items():
-        missing = [m for m in methods if m.name not in present]
-        if not missing:
-            continue
-        begun = {
-            (m.segments[0].denoiser, m.steps, m.noise): _kept(experiment, m, unit, keys, there)
-            for m in missing
-        }
-        case = (*(m.name for m in missing), *begun.values())
-        if case not in costs:
-            costs[case] = cost(
-                experiment,
-                missing,
+# What is missing of a unit: methods by name, and after which steps each beginning is kept.
+_Case = tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
+
+
+class Work:
+    """What is still to be computed, units that lack the same counted together.
+
+    A sweep has thousands of units and few ways to lack something.
+    """
+
+    def __init__(
+        self, experiment: Experiment, methods: Sequence[Method], done: Progress, keys: Keys, there: Listing
+    ) -> None:
+        self.experiment, self.methods = experiment, {m.name: m for m in methods}
+        self.roots = {_root(m): m for m in methods}
+        self.cases: Counter[_Case] = Counter()
+        for unit, own in done.cells.items():
+            present = {*own, *done.elsewhere[unit]}
+            if missing := tuple(m.name for m in methods if m.name not in present):
+                self.cases[(missing, self._kept(unit, keys, there))] += 1
+
+    def _kept(self, unit: Unit, keys: Keys, there: Listing) -> tuple[tuple[int, ...], ...]:
+        """For each root, after which steps its state is in the store."""
+        if not there.keys:
+            return ((),) * len(self.roots)
+
+        def kept(method: Method) -> tuple[int, ...]:
+            denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
+            place = keys.unit(unit.prompt, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
+            if trace_key(*place, [], denoiser.id) not in there.keys:
+                return ()
+            steps = range(1, n + 1)
+            return tuple(i for i in steps if state_key(*place, [], denoiser.id, i) in there.keys)
+
+        return tuple(kept(m) for m in self.roots.values())
+
+    def left(self, assume: Assume) -> Left:
+        """Steps, cells and states, from the nearest kept states on."""
+        shared, cells, states = Steps(0, 0), 0, 0
+        for (missing, kept), units in self.cases.items():
+            begun = dict(zip(self.roots, kept, strict=True))
+            methods = [self.methods[name] for name in missing]
+            one = cost(
+                self.experiment,
+                methods,
                 assume,
-                lambda m, n, begun=begun: max(  # type: ignore[misc]
-                    (i for i in begun[(m.segments[0].denoiser, m.steps, m.noise)] if i <= n), default=0
-                ),
+                lambda m, n, begun=begun: max((i for i in begun[_root(m)] if i <= n), default=0),  # type: ignore[misc]
             )
-        shared, cells = shared + costs[case].shared, cells + len(missing)
-        states += costs[case].states
-    return Left(shared, cells, states)
+            shared, cells = shared + one.shared.times(units), cells + len(missing) * units
+            states += one.states * units
+        return Left(shared, cells, states)
 
 
-def _kept(experiment: Experiment, method: Method, unit: Unit, keys: Keys, there: Listing) -> tuple[int, ...]:
-    """After which steps the state of a method's first segment is in the store."""
-    denoiser = method.segments[0].denoiser
-    if denoiser.accelerators or not there.keys:
-        return ()
-    steps = len(experiment.family.timesteps(method.steps))
-    named = keys.unit(unit.prompt, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), steps
-    if trace_key(*named, [], denoiser.id) not in there.keys:
-        return ()
-    found = range(1, steps + 1)
-    return tuple(i for i in found if state_key(*named, [], denoiser.id, i) in there.keys)
+def _root(method: Method) -> tuple[Denoiser, int | None, str]:
+    """What two methods must have in common to begin as one."""
+    return method.segments[0].denoiser, method.steps, method.noise
 
 
 @dataclass(frozen=True)
@@ -375,7 +386,8 @@ def price(
 
     assumptions = (earliest, expected, latest)
     whole = cost(experiment, methods, expected)
-    remaining = tuple(left(experiment, methods, done, keys, there, a) for a in assumptions)
+    work = Work(experiment, methods, done, keys, there)
+    remaining = tuple(work.left(a) for a in assumptions)
     rate = rates(experiment, found)
     disk = None
     if rate is not None and rate.video is not None:
@@ -394,7 +406,8 @@ def price(
 def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     family, suite, methods = experiment.family, experiment.suite, experiment.methods
     prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
-    cells, there = prompts * seeds * len(methods), sum(map(len, done.cells.values()))
+    cells = prompts * seeds * len(methods)
+    there = sum(map(len, done.cells.values())) + sum(map(len, done.elsewhere.values()))
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),

@@ -256,6 +256,22 @@ def test_what_is_there_already_is_not_priced_again(tmp_path: Path) -> None:
     assert "4 videos" in told["disk"]
 
 
+def test_another_seed_prices_the_new_videos_alone(tmp_path: Path) -> None:
+    """It is another run, which takes the videos of the first from the store."""
+    made = experiment(method={"large": LARGE, "small": SMALL})
+    leave(made, tmp_path, ["large", "small"])
+    more = experiment(
+        method={"large": LARGE, "small": SMALL},
+        suite={"kind": "prompts", "prompts": ["a cat", "a dog"], "seeds": 3},
+        name="other",
+    )
+    store = Store(tmp_path / "store")
+    done = progress(more, units(more), tmp_path / "other" / "s", store, GROUND)
+    told = dict(price(more, done, Keys(more, GROUND), store, tmp_path, "a CPU, 2 cores").lines)
+    assert told["cells"] == "12, 8 of these are there already"
+    assert told["large model evaluations"].endswith("; 200 left to do")
+
+
 def test_step_times_and_switch_steps_are_those_measured_here(tmp_path: Path) -> None:
     made = experiment(method={"large": LARGE, "adaptive": ADAPTIVE})
     assert "implied by the paper" in dict(priced(made, tmp_path).lines)["assumed switch steps"]

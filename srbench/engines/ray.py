@@ -61,18 +61,18 @@ class Ray:
 
         started = not ray.is_initialized()
         if started:
+            # more workers than cores are allowed, as in a trial on a laptop
+            cores = None if self.address else max(self.workers or 1, os.cpu_count() or 1) * self.threads
             ray.init(
                 address=self.address,
+                num_cpus=cores,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
-                **({} if self.address else {"num_cpus": max(self.workers or 1, os.cpu_count() or 1)}),
             )
         try:
-            pool = Pool(
-                self._actors(experiment, run.absolute(), store.absolute(), len(units)), self.placement
-            )
-            drive(pool, units, watch)
+            actors = self._actors(experiment, run.absolute(), store.absolute(), len(units))
+            drive(Pool(actors, self.placement), units, watch)
         except ray.exceptions.RayActorError as error:
             raise UserError(
                 f"a worker died more than {self.retries} times ({type(error).__name__})",

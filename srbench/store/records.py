@@ -297,7 +297,7 @@ def _read(path: Path, kind: type[BaseModel]) -> Any:
         raise UserError(
             f"{path}: {error.errors()[0]['msg']}",
             f"a record of version {VERSION}",
-            "use the srbench that wrote it, or run the experiment again",
+            "use the srbench that wrote it, or remove the file and run the same command again",
         ) from None
 
 

@@ -44,14 +44,16 @@ class Lab:
 def run_record() -> RunRecord:
     return RunRecord(
         experiment="e", run="r", family="f", asked=[], resolved={}, store="../store", methods=(),
-        prompts=(), seeds=(), protocol="p", commit=None, dirty=None, packages={}, device="CPU", threads=1, started="",
+        prompts=(), seeds=(), protocol="p", commit=None, dirty=None, packages={}, device="CPU", threads=1,
+        started="",
     )  # fmt: skip
 
 
 def cell(key: str, video: Path) -> CellRecord:
     return CellRecord(
         id=key, family="f", method=f"method_{key}", label="", method_id="m", path=[], prompt="p",
-        prompt_index=0, seed=0, outcome="done", protocol="p", video=video.name.partition(".")[0], video_bytes=video.stat().st_size,
+        prompt_index=0, seed=0, outcome="done", protocol="p", video=video.name.partition(".")[0],
+        video_bytes=video.stat().st_size,
     )  # fmt: skip
 
 
