@@ -315,6 +315,8 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
     told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
     if plain["dry_run"]:
         show_plan(experiment, told, run, console)
+        for missing in plan.mistakes(experiment):
+            console.print(f"before it can run: {missing.got}\n  {missing.do}", markup=False, highlight=False)
         return 0
     refuse_full(told, place.store.root)
     return _run(experiment, asked, place, done, console, label)

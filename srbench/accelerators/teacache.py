@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -36,7 +37,7 @@ class TeaCache:
     def settled(self, polynomials: Mapping[str, tuple[float, ...]]) -> TeaCache:
         """The same with its coefficients written in, where the family has some for its mode."""
         own = self.coefficients or polynomials.get(self.mode)
-        return TeaCache(threshold=self.threshold, mode=self.mode, coefficients=own)
+        return replace(cast(Any, self), coefficients=own)
 
     def attach(self, model: nn.Module, attachment: Attachment) -> AbstractContextManager[None]:
         from srbench.accelerators._teacache import attached

@@ -159,7 +159,7 @@ class FamilySettings:
         """The settings that can change a bit of a video."""
         return {k: v for k, v in identity(self).items() if k not in self.NOT_ESSENCE}
 
-    def weights_identity(self, roles: Collection[Role] = get_args(Role)) -> dict[str, Any]:
+    def weights_identity(self, roles: Collection[str] = get_args(Role)) -> dict[str, Any]:
         """What names the weights in keys, by role and subfolder.
 
         Only the files that a role reads count, so another small model leaves the large

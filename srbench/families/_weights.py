@@ -113,16 +113,14 @@ class Weights:
             return []  # made when it is first opened
         if self.is_hub and not _COMMIT.fullmatch(self.revision or ""):
             return [self._unpinned(where)]
+        wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
+        if wrong and self.is_hub:
+            return [self._not_downloaded(where, subfolders, wrong[0])]
         # a model that is there, whole or not, is looked into; what has no config is only looked for
         models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
         found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
-        if found:
+        if found or not wrong:
             return list({str(m): m for m in found}.values())
-        wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
-        if not wrong:
-            return []
-        if self.is_hub:
-            return [self._not_downloaded(where, subfolders, wrong[0])]
         return [
             UserError(
                 f"{where}.source = {self.source}: {wrong[0]}",
@@ -143,12 +141,12 @@ class Weights:
         )
 
     def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
-        include = " ".join(s if Path(s).suffix else f"'{s}/*'" for s in subfolders)
+        include = " ".join(f"--include '{s if Path(s).suffix else s + '/*'}'" for s in subfolders)
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
         return UserError(
             f"{where}: {self.source} is not on this machine ({what})",
             f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
-            f"hf download {self.source} --revision {self.revision} --include {include}; "
+            f"hf download {self.source} --revision {self.revision} {include}; "
             f"or set {where}.source to a folder; or family.scale=tiny to try the plumbing without weights",
         )
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 from srbench.accelerators.teacache import TeaCache
+from srbench.calibrate import record
 from srbench.errors import UserError
 from srbench.experiment import Denoiser
 
@@ -158,3 +159,11 @@ def test_a_model_without_coefficients_is_refused():
     on = twin.sampler()
     with pytest.raises(UserError, match="a rescale polynomial"):
         on.attach(Denoiser(model="small", accelerators=(TeaCache(threshold=0.1),)), STEPS).__enter__()
+
+
+def test_a_polynomial_can_be_fitted():
+    """`srbench.calibrate` watches CogVideoX too; it has one mode."""
+    on = twin.sampler(steps=8)
+    points = record(on, "small", [twin.PROMPT], twin.NEGATIVE, on.family.TEACACHE_MODES)
+    assert points.keys() == {"default"}
+    assert points["default"].shape == (1, 7, 2) and (points["default"] > 0).all()

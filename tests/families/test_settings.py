@@ -1,0 +1,150 @@
+"""Family YAMLs: checked, their presets, their twins, and what a family refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from srbench import configs
+from srbench.accelerators.pab import PAB
+from srbench.accelerators.teacache import TeaCache
+from srbench.experiment import Denoiser, check
+from srbench.families._settings import TWIN_NOTE
+from srbench.registry import build
+
+REAL = ("wan21_480p", "wan21_720p", "cogvideox")
+
+
+def family(name, **changed):
+    return build("families", configs.read("family", name) | changed, "family")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_family_is_pinned_priced_and_not_on_this_machine(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    real = family(name)
+    assert len(real.mistakes()) == 3  # large, small, components: each by its own command
+    assert all(len(w.revision) == 40 for w in (real.large, real.small, real.components))
+    assert real.price is not None and "paper" in real.price.source
+    assert set(real.teacache) == {"large", "small"}
+    assert real.warnings() == ()
+
+
+def test_the_published_prices_are_the_papers_latencies():
+    for name, large, small in [("wan21_480p", 841, 158), ("wan21_720p", 3130, 637), ("cogvideox", 213, 75)]:
+        price = family(name).price
+        assert (price.large * 50, price.small * 50) == pytest.approx((large, small), rel=0.001)
+
+
+@pytest.mark.parametrize("preset", ["paper", "wan_code", "vbench_leaderboard", "diffusers"])
+def test_a_preset_is_settings_of_wan(preset):
+    assert family("wan21_480p", **configs.read("preset", preset))
+
+
+def test_the_family_as_it_stands_is_the_preset_paper():
+    assert family("wan21_480p", **configs.read("preset", "paper")) == family("wan21_480p")
+
+
+def test_settings_need_no_torch():
+    code = "import sys; from srbench import configs; from srbench.registry import build\n"
+    code += f"for n in {REAL!r}: build('families', configs.read('family', n), 'family').mistakes()\n"
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# -- twins
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_twin_is_the_family_with_other_weights_and_fewer_pixels(name):
+    real, twin = family(name), family(name, scale="tiny")
+    assert twin.mistakes() == []
+    assert twin.warnings() == (TWIN_NOTE,)
+    assert twin.price is None
+    assert (twin.steps, twin.guidance_scale, twin.dtype) == (real.steps, real.guidance_scale, real.dtype)
+    assert twin.height < real.height and twin.frames < real.frames
+    assert twin.essence() != real.essence()
+    assert twin.weights_identity() != real.weights_identity()
+    assert dataclasses.replace(twin, steps=8).height == twin.height
+
+
+# -- keys
+
+
+def test_what_changes_no_bit_is_no_essence():
+    one = family("wan21_480p")
+    same = dataclasses.replace(one, residency="swap", memory=1e9, price=None, device="cpu", name="other")
+    assert same.essence() == one.essence()
+    assert dataclasses.replace(one, vae_tiling=True).essence() != one.essence()
+
+
+def test_another_small_model_leaves_the_large_ones_videos_as_they_are():
+    one = family("cogvideox")
+    other = dataclasses.replace(one, small=dataclasses.replace(one.small, revision="0" * 40))
+    assert one.weights_identity({"large"}) == other.weights_identity({"large"})
+    assert one.weights_identity() != other.weights_identity()
+
+
+def test_coefficients_are_written_into_the_denoisers_that_use_them():
+    """So a key holds them, and another fit concerns those denoisers alone."""
+    wan = family("wan21_480p")
+    accelerated = Denoiser(model="small", accelerators=(TeaCache(threshold=0.1, mode="ret_steps"),))
+    (settled,) = wan.settled(accelerated).accelerators
+    assert settled.coefficients == wan.teacache["small"]["ret_steps"]
+    own = TeaCache(threshold=0.1, coefficients=(1.0, 0.0))
+    assert wan.settled(Denoiser(model="small", accelerators=(own,))).accelerators == (own,)
+    assert wan.settled(Denoiser(model="small")) == Denoiser(model="small")
+
+
+# -- what a family refuses
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "told"),
+    [
+        (Denoiser(model="large", batch_guidance=True), "always runs both guidance branches as one batch"),
+        (
+            Denoiser(model="large", accelerators=(TeaCache(threshold=0.1, mode="ret_steps"),)),
+            "no projected time embedding",
+        ),
+        (Denoiser(model="large", accelerators=(PAB(hooks="self+cross"),)), "share one attention"),
+    ],
+)
+def test_what_cogvideox_cannot_run_is_told_at_the_door(denoiser, told):
+    (mistake,) = family("cogvideox").objections(denoiser, "method.x.path.0")
+    assert told in str(mistake) and "method.x.path.0" in str(mistake)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 8, 10, 20, 25, 40, 50])
+def test_steps_that_end_without_noise(steps):
+    assert family("cogvideox").objections_to_steps(steps, "method.x.steps") == []
+
+
+@pytest.mark.parametrize("steps", [6, 7, 15, 18])
+def test_steps_that_would_leave_noise_in_the_video_are_refused(steps):
+    (mistake,) = family("cogvideox").objections_to_steps(steps, "method.x.steps")
+    assert f"method.x.steps = {steps}" in mistake.got
+
+
+def test_an_experiment_is_checked_against_its_family():
+    plain = {
+        "name": "trial",
+        "family": configs.read("family", "cogvideox"),
+        "suite": {"kind": "prompts", "prompts": ["a cat"], "seeds": 1},
+        "method": {
+            "large": {"path": [{"model": "large"}]},
+            "tea": {"path": [{"model": "large", "accelerators": [{"kind": "teacache", "threshold": 0.1}]}]},
+            "half": {"path": [{"model": "large", "dtype": "float32", "attention": "native"}]},
+        },
+        "metric": {},
+        "engine": {"kind": "local"},
+    }
+    experiment = check(plain)
+    assert len(experiment.method("tea").segments[0].denoiser.accelerators[0].coefficients) == 5
+    assert experiment.method("half").segments[0].denoiser.name == "large+native+float32"
+    plain["method"]["bad"] = {"path": [{"model": "large", "batch_guidance": True}], "steps": 7}
+    with pytest.raises(Exception, match="2 mistakes"):
+        check(plain)
