@@ -10,7 +10,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ TYPES = {
     "seed": "int64",
 }
 TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
+CHUNK = 20_000  # lines of Parquet written at a time
 OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
 PARQUET_FIELDS = [
     *(
@@ -126,28 +128,36 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
         "dirty": run.dirty,
         "packages": ", ".join(f"{name} {version}" for name, version in run.packages.items()),
     }
-    # By way of CSV: made from Python's lists, Arrow's arrays would import pandas, a second or two.
+    words = pa.dictionary(pa.int32(), pa.string())
+    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=types,
+        null_values=[""],
+        strings_can_be_null=True,
+        true_values=["true"],
+        false_values=["false"],
+    )
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    lines = (shared | line for line in chain(_method_lines(run, tables), _video_lines(run, cells)))
+    partial = path.with_name(f".{path.name}.partial")
+    schema = pa.schema([(name, types[name]) for name in PARQUET_FIELDS])
+    with pq.ParquetWriter(partial, schema, compression="zstd") as file:
+        while chunk := list(islice(lines, CHUNK)):
+            text = io.BytesIO(_csv_text(chunk).encode())
+            file.write_table(pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert))
+    partial.replace(path)
+
+
+def _csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines on their way into Arrow.
+
+    By way of CSV, for made from Python's lists Arrow's arrays import pandas, a second or two.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, PARQUET_FIELDS, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    for line in (*_method_lines(run, tables), *_video_lines(run, cells)):
-        writer.writerow({k: _word(v) for k, v in (shared | line).items()})
-    words = pa.dictionary(pa.int32(), pa.string())
-    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
-    table = pyarrow.csv.read_csv(
-        io.BytesIO(out.getvalue().encode()),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=types,
-            null_values=[""],
-            strings_can_be_null=True,
-            true_values=["true"],
-            false_values=["false"],
-        ),
-    )
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    writer.writerows({k: _word(v) for k, v in line.items()} for line in lines)
+    return out.getvalue()
 
 
 def _method_lines(run: RunRecord, tables: Tables) -> Iterator[dict[str, Any]]:
