@@ -57,7 +57,7 @@ def _refuse_unused(unresolved: Any) -> None:
     for name, method in (unresolved.get("method") or {}).items():
         if not isinstance(method, dict):
             continue
-        parameters = [k for k in method if k not in ("label", "path", "steps")]
+        parameters = [k for k in method if k not in ("label", "path", "steps", "noise", "role")]
         for key in parameters:
             if f".{key}}}" not in str(method):
                 others = [k for k in method if k != key]
@@ -91,6 +91,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
             is_reference=m.name == reference,
             path=identity(m.segments),
             steps=m.steps,
+            role=m.role,
         )
         for m in experiment.methods
     }
@@ -119,6 +120,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
+        warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -181,7 +183,7 @@ def job(plain: Mapping[str, Any], asked: list[str]) -> int:
     if not isinstance(plain["dry_run"], bool):
         raise UserError(f"dry_run = {plain['dry_run']!r}", "true or false", "write dry_run=true")
     experiment = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
-    errors.raise_all(experiment.family.mistakes())
+    errors.raise_all(plan.mistakes(experiment))
     run = plan.run_folder(experiment, Path(plain["results"]), plain["run"])
     if plain["dry_run"]:
         show_plan(experiment, run, console)

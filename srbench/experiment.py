@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
 from srbench.registry import STRICT, build, identity
 
 Role = Literal["large", "small"]
+DType = Literal["float32", "bfloat16", "float16"]
 T = TypeVar("T")
 
 
@@ -28,21 +31,50 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Disturbance:
+    """Biased Gaussian noise, z + bias + scale ε, added to the latents when a denoiser takes over.
+
+    What the paper's Figure 1 does at chosen steps; it states neither bias nor scale.  ε is drawn
+    from `seed`, the same for every prompt.
+    """
+
+    scale: Annotated[float, Field(ge=0)] = 0.3
+    bias: float = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Denoiser:
     """A model of the family plus what is attached to it.
 
-    guidance_scale and negative_prompt are the family's own where None.
+    guidance_scale, negative_prompt and dtype are the family's own where None.
+    dtype: of the model's weights and arithmetic.  batch_guidance: the conditional and the
+    unconditional call as one batch, which changes bits and nothing else (a family that
+    always does so refuses it).  attention: diffusers' name of a backend; torch's own
+    choice where None.  With these a method can be a *scale row*: the reference run again
+    in other arithmetic, which shows what a similarity means.
+    disturb: noise that is added to the latents when it takes over.
     """
 
     model: Role
     accelerators: tuple[Any, ...] = ()
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     negative_prompt: str | None = None
+    dtype: DType | None = None
+    batch_guidance: bool = False
+    attention: Attention | None = None
+    disturb: Disturbance | None = None
 
     @property
     def name(self) -> str:
-        """For readers: `large`, `small+teacache`.  Equal names need not be equal denoisers."""
-        return "+".join([self.model, *(a.kind for a in self.accelerators)])
+        """For readers.  Equal names need not be equal denoisers.
+
+        >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
+        'large+bfloat16+batched'
+        """
+        others = [self.attention, self.dtype]
+        others += ["batched" if self.batch_guidance else None, "disturbed" if self.disturb else None]
+        return "+".join([self.model, *(a.kind for a in self.accelerators), *(o for o in others if o)])
 
     @property
     def id(self) -> str:
@@ -62,18 +94,29 @@ class Segment:
 class Method:
     """A path, with a name for the configuration and a label for readers.
 
-    steps: number of denoising steps; the family's own where None.
+    steps: number of denoising steps; the family's own where None.  noise: `own` is that of
+    the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
+    that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     """
 
     name: str
     label: str
     segments: tuple[Segment, ...]
     steps: Annotated[int, Field(ge=1)] | None = None
+    noise: Literal["own", "partner"] = "own"
+    role: Literal["method", "scale"] = "method"
 
     @property
     def id(self) -> str:
-        """Equal for two methods if and only if they are the same path."""
-        return digest([self.segments, self.steps])
+        """Equal for two methods if and only if they are the same path from the same noise."""
+        return digest([self.segments, self.steps, self.noise])
+
+    def noise_seed(self, seed: int) -> int:
+        """The seed of the noise that a cell of this seed starts from.
+
+        Pairs, and not the next seed of the suite, as they stay when a run gets more seeds.
+        """
+        return seed ^ 1 if self.noise == "partner" else seed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -119,8 +162,17 @@ class Mistakes:
             raise UserErrors(self.found)
 
 
-_DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
-_METHOD_KEYS = ("label", "path", "steps")
+_DENOISER_KEYS = (
+    "model",
+    "accelerators",
+    "guidance_scale",
+    "negative_prompt",
+    "dtype",
+    "batch_guidance",
+    "attention",
+    "disturb",
+)
+_METHOD_KEYS = ("label", "path", "steps", "noise", "role")
 SCALARS = ("name", "late_attach", "keep", "retry_failed")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
@@ -185,7 +237,7 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
             mistakes.note(
                 f"key {where}.{key}",
-                "label, path, steps or a plain parameter",
+                "label, path, steps, noise, role or a plain parameter",
                 did_you_mean(key, _METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
@@ -202,9 +254,19 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         "name": name,
         "label": plain.get("label") or name,
         "segments": tuple(segments),
-        "steps": plain.get("steps"),
+        **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
     return mistakes.attempt(lambda: _typed(Method, fields, where))
+
+
+def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
+    """The method with what its family fills in; what the family cannot run is a mistake."""
+    segments = []
+    for i, segment in enumerate(method.segments):
+        mistakes.found += family.objections(segment.denoiser, f"method.{method.name}.path.{i}")
+        segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
+    mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
+    return replace(method, segments=tuple(segments))
 
 
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
@@ -253,9 +315,11 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     }
     if not mistakes.found:
         reference = plain.get("reference", "large")
-        _check_names([m for m in methods if m], reference, bool(metrics), mistakes)
+        settled = [_settle(m, parts["family"], mistakes) for m in methods if m]
+        _check_names(settled, reference, bool(metrics), mistakes)
     fields = {k: plain[k] for k in (*SCALARS, "reference") if k in plain}
-    fields |= parts | {"methods": tuple(methods), "metrics": tuple(metrics)}
+    if not mistakes.found:
+        fields |= parts | {"methods": tuple(settled), "metrics": tuple(metrics)}
     made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
     assert made is not None

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from srbench.errors import UserError
 from srbench.experiment import Experiment, Method, digest
+from srbench.metrics.base import all_facts
 from srbench.registry import identity
+from srbench.scoring import is_scored
 from srbench.store.objects import Store
-from srbench.store.records import CellRecord, Score, read_cell
+from srbench.store.records import CellRecord, read_cell
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def protocol(experiment: Experiment) -> str:
     return digest([family.essence(), family.weights_identity()])
 
 
-def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str, str]) -> str:
+def video_key(experiment: Experiment, method: Method, unit: Unit, ground: dict[str, str]) -> str:
     """Hash over all that determines a video's bytes.
 
     `ground`: the software, device class and thread count it was computed on.
@@ -47,15 +50,30 @@ def cell_id(experiment: Experiment, method: Method, unit: Unit, ground: dict[str
     return digest(
         [
             family.essence(),
-            family.weights_identity(),
+            family.weights_identity({s.denoiser.model for s in method.segments}),
             method.segments,
             method.steps,
             unit.prompt,
-            unit.seed,
+            method.noise_seed(unit.seed),
             ground,
         ],
         64,
     )
+
+
+def cell_id(key: str, method: Method, unit: Unit) -> str:
+    """What names a cell in its run; one video may be the cell of several (method, seed)."""
+    return digest([key, method.id, unit.seed], 64)
+
+
+def mistakes(experiment: Experiment) -> list[UserError]:
+    """What is wrong with parts that are right by themselves, before a model loads."""
+    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
+    try:
+        all_facts(experiment.metrics, experiment.suite.list_prompts())
+    except UserError as error:
+        found.append(error)
+    return found
 
 
 def run_folder(experiment: Experiment, results: Path, run: str | None) -> Path:
@@ -75,42 +93,41 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     if not path.exists():
         return None
     record = read_cell(path)
-    kept = store.has(cell) if record.outcome == "done" else not retry_failed
+    kept = store.has(record.key) if record.outcome == "done" else not retry_failed
     return record if kept else None
 
 
-def stored_path(store: Store, cell: str) -> Path:
+def stored_path(store: Store, key: str) -> Path:
     """Where the store keeps what is known of a video besides its bytes: trace, times, host."""
-    return store.root / "cells" / cell[:2] / f"{cell}.json"
+    return store.root / "cells" / key[:2] / f"{key}.json"
 
 
-def stored_cell(store: Store, cell: str) -> CellRecord | None:
-    """A cell that another run computed, without its scores; None where there is none."""
-    path = stored_path(store, cell)
-    return read_cell(path) if store.has(cell) and path.exists() else None
-
-
-def scored(cell: CellRecord, reference: CellRecord | None) -> dict[str, Score]:
-    """The scores that a cell has against this reference, by metric."""
-    video = reference.video if reference else None
-    return {s.metric.name: s for s in cell.scores if s.reference == video and s.outcome == "done"}
+def stored_cell(store: Store, key: str) -> CellRecord | None:
+    """The cell that a video was first computed for, without its scores; None where there is none."""
+    path = stored_path(store, key)
+    return read_cell(path) if store.has(key) and path.exists() else None
 
 
 def unfinished(
     experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: dict[str, str]
 ) -> list[Unit]:
     """The units of which a video or a score is missing."""
-    wanted = {m.facts.name for m in experiment.metrics}
 
     def finished(unit: Unit) -> bool:
         cells = [
-            existing_cell(run, store, cell_id(experiment, m, unit, ground), experiment.retry_failed)
+            existing_cell(
+                run,
+                store,
+                cell_id(video_key(experiment, m, unit, ground), m, unit),
+                experiment.retry_failed,
+            )
             for m in experiment.methods
         ]
         names = [m.name for m in experiment.methods]
         reference = cells[names.index(experiment.reference)] if experiment.reference in names else None
         return all(
-            c is not None and (c.outcome == "failed" or wanted <= set(scored(c, reference))) for c in cells
+            c is not None and (c.outcome == "failed" or is_scored(c, reference, experiment.metrics))
+            for c in cells
         )
 
     return [u for u in todo if not finished(u)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from srbench.experiment import Denoiser, Experiment, Method
+from srbench.metrics.base import all_facts
 from srbench.paths import Assume, late_attach, walked
 from srbench.rules.base import Rule
 
@@ -90,7 +91,7 @@ def summary(experiment: Experiment) -> list[tuple[str, str]]:
         ),
         ("prompts × seeds", f"{prompts} × {seeds} = {videos} videos a method"),
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
-        ("metrics", ", ".join(m.facts.name for m in experiment.metrics) or "none"),
+        ("metrics", ", ".join(all_facts(experiment.metrics, suite.list_prompts())) or "none"),
         ("cells", f"{videos * len(methods):,}"),
         ("large model evaluations", evaluations("large")),
         ("small model evaluations", evaluations("small")),

@@ -29,14 +29,15 @@ from srbench.plan import (
     protocol,
     stored_cell,
     stored_path,
+    video_key,
 )
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Failure, walk
+from srbench.scoring import score
 from srbench.store.objects import Store
 from srbench.store.records import (
     CellRecord,
-    Score,
     Stage,
     TextTimes,
     read_text_times,
@@ -83,7 +84,8 @@ class Runner:
 
     def _text_key(self, text: str) -> str:
         family = self.experiment.family
-        weights = family.weights_identity()["components"]
+        parts = family.weights_identity(())["components"]
+        weights = [parts["tokenizer"], parts["text_encoder"]]
         return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
 
     def encode(self, prompts: Sequence[str]) -> None:
@@ -115,29 +117,40 @@ class Runner:
 
     def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
         """Compute, store and score what is missing of one (prompt, seed)."""
-        cells = {m.id: self._existing(m, unit) for m in self.experiment.methods}
-        todo = [m for m in self.experiment.methods if cells[m.id] is None]
-        for cell in self._generate(todo, unit, watch) if todo else ():
-            write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
-            if cell.outcome == "done":
-                write_json(stored_path(self.store, cell.id), cell)
-            cells[cell.method_id] = cell
+        cells: dict[str, CellRecord] = {}
+        # a partner's noise comes last: by then its own unit may have made that video
+        for seed in sorted({m.noise_seed(unit.seed) for m in self.experiment.methods}, key=unit.seed.__ne__):
+            cells |= self._videos(
+                [m for m in self.experiment.methods if m.noise_seed(unit.seed) == seed], unit, watch
+            )
         failed = 0
-        for cell in self._score([c for c in cells.values() if c]):
+        for cell in self._score([cells[m.id] for m in self.experiment.methods if m.id in cells]):
             write_json(cell_path(self.run, cell.id), cell)
             failed += cell.outcome == "failed"
         watch(Event("unit", failed=failed))
 
+    def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
+        """The cells of methods that start from the same noise; what is missing is computed."""
+        found = {m.id: self._existing(m, unit) for m in methods}
+        todo = [m for m in methods if found[m.id] is None]
+        cells = {i: c for i, c in found.items() if c is not None}
+        for cell in self._generate(todo, unit, watch) if todo else ():
+            write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
+            if cell.outcome == "done":
+                write_json(stored_path(self.store, cell.key), cell)
+            cells[cell.method_id] = cell
+        return cells
+
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
-        cell = cell_id(self.experiment, method, unit, self.ground)
-        own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
-        return self._adopt(own or stored_cell(self.store, cell), method, unit)
+        key = video_key(self.experiment, method, unit, self.ground)
+        own = existing_cell(self.run, self.store, cell_id(key, method, unit), self.experiment.retry_failed)
+        return self._adopt(own or stored_cell(self.store, key), method, unit)
 
     def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
         """A cell that this or another run computed, by the names used here; None if it is damaged."""
         if cell is None:
             return None
-        path = self.store.get(cell.id)
+        path = self.store.get(cell.key)
         if cell.outcome == "done" and path is None:
             return None
         if path is not None:
@@ -145,10 +158,8 @@ class Runner:
         names = self._blank(method, unit)
         return cell.model_copy(
             update={
-                "method": names.method,
-                "label": names.label,
-                "is_reference": names.is_reference,
-                "prompt_index": names.prompt_index,
+                name: getattr(names, name)
+                for name in ("id", "method", "label", "method_id", "is_reference", "prompt_index", "seed")
             }
         )
 
@@ -156,13 +167,14 @@ class Runner:
         """Walk the methods and turn every arrival and failure into cells."""
         by_name = {m.name: m for m in methods}
         paths = [self._path(m) for m in methods]
+        (seed,) = {m.noise_seed(unit.seed) for m in methods}
         for end in walk(
             self.sampler,
             lambda denoiser: self._text(unit.prompt, denoiser),
             paths,
-            lambda steps: self.sampler.start(unit.seed, steps),
+            lambda steps: self.sampler.start(seed, steps),
             lambda branch: watch(Event("step")),
-            self._memory(unit),
+            self._memory(unit.prompt, seed),
         ):
             names = [by_name[m.name] for m in end.methods]
             if isinstance(end, Arrival):
@@ -170,10 +182,10 @@ class Runner:
             else:
                 yield from self._fail(end, names, unit)
 
-    def _memory(self, unit: Unit) -> StoredMemory:
+    def _memory(self, prompt: str, seed: int) -> StoredMemory:
         family = self.experiment.family
-        base = [family.essence(), family.weights_identity(), unit.prompt, unit.seed, self.ground]
-        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
+        base = [family.essence(), prompt, seed, self.ground]
+        return StoredMemory(self.store, self.sampler, base, self.experiment.keep, family.weights_identity)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""
@@ -200,7 +212,7 @@ class Runner:
         for method in methods:
             cell = self._blank(method, unit)
             path = self.store.put(
-                cell.id, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps)
+                cell.key, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps)
             )
             self._link(path, method, unit)
             cells.append(
@@ -229,8 +241,10 @@ class Runner:
 
     def _blank(self, method: Method, unit: Unit) -> CellRecord:
         path = identity(method.segments)
+        key = video_key(self.experiment, method, unit, self.ground)
         return CellRecord(
-            id=cell_id(self.experiment, method, unit, self.ground),
+            id=cell_id(key, method, unit),
+            key=key,
             family=self.experiment.family.name,
             method=method.name,
             label=method.label,
@@ -262,40 +276,22 @@ class Runner:
     def _score(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
         """The cells with the experiment's metrics; what is scored already is not scored again."""
         reference = next((c for c in cells if c.is_reference and c.outcome == "done"), None)
-        pixels = self._pixels(reference) if reference else None
-        return [self._score_cell(cell, reference, pixels) for cell in cells]
+        held: dict[str, NDArray] = {}
+
+        def pixels(cell: CellRecord) -> NDArray:
+            if cell.key not in held:
+                # of two videos at most: the reference, and the one that is being scored
+                for other in [i for i in held if reference is None or i != reference.key]:
+                    del held[other]
+                held[cell.key] = self._pixels(cell)
+            return held[cell.key]
+
+        return [score(cell, reference, self.experiment.metrics, pixels) for cell in cells]
 
     def _pixels(self, cell: CellRecord) -> NDArray:
-        path = self.store.get(cell.id)
+        path = self.store.get(cell.key)
         assert path is not None
         return video.read(path)[0]
-
-    def _score_cell(
-        self, cell: CellRecord, reference: CellRecord | None, pixels: NDArray | None
-    ) -> CellRecord:
-        if cell.outcome != "done":
-            return cell
-        kept = {
-            s.metric.name: s for s in cell.scores if s.reference == (reference.video if reference else None)
-        }
-        missing = [m for m in self.experiment.metrics if m.facts.name not in kept]
-        own = self._pixels(cell) if missing and pixels is not None else None
-        for metric in missing:
-            facts = metric.facts
-            if own is None or pixels is None or reference is None:
-                reason = "the reference's video of this prompt and seed is missing"
-                kept[facts.name] = Score(
-                    metric=facts, value=None, reference=None, outcome="missing", reason=reason
-                )
-                continue
-            per_frame = metric(own, pixels)
-            kept[facts.name] = Score(
-                metric=facts,
-                value=float(per_frame.mean()),
-                per_frame=tuple(map(float, per_frame)),
-                reference=reference.video,
-            )
-        return cell.model_copy(update={"scores": tuple(kept.values())})
 
 
 def _peak_memory(device: torch.device) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srbench.experiment import Experiment, check
-from srbench.plan import cell_id, run_folder, units
+from srbench.plan import run_folder, units, video_key
 
 CONF = Path(__file__).parents[1] / "conf"
 LARGE = {"path": [{"model": "large"}]}
@@ -79,13 +79,13 @@ def test_a_run_that_was_given_a_name_keeps_it(tmp_path: Path) -> None:
     assert run_folder(experiment(tmp_path), Path("results"), "mine") == Path("results/trial/mine")
 
 
-def test_a_cell_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_path: Path) -> None:
+def test_a_video_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_path: Path) -> None:
     ground = {"torch": "2.9", "device": "CPU", "threads": "1"}
 
     def cell(prompt: int = 0, seed: int = 0, ground: dict[str, str] = ground, **changes: Any) -> str:
         made = experiment(tmp_path, **changes)
         unit = next(u for u in units(made) if (u.prompt_index, u.seed) == (prompt, seed))
-        return cell_id(made, made.methods[0], unit, ground)
+        return video_key(made, made.methods[0], unit, ground)
 
     one = cell()
     assert len(one) == 64

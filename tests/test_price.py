@@ -44,6 +44,7 @@ def bounds(method: Method) -> tuple[tuple[int, int], tuple[int, int]]:
 # Of 50 steps, with the large and with the small model: rules at their earliest, at their latest.
 SHIPPED = {
     "large": ((50, 0), (50, 0)),
+    "another_seed": ((50, 0), (50, 0)),
     "small": ((0, 50), (0, 50)),
     "fewer_steps": ((20, 0), (20, 0)),
     "pab": ((50, 0), (50, 0)),

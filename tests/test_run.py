@@ -75,12 +75,15 @@ def test_every_method_gets_a_video_and_its_scores(lab: Lab) -> None:
     assert {c.method for c in cells} == {"large", "small", "fixed_step", "srd_002", "srd_01", "srd_03"}
     assert {c.outcome for c in cells} == {"done"}
     for cell in cells:
-        pixels, fps = video.read(lab.store.get(cell.id))
+        pixels, fps = video.read(lab.store.get(cell.key))
         assert pixels.shape == (17, 64, 64, 3) and fps == 8
-        assert [s.metric.name for s in cell.scores] == ["psnr", "ssim/gauss11-valid"]
+        names = [s.metric.name for s in cell.scores]
+        assert names[:2] == ["psnr", "ssim/gauss11-valid"]
+        # the first prompt has one thing: all dimensions but those of pairs
+        assert sum(n.startswith("shapes/") for n in names) == 10
         assert len(cell.step_seconds) == len(cell.trace) == 10
     large = next(c for c in cells if c.is_reference)
-    assert [s.value for s in large.scores] == [100.0, 1.0]
+    assert [s.value for s in large.scores[:2]] == [100.0, 1.0]
     links = sorted(p.name for p in (lab.run / "videos" / "p000-seed0").iterdir())
     assert links[0].startswith("fixed_step-") and len(links) == 6
 
@@ -96,6 +99,24 @@ def test_a_finished_run_computes_nothing_and_needs_no_model(lab: Lab) -> None:
     assert "sampler" not in vars(runner)
     here = ground.ground(1)
     assert plan.unfinished(experiment, plan.units(experiment), lab.run, lab.store, here) == []
+
+
+def test_one_more_metric_computes_no_step(lab: Lab) -> None:
+    lab.execute(make("metric=[psnr]"))
+    cells = lab.execute(make("metric=[psnr,shapes]"))
+    assert lab.steps == []
+    assert all(len(c.scores) == 11 for c in cells)
+
+
+def test_another_seed_is_the_same_video_as_that_seed_s_own(lab: Lab) -> None:
+    cells = lab.execute(make("suite.seeds=2", "metric=[psnr]", methods="large,another_seed"))
+    by_name = {(c.method, c.seed): c for c in cells}
+    for seed in (0, 1):
+        other = by_name["another_seed", seed]
+        assert other.video == by_name["large", 1 - seed].video
+        assert 5 < other.scores[0].value < 60  # similar as two seeds are, not equal
+    # the large model walked twice, and twice again only for nobody
+    assert lab.steps.count("large") == 20
 
 
 def test_one_more_delta_or_fixed_step_does_no_large_step(lab: Lab) -> None:
@@ -123,7 +144,7 @@ def test_only_forks_kept_means_the_nearest_one_is_taken(lab: Lab) -> None:
 def test_a_damaged_video_is_set_aside_and_made_again(lab: Lab) -> None:
     lab.execute(make())
     before = lab.bytes()
-    path = lab.store.get(next(c.id for c in lab.cells() if c.method == "small"))
+    path = lab.store.get(next(c.key for c in lab.cells() if c.method == "small"))
     path.chmod(0o644)
     flipped = bytearray(path.read_bytes())
     flipped[100] ^= 1

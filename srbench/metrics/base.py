@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeIs  # of typing from 3.13 on
 
 from srbench.errors import UserError
 from srbench.store.records import MetricFacts
 from srbench.video import Video, check
 
 
-class Metric(Protocol):
-    """A pure function: the same two videos give the same numbers, nothing is kept."""
+class Similarity(Protocol):
+    """How near a video is to its reference; a pure function, nothing is kept."""
 
     @property
     def facts(self) -> MetricFacts:
@@ -26,6 +28,41 @@ class Metric(Protocol):
         Raises UserError where the two cannot be compared.
         """
         ...
+
+
+class Dimensions(Protocol):
+    """What a video shows of its prompt: a suite's dimensions, each a score of its own."""
+
+    def dimensions(self, prompt: str) -> Mapping[str, MetricFacts]:
+        """Those that are defined for this prompt, by name.  Raises UserError where none can be."""
+        ...
+
+    def __call__(self, video: Video, prompt: str) -> Mapping[str, float]:
+        """A number for each of `dimensions(prompt)`, for a uint8 RGB video (frames, height, width, 3)."""
+        ...
+
+
+Metric = Similarity | Dimensions
+
+
+def has_dimensions(metric: Metric) -> TypeIs[Dimensions]:
+    """Whether a metric looks at a prompt, and not at a reference."""
+    return hasattr(metric, "dimensions")
+
+
+def facts(metric: Metric, prompt: str) -> Mapping[str, MetricFacts]:
+    """What a metric gives for a video of this prompt, by name."""
+    if has_dimensions(metric):
+        return metric.dimensions(prompt)
+    return {metric.facts.name: metric.facts}
+
+
+def all_facts(metrics: Sequence[Metric], prompts: Sequence[str]) -> dict[str, MetricFacts]:
+    """What metrics give for the videos of these prompts, by name, in the metrics' order.
+
+    Raises UserError where a metric cannot score a prompt.
+    """
+    return {name: f for m in metrics for prompt in prompts for name, f in facts(m, prompt).items()}
 
 
 def check_pair(video: Video, reference: Video) -> None:

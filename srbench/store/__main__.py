@@ -29,10 +29,10 @@ def store_of(run: Path) -> Store:
 def verify(run: Path) -> int:
     """Re-read every byte; name what is damaged, set it aside.  1 if anything was."""
     store = store_of(run)
-    cells = {c.id: c for c in read_run(run)[1]}
+    cells = read_run(run)[1]
     damaged = store.verify()
     for damage in damaged:
-        owners = [cells[k] for k in damage.keys if k in cells]
+        owners = [c for c in cells if c.key in damage.keys]
         told = ", ".join(f"{c.method}, prompt {c.prompt_index}, seed {c.seed}" for c in owners)
         print(f"damaged: {damage.name} ({told or 'a state or a text'}): {damage.reason}")
     if damaged:
@@ -60,7 +60,7 @@ def gc(root: Path, runs: list[Path], delete: bool) -> int:
 
     States and texts are kept: runs to come begin from them.
     """
-    needed = [c.id for run in runs for c in read_run(run)[1]]
+    needed = [c.key for run in runs for c in read_run(run)[1]]
     unused = [p for p in Store(root).unused(needed) if p.suffix == ".webm"]
     for path in unused:
         print(f"{'removed' if delete else 'unused'}: {path.name}")
@@ -76,7 +76,7 @@ def export(run: Path, out: Path) -> int:
     if out.exists():
         raise UserError(f"{out} exists", "a file that does not", "name another, or remove it")
     keys = store.keys()
-    wanted = [c.id for c in read_run(run)[1] if c.id in keys]
+    wanted = sorted({c.key for c in read_run(run)[1] if c.key in keys})
 
     def write(partial: Path) -> None:
         with tarfile.open(partial, "w") as tar:
@@ -88,7 +88,7 @@ def export(run: Path, out: Path) -> int:
                 tar.add(store.object_path(name), f"objects/{name[:2]}/{name}")
 
     write_atomic(out, write)
-    print(f"wrote {out}: {len(wanted)} cells, {out.stat().st_size / 2**20:.1f} MiB")
+    print(f"wrote {out}: {len(wanted)} videos, {out.stat().st_size / 2**20:.1f} MiB")
     return 0
 
 

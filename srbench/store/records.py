@@ -37,11 +37,11 @@ class MetricFacts(_Record):
     upper_bound: float | None = None
     needs_reference: bool = True
     group: Literal["similarity", "quality", "semantic"] = Field(
-        "similarity", description="similarity to the reference, or a suite's dimension of this group"
+        default="similarity", description="similarity to the reference, or a suite's dimension of this group"
     )
-    weight: float = Field(1.0, description="in its group's mean")
+    weight: float = Field(default=1.0, description="in its group's mean")
     scale: tuple[float, float] = Field(
-        (0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
+        default=(0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
     )
 
 
@@ -67,7 +67,8 @@ class CellRecord(_Record):
     """One cell: a method's video of one prompt and seed, and all that is known of it."""
 
     version: Literal[1] = VERSION
-    id: str = Field(description="sha256 over all that determines the video's bytes")
+    id: str = Field(description="names this cell in its run")
+    key: str = Field(default="", description="sha256 over all that determines the video's bytes")
     family: str
     method: str = Field(description="the method's name in the configuration")
     label: str = Field(description="the method's name for readers")
@@ -108,7 +109,7 @@ class MethodRecord(_Record):
     id: str = Field(description="hash of the path, as in CellRecord.method_id")
     is_reference: bool
     role: Literal["method", "scale"] = Field(
-        "method", description="scale: no rival, but a row that shows what a similarity means"
+        default="method", description="scale: no rival, but a row that shows what a similarity means"
     )
     path: list[dict[str, Any]]
     steps: int | None
