@@ -540,12 +540,12 @@ def _figure_html(figure: Figure, lazy: bool = True) -> str:
             f'<figure class="missing" id="figure-{escape(figure.name)}"><h3>{title}</h3>'
             f"<p>Not drawn: {escape(figure.missing)}.</p></figure>"
         )
-    loading, caption = "lazy" if lazy else "eager", escape(figure.caption)
+    loading, caption, heading = "lazy" if lazy else "eager", escape(figure.caption), "h3" if lazy else "h2"
     if not lazy:
         caption = f"<details><summary>What it shows</summary>{caption}</details>"
     name, (width, height) = re.sub(r"[^\w.-]", "_", figure.name), figure.size
     return (
-        f'<figure id="figure-{name}"><h3>{title}</h3>'
+        f'<figure id="figure-{name}"><{heading}>{title}</{heading}>'
         f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="{loading}" '
         f'alt="{title}. {escape(figure.caption)}">'
         f'<figcaption>{caption} <a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'
