@@ -246,6 +246,7 @@ def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
 
+SMALL, SCRIPT = 100, 130  # letters that a line of two columns of a paper holds in these sizes
 LAST_LETTER = "\u0180"  # Latin letters with accents end there, and with them what every font has
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -287,16 +288,16 @@ def latex(text: str) -> str:
 
 
 def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
-    r"""A `tabular` of booktabs in a `table*`, notes in its caption; `\usepackage{booktabs}` is all it needs.
+    r"""A `table*` of booktabs, notes in its caption; `\usepackage{booktabs}` is all it needs.
 
     `\input` it.  The best is bold, numbers are aligned right, scale rows stand below a rule.
+    What is too wide for a page is parted: quality above, cost below; of the differences from
+    the reference the total's alone is there, as in a terminal.
     """
-    narrow, empty = printed.without_empty(table)
+    narrow, empty = printed.without_empty(printed.short(table))
     columns, notes = printed.columns(narrow), Footnotes()
-    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
-    for i, row in enumerate(narrow):
-        lines += [r"\midrule"] if row.is_scale and i and not narrow[i - 1].is_scale else []
-        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+    blocks, size = _blocks(columns, max(len(row.label) for row in narrow))
+    tabulars = [_latex_tabular(narrow, block, notes) for block in blocks]
     said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
     said += [latex(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
     title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
@@ -304,18 +305,41 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
         [
             "% needs booktabs; made by python -m srbench.report from stored records",
             r"\begin{table*}",
-            r"\centering\small\setlength{\tabcolsep}{4pt}",
+            rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}",
             *(rf"\textbf{{{latex(w)}}}\\[2pt]" for w in legend.warnings(run)),
-            rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+            "\\\\[6pt]\n".join(tabulars),
             rf"\caption{{{latex(title)}. {'. '.join(_sentence(line) for line in said)}.}}",
             r"\end{table*}",
             "",
         ]
     )
+
+
+def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]], str]:
+    r"""Columns that fit beside labels of so many letters, and their size: all, else by group, smaller."""
+
+    def letters(block: Sequence[Printed]) -> int:
+        return label + sum(2 + max(map(len, (*c.texts, c.heading))) for c in block)
+
+    if letters(columns) <= SMALL:
+        return [list(columns)], r"\small"
+    blocks: list[list[Printed]] = []
+    for column in columns:
+        last = blocks[-1] if blocks else []
+        if last and last[0].group == column.group and letters([*last, column]) <= SCRIPT:
+            last.append(column)
+        else:
+            blocks.append([column])
+    return blocks, r"\scriptsize"
+
+
+def _latex_tabular(table: Sequence[Row], columns: Sequence[Printed], notes: Footnotes) -> str:
+    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    for i, row in enumerate(table):
+        lines += [r"\midrule"] if row.is_scale and i and not table[i - 1].is_scale else []
+        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+    begin = rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}"
+    return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def _sentence(text: str) -> str:

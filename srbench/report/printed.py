@@ -48,6 +48,13 @@ def narrowed(table: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     return [replace(row, values=tuple(v for v in row.values if v.column.key in keys)) for row in table]
 
 
+def short(table: Sequence[Row]) -> list[Row]:
+    """The rows with the total's difference from the reference alone, for where width is dear."""
+    columns = [v.column for v in table[0].values]
+    kept = [c.key for c in columns if c.kind != "difference" or c.key.endswith("total_difference")]
+    return narrowed(table, kept)
+
+
 def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows without costs that no method has, as a CPU's peak memory, and a line for each of those.
 
