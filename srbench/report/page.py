@@ -28,7 +28,7 @@ from typing import Any
 from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
-from srbench.report.values import Column, Row, Value, decimals, fixed, shown
+from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
 
 ASSETS = Path(__file__).parent / "page_assets"
@@ -466,7 +466,7 @@ def table_html(table: Sequence[Row], name: str) -> str:
     Scale rows have a body of their own, so that sorting leaves them where they are.
     """
     every = list(zip(*(row.values for row in table), strict=True))
-    digits = {values[0].column: decimals(values) for values in every}
+    digits = {values[0].column: printed.digits_of(table, values) for values in every}
     columns = [values for values in every if values[0].column.kind != "difference"]
     heads = "".join(
         f'<th scope="col" class="{c.group}" aria-sort="none"><button type="button" title="{escape(c.note)}">'

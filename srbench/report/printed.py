@@ -78,14 +78,19 @@ def columns(table: Sequence[Row]) -> list[Printed]:
     made = []
     for values in by_column:
         if values not in counts:
-            made.append(_one(values[0].column, values))
+            made.append(_one(values[0].column, values, digits_of(table, values)))
         elif values is counts[0]:
             made.append(_counts(counts))
     return made
 
 
-def _one(column: Column, values: Sequence[Value]) -> Printed:
-    digits = decimals(values)
+def digits_of(table: Sequence[Row], column: Sequence[Value]) -> int:
+    """Digits after the point that the rows which compete need; scale rows take theirs."""
+    own = [v for row, v in zip(table, column, strict=True) if not row.is_scale]
+    return decimals(own or column)
+
+
+def _one(column: Column, values: Sequence[Value], digits: int) -> Printed:
     return Printed(
         (column.key,),
         column.heading,

@@ -27,7 +27,6 @@ def read(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     try:
         cells = [lean(read_cell(path)) for path in sorted((run / "cells").glob("*.json"))]
     finally:
-        gc.freeze()
         if collecting:
             gc.enable()
     return record, sorted(cells, key=lambda c: (c.prompt_index, c.seed, c.method))
