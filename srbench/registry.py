@@ -9,6 +9,7 @@ of files that `load` was given, then among the entry points of installed package
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -26,7 +27,7 @@ from pydantic.dataclasses import dataclass
 from srbench.errors import UserError, UserErrors, did_you_mean
 
 GROUPS = ("rules", "families", "accelerators", "metrics", "suites", "engines")
-STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 T = TypeVar("T")
 
@@ -142,6 +143,7 @@ def _ours(group: str) -> list[str]:
     return [n for n in names if n != "base" and not n.startswith("_")]
 
 
+@functools.cache  # every look reads the whole environment
 def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {e.name: e for e in importlib.metadata.entry_points(group=f"srbench.{group}")}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
 from srbench.registry import plugin
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class Local:
     """workers: processes.  threads: torch threads of each; results depend on the number."""
 
-    workers: Annotated[int, Field(ge=1)] = 1
-    threads: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
     def run(
         self, experiment: Experiment, units: Sequence[Unit], run: Path, store: Path, watch: Watch
@@ -48,7 +49,7 @@ class Local:
             min(self.workers, len(units)),
             mp_context=context,
             initializer=_begin,
-            initargs=(experiment, run, store, self.threads, events),
+            initargs=(PackedExperiment.of(experiment), run, store, self.threads, events),
         ) as pool:
             try:
                 pool.submit(_encode, prompts).result()
@@ -86,10 +87,10 @@ def _listen(events: Any, watch: Watch) -> None:
 _worker: dict[str, Any] = {}
 
 
-def _begin(experiment: Experiment, run: Path, store: Path, threads: int, events: Any) -> None:
+def _begin(packed: PackedExperiment, run: Path, store: Path, threads: int, events: Any) -> None:
     # Ctrl-C reaches all processes of a terminal: the first one decides what it means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker["runner"] = _make(experiment, run, store, threads)
+    _worker["runner"] = _make(packed.open(), run, store, threads)
     _worker["events"] = events
 
 

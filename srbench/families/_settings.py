@@ -30,7 +30,8 @@ class Price:
     """What a plan reckons with: seconds of one guided step, and where they come from.
 
     rest: seconds of encoding and decoding one video.  memory: bytes with both models
-    resident.  video: bytes of one stored video.
+    resident.  video, state: bytes of one stored video and one kept state.  switch: after
+    how many of 50 steps SRDiffusion leaves the large model, by δ.
     """
 
     large: Annotated[float, Field(gt=0)]
@@ -38,6 +39,8 @@ class Price:
     rest: Annotated[float, Field(ge=0)] = 0.0
     memory: Annotated[float, Field(gt=0)] | None = None
     video: Annotated[float, Field(gt=0)] | None = None
+    state: Annotated[float, Field(gt=0)] | None = None
+    switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     source: str
 
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
+from srbench.families import _checkpoint
 from srbench.registry import STRICT
 
 BUILTIN, TINY = "builtin:", "tiny:"
@@ -112,6 +113,11 @@ class Weights:
             return []  # made when it is first opened
         if self.is_hub and not _COMMIT.fullmatch(self.revision or ""):
             return [self._unpinned(where)]
+        # a model that is there, whole or not, is looked into; what has no config is only looked for
+        models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
+        found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
+        if found:
+            return list({str(m): m for m in found}.values())
         wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
         if not wrong:
             return []

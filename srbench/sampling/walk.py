@@ -101,11 +101,13 @@ def walk(
     on_step: OnStep = lambda branch: None,
     memory: Memory = FORGETFUL,
 ) -> Iterator[Arrival | Failure]:
-    """Run every method to its end, each distinct step once, depth first.
+    """Run every method to its end, each distinct step once, one whole segment after another.
 
     Yields an Arrival for every distinct video, or a Failure for a branch that raised; the
-    other branches go on.  Branches that wait are taken by denoiser, so one accelerated
-    model is active at a time and models swap as seldom as methods alternate.
+    other branches go on.  Forks wait until the segment they left has ended; of those that
+    wait, one with the active denoiser is next, else the one that has waited longest.  So
+    one accelerated model is active at a time, and models swap as seldom as methods
+    alternate.
     """
     waiting, active = roots(sampler, methods, start), None
     while waiting:
@@ -114,11 +116,15 @@ def walk(
         active = branch.denoiser
         ended, forks, error = run_segment(sampler, text(active), branch, on_step, memory)
         waiting += forks
-        methods = tuple(t.method for t in ended.travellers)
-        if error is not None:
-            yield Failure(methods, error)
-        elif methods:
-            yield Arrival(ended, methods)
+        yield from outcome(ended, error)
+
+
+def outcome(ended: Branch, error: Exception | None) -> list[Arrival | Failure]:
+    """What became of the travellers that `run_segment` left in a branch; nothing if none is left."""
+    methods = tuple(t.method for t in ended.travellers)
+    if error is not None:
+        return [Failure(methods, error)]
+    return [Arrival(ended, methods)] if methods else []
 
 
 def run_segment(
@@ -162,12 +168,14 @@ def take_up(branch: Branch, known: Known | None) -> Branch | None:
         return None
     now = len(branch.trace)
     limit = min(first_leave(t, known.trace, now) for t in branch.travellers)
-    at = max((i for i in known.indices if now < i <= limit), default=None)
-    if at is None:
+    reachable = sorted((i for i in known.indices if now < i <= limit), reverse=True)
+    loaded = ((i, known.load(i)) for i in reachable)  # one at a time: the first sound one is taken
+    at, state = next(((i, s) for i, s in loaded if s is not None), (now, None))
+    if state is None:
         return None
     return replace(
         branch,
-        state=known.load(at),
+        state=state,
         trace=known.trace.until(at),
         seconds=(*branch.seconds, *[None] * (at - now)),
         shared=branch.shared + (at - now) * (len(branch.travellers) > 1),
