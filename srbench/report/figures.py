@@ -616,14 +616,16 @@ def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, A
     """Mean seconds of each of STAGES over the method's cells; empty where there are no times."""
     sums: dict[str, float] = defaultdict(float)
     count = 0
-    for cell in method.cells:
+    one_of = {id(cell.trace): cell for cell in method.cells}  # what takes equally long has one trace
+    for trace, videos in Counter(id(cell.trace) for cell in method.cells).items():
+        cell = one_of[trace]
         try:
             whole = cell_latency(cell, work, stages)
         except LookupError:
             continue
-        count += 1
+        count += videos
         for step in cell.trace.steps if cell.trace else ():
-            sums[step.model if step.model in STAGES else "other model"] += work[step.work].seconds
+            sums[step.model if step.model in STAGES else "other model"] += videos * work[step.work].seconds
         for name in ("encode", "hand_over", "decode"):
-            sums[name.replace("_", " ")] += whole.get(name, 0.0)
+            sums[name.replace("_", " ")] += videos * whole.get(name, 0.0)
     return {name: total / count for name, total in sums.items()}
