@@ -152,9 +152,7 @@ def _means(planes: Map, window: _Window) -> Map:
 def _ssim(x: Map, reference: _Prepared, window: _Window) -> float:
     """SSIM of a frame's planes against a prepared reference frame."""
     total = 0.0
-    for (strip, at), (other, _) in zip(
-        _strips(x, window), _strips(reference.planes, window), strict=True
-    ):
+    for (strip, at), (other, _) in zip(_strips(x, window), _strips(reference.planes, window), strict=True):
         products = np.empty((3, *strip.shape))
         np.multiply(strip, other, out=products[1])
         np.multiply(strip, strip, out=products[2])
