@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,13 +31,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from srbench import configs, errors, ground, plan, price, report
-from srbench.errors import UserError, did_you_mean
-from srbench.experiment import KEYS, Experiment, check
-from srbench.registry import identity
-from srbench.store.objects import Store
-from srbench.store.records import MethodRecord, RunRecord, read_run, read_run_record, write_json
+from srbench.errors import CannotWrite, UserError, did_you_mean
+from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
+from srbench.registry import build, explain, identity
+from srbench.store.objects import Store, locked
+from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
 
 RUN_KEYS = ("run", "results", "store", "dry_run")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
@@ -40,29 +46,39 @@ _HERE = Path(__file__).parent
 
 
 def compose(cfg: DictConfig) -> dict[str, Any]:
-    """Hydra's configuration as plain data.  Raises UserError where a value cannot be resolved."""
+    """Hydra's configuration as plain data.
+
+    Raises UserErrors where values are missing or cannot be resolved, or parameters unused.
+    """
+    mistakes = Mistakes()
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        mistakes.note(f"{key} is missing", "a value", f"set {key}=… on the command line")
+    _note_unused(OmegaConf.to_container(cfg, resolve=False), mistakes)
+    mistakes.stop_if_any()
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         key = getattr(error, "full_key", None) or "the configuration"
         raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
-    _refuse_unused(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _refuse_unused(unresolved: Any) -> None:
+def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
     """A method's parameter that nothing in the method mentions is a slip of the pen."""
-    for name, method in (unresolved.get("method") or {}).items():
+    methods = unresolved.get("method")
+    for name, method in methods.items() if isinstance(methods, dict) else ():
         if not isinstance(method, dict):
             continue
-        parameters = [k for k in method if k not in ("label", "path", "steps", "noise", "role")]
+        parameters = [k for k in method if k not in METHOD_KEYS]
         for key in parameters:
             if f".{key}}}" not in str(method):
                 others = [k for k in method if k != key]
-                raise UserError(
-                    f"method.{name}.{key}", "a key that its path uses", did_you_mean(str(key), others)
+                mistakes.note(
+                    f"method.{name}.{key}",
+                    "a key that its path uses",
+                    did_you_mean(str(key), map(str, others)),
                 )
 
 
@@ -80,8 +96,13 @@ def commit() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> RunRecord:
-    """The run's record; methods, prompts and seeds of earlier jobs on it are kept."""
+def record(
+    experiment: Experiment, asked: list[str], run: Path, store: Path, here: Mapping[str, str]
+) -> RunRecord:
+    """The run's record; methods, prompts and seeds of earlier jobs on it are kept.
+
+    here: the ground.  Call it with the run locked, since it reads what it replaces.
+    """
     reference = experiment.reference
     methods = {
         m.id: MethodRecord(
@@ -96,8 +117,7 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         for m in experiment.methods
     }
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
-    if (run / "run.json").exists():
-        earlier = read_run_record(run)
+    if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
         methods = kept | methods
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
@@ -113,21 +133,27 @@ def record(experiment: Experiment, asked: list[str], run: Path, store: Path) -> 
         methods=tuple(methods.values()),
         prompts=prompts,
         seeds=seeds,
-        protocol=plan.protocol(experiment),
+        protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
         packages=ground.versions(PACKAGES),
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
+        warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def earlier_record(run: Path) -> RunRecord | None:
+    """What earlier jobs wrote of this run.  Raises UserError where it cannot be read."""
+    return read_run_record(run) if (run / "run.json").exists() else None
 
 
 def progress(console: Console) -> Progress:
     """The bar: units done, time, and how many steps were computed."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -139,17 +165,17 @@ def progress(console: Console) -> Progress:
 
 
 def execute(
-    experiment: Experiment, todo: Sequence[plan.Unit], run: Path, store: Path, console: Console
+    experiment: Experiment, done: plan.Progress, place: Place, console: Console, label: str = ""
 ) -> int:
-    """Run what is missing, with a bar.  Returns how many cells failed."""
-    here = ground.ground(experiment.engine.threads, experiment.family.device)
-    todo = plan.unfinished(experiment, todo, run, Store(store), here)
-    if not todo:
-        console.print("every video and score was there already: nothing was computed")
-        return _failed(experiment, run)
+    """Run what is missing, with a bar.  Returns how many cells have failed, now or earlier."""
+    if not done.unfinished:
+        told = "every video and score was there already: nothing was computed"
+        console.print(f"{label}: {told}" if label else told, markup=False, highlight=False)
+        return done.failed
     steps = failed = 0
     with progress(console) as bar:
-        task = bar.add_task(f"{len(experiment.methods)} methods", total=len(todo), note="")
+        title = f"{len(experiment.methods)} methods"
+        task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
 
         def watch(event: Any) -> None:
             nonlocal steps, failed
@@ -158,46 +184,173 @@ def execute(
             note = f"{steps} steps computed" + (f", {failed} cells failed" if failed else "")
             bar.update(task, advance=int(event.kind == "unit"), note=note)
 
-        experiment.engine.run(experiment, todo, run, store, watch)
-    return _failed(experiment, run)
+        experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
+    again = plan.progress(experiment, tuple(done.cells), place.run, place.store, place.ground)
+    return again.failed
 
 
-def _failed(experiment: Experiment, run: Path) -> int:
-    """How many cells of the methods asked for have failed, now or earlier."""
-    asked = {m.id for m in experiment.methods}
-    return sum(c.outcome == "failed" and c.method_id in asked for c in read_run(run)[1])
-
-
-def show_plan(experiment: Experiment, run: Path, console: Console) -> None:
+def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Console) -> None:
     """Print what would run."""
-    table = Table(title=f"{experiment.name}: what would run", show_header=False, title_justify="left")
-    for what, much in [*price.summary(experiment), ("folder", str(run))]:
-        table.add_row(what, much)
+    title = f"{experiment.name}: what would run"
+    table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
+    lacking = [("first", f"{m.got}: {m.do}") for m in plan.mistakes(experiment)]
+    for what, much in [*told.lines, ("folder", str(run)), *lacking]:
+        table.add_row(Text(what), Text(much))
     console.print(table)
 
 
-def job(plain: Mapping[str, Any], asked: list[str]) -> int:
-    """One job, from plain data to a table.  Returns the exit code."""
-    console = Console()
-    if not isinstance(plain["dry_run"], bool):
-        raise UserError(f"dry_run = {plain['dry_run']!r}", "true or false", "write dry_run=true")
-    experiment = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
-    errors.raise_all(plan.mistakes(experiment))
-    run = plan.run_folder(experiment, Path(plain["results"]), plain["run"])
-    if plain["dry_run"]:
-        show_plan(experiment, run, console)
-        return 0
-    about = record(experiment, asked, run, Path(plain["store"]))
-    write_json(run / "run.json", about)
-    todo = plan.units(experiment, about.prompts)
+# -- what can be known to be wrong before anything is written
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job writes, and on what ground."""
+
+    run: Path
+    store: Store
+    ground: dict[str, str]
+
+
+def settle(plain: Mapping[str, Any]) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included."""
+    mistakes = Mistakes()
+    experiment = mistakes.attempt(lambda: check({k: v for k, v in plain.items() if k not in RUN_KEYS}))
+    mistakes.attempt(lambda: _typed_door(plain))
+    family = plain.get("family")
+    made = (
+        mistakes.attempt(lambda: build("families", family, "family")) if isinstance(family, Mapping) else None
+    )
+    # a family that cannot be made has been told by `check`
+    mistakes.found = list({str(m): m for m in mistakes.found}.values())
+    if experiment is not None:
+        # what is only not here yet does not keep a plan from being told
+        mistakes.found += [] if plain.get("dry_run") is True else plan.mistakes(experiment)
+    elif made is not None:
+        mistakes.found += made.mistakes()
+    mistakes.stop_if_any()
+    assert experiment is not None
+    return experiment
+
+
+def _typed_door(plain: Mapping[str, Any]) -> None:
+    """The keys of RUN_KEYS, which are no part of an experiment."""
     try:
-        failed = execute(experiment, todo, run, Path(plain["store"]), console)
+        Door.model_validate({k: plain[k] for k in RUN_KEYS if k in plain})
+    except ValidationError as error:
+        raise errors.UserErrors(explain(error, "", list(RUN_KEYS))) from None
+
+
+class Door(BaseModel):
+    """Where to write, and whether to."""
+
+    run: FolderName | None = None
+    results: Annotated[str, Field(min_length=1)] = "results"
+    store: Annotated[str, Field(min_length=1)] = "results/store"
+    dry_run: Annotated[bool, Field(strict=True)] = False
+
+
+def refuse_place(experiment: Experiment, place: Place) -> None:
+    """Raise UserErrors for folders that cannot be written, and for what others left in them."""
+    mistakes = Mistakes()
+    for key, folder in (("results", place.run), ("store", place.store.root)):
+        mistakes.attempt(lambda k=key, f=folder: _refuse_closed(k, f))  # type: ignore[misc]
+    mistakes.attempt(place.store.refuse_newer)
+    earlier = mistakes.attempt(lambda: earlier_record(place.run))
+    now = plan.protocol(experiment, place.ground)
+    if earlier is not None and earlier.protocol != now:
+        mistakes.note(
+            f"run={place.run.name}, begun under protocol {earlier.protocol}",
+            f"one under protocol {now}, that of these settings, weights, packages and device",
+            "name another run: run=…, or leave run out",
+        )
+    mistakes.stop_if_any()
+
+
+def _refuse_closed(key: str, folder: Path) -> None:
+    """Ask the system about the folder, or the nearest one above it that exists."""
+    try:
+        there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        raise UserError(f"{key}: {folder} ({error})", "the path of a folder", f"set {key}=…") from None
+    if not writable:
+        raise UserError(
+            f"{key}: {folder}",
+            f"a folder that can be written, but {there} cannot",
+            f"set {key}=…, or its permissions",
+        )
+
+
+def refuse_full(told: price.Price, store: Path) -> None:
+    """Raise UserError where the plan's videos and states will not fit on the store's disk."""
+    there = next(p for p in (store.absolute(), *store.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if told.disk is not None and told.disk > free:
+        raise UserError(
+            f"{price.size(free)} free for the store {store}",
+            f"room for {price.size(told.disk)} of videos and states, as dry_run=true reckons",
+            "free some, set store=… to another disk, keep fewer states (keep=none) or ask for less",
+        )
+
+
+# -- a job
+
+
+def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
+    """One job, from plain data to a table.  Returns the exit code.
+
+    label: what tells it from the other jobs of a multirun.
+    """
+    console = Console()
+    experiment = settle(plain)
+    here = ground.ground(experiment.engine.threads, experiment.family.device)
+    results = Path(plain["results"])
+    run = plan.run_folder(experiment, results, plain["run"], here)
+    place = Place(run, Store(Path(plain["store"])), here)
+    refuse_place(experiment, place)
+    earlier = earlier_record(run)
+    todo = plan.units(experiment, earlier.prompts if earlier else ())
+    done = plan.progress(experiment, todo, run, place.store, here)
+    device = ground.described(experiment.family.device)
+    told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
+    if plain["dry_run"]:
+        show_plan(experiment, told, run, console)
+        return 0
+    refuse_full(told, place.store.root)
+    return _run(experiment, asked, place, console, label)
+
+
+def _run(experiment: Experiment, asked: list[str], place: Place, console: Console, label: str) -> int:
+    """Everything of a job that writes."""
+    run, began = place.run, time.time()
+    try:
+        with locked(run):
+            about = record(experiment, asked, run, place.store.root, place.ground)
+            write_json(run / "run.json", about)
+        # a prompt's number is its place in the record, which another job may have lengthened
+        todo = plan.units(experiment, about.prompts)
+        done = plan.progress(experiment, todo, run, place.store, place.ground)
+        failed = execute(experiment, done, place, console, label)
     except KeyboardInterrupt:
-        kept = len(read_run(run)[1])
-        console.print(f"interrupted; {kept} cells are kept in {run}. The same command goes on from there.")
+        console.print(f"interrupted; {kept(run, began)}. The same command goes on from there.", markup=False)
         return errors.EXIT_INTERRUPTED
+    except Exception as error:
+        full = error if isinstance(error, CannotWrite) else errors.cannot_write(error, run)
+        if full is None or (isinstance(error, UserError) and error is not full):
+            raise
+        raise UserError(f"{full.got}; {kept(run, began)}", full.expected, full.do) from None
     _to_report.setdefault(run)
     return errors.EXIT_FAILED_CELLS if failed else 0
+
+
+def kept(run: Path, began: float) -> str:
+    """How many cells are recorded, and how many of them since a moment."""
+    try:
+        times = [f.stat().st_mtime for f in (run / "cells").glob("[!.]*.json")]
+    except OSError:
+        times = []
+    fresh = sum(t >= began for t in times)
+    return f"{len(times)} cells are kept in {run}, {fresh} of them from now"
 
 
 # -- Hydra's own refusals, told as ours
@@ -224,54 +377,118 @@ def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return found, folders
 
 
-def first_of_sweep(override: str) -> str:
-    """An override with the first of its values, where it sweeps over several."""
+def values(override: str) -> list[str]:
+    """An override for each of the values that it sweeps over; itself where it does not.
+
+    Raises UserError where it cannot be read.
+    """
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
+        if not parsed.is_sweep_override():
+            return [override]
+        return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
+    except Exception:  # of all kinds, as below
         raise UserError(
-            f"{override!r}", "key=value, brackets closed", "quote lists: 'method=[large,small]'"
+            f"{override!r}",
+            "key=value, brackets closed",
+            "quote what is not plain: 'method=[large,small]', 'keep=\"window(6,20)\"'",
         ) from None
-    if not parsed.is_sweep_override():
-        return override
-    return f"{override.partition('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
 
 
 def refuse(arguments: Sequence[str]) -> None:
-    """Raise UserError for what Hydra would refuse: unknown groups, names and keys, bad syntax."""
+    """Raise UserErrors for all that is wrong with a command line, before its first job begins.
+
+    One that composes and sweeps over nothing is left to its job, which checks the rest.
+    """
     asked, folders = overrides(arguments)
     search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
-    done: list[str] = search if folders else []
-    firsts = [first_of_sweep(o) for o in asked]
+    kept, mistakes = search if folders else [], Mistakes()
+    choices = [v for v in (mistakes.attempt(lambda o=o: values(o)) for o in asked) if v]  # type: ignore[misc]
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
-        try:
-            hydra.compose("config", [*done, *firsts])
-        except MissingConfigException as error:
-            group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
-            choices = did_you_mean(name, error.options or configs.names(group))
-            raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from None
-        except HydraException as error:
-            _refuse_key(firsts, done, error)
+        # groups first: they bring the keys that others set
+        for override in sorted((c[0] for c in choices), key=lambda o: not o.startswith("+")):
+            if (accepted := _accept(kept, override, mistakes)) is not None:
+                kept = [*kept, accepted]
+        swept = [[*kept, v] for c in choices for v in c[1:]]
+        for words in [kept, *swept] if mistakes.found or swept else []:
+            _note_job(words, mistakes)
+    mistakes.found = list({str(m): m for m in mistakes.found}.values())
+    mistakes.stop_if_any()
 
 
-def _refuse_key(asked: Sequence[str], kept: list[str], error: HydraException) -> None:
-    """Find the override that does not fit, and the keys that it could have meant."""
-    for override in sorted(asked, key=lambda o: not o.startswith("+")):
+def _note_job(words: list[str], mistakes: Mistakes) -> None:
+    """The mistakes of one job, as far as they do not follow from those found already."""
+    own = Mistakes()
+    composed = own.attempt(lambda: _compose(words))
+    if composed is not None:
+        own.attempt(lambda: settle(compose(composed)))
+    earlier = bool(mistakes.found)
+    # a method or value that was refused may be the very one that is missing now
+    follow = ("methods ", "no method")
+    mistakes.found += [
+        m for m in own.found if not earlier or not (m.got.startswith(follow) or m.got.endswith("is missing"))
+    ]
+
+
+def _compose(words: list[str]) -> DictConfig:
+    """Hydra's composition.  Raises UserError where it refuses."""
+    try:
+        return hydra.compose("config", words)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+        choices = did_you_mean(name, error.options or configs.names(group))
+        raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from error
+    except Exception as error:  # of all kinds: Hydra refuses `method=0` with a ValueError
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(first, "a configuration that composes", "see conf/config.yaml") from error
+
+
+def _accept(kept: list[str], override: str, mistakes: Mistakes) -> str | None:
+    """The override without what does not fit, which is noted; None where nothing is left of it."""
+    while True:
         try:
-            hydra.compose("config", [*kept, override])
-            kept.append(override)
-        except HydraException as own:
-            key = override.partition("=")[0].lstrip("+~")
-            parent, _, last = key.partition("@")[0].rpartition(".")
-            node = OmegaConf.select(hydra.compose("config", kept), parent) if parent else None
-            known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
-            said = str(own).splitlines()[0]
-            raise UserError(
-                f"{override} ({said})",
-                f"a key of {parent or 'the configuration'}",
-                did_you_mean(last, map(str, known)),
-            ) from None
-    raise UserError(str(error).splitlines()[0], "a configuration that composes", "see conf/config.yaml")
+            _compose([*kept, override])
+            return override
+        except UserError as error:
+            cause = error.__cause__
+            if not isinstance(cause, MissingConfigException):
+                mistakes.found.append(_misfit(kept, override, error))
+                return None
+            mistakes.found.append(error)
+            shorter = _without((cause.missing_cfg_file or "").rpartition("/")[2], override)
+            if shorter is None:
+                return None
+            override = shorter
+
+
+def _without(name: str, override: str) -> str | None:
+    """A list of a group's files without one of them.
+
+    >>> _without("b", "method=[a,b]"), _without("b", "family=b"), _without("b", "method=[b]")
+    ('method=[a]', None, None)
+    """
+    key, _, listed = override.partition("=")
+    if not listed.startswith("["):
+        return None
+    names = [n for n in listed.strip("[]").split(",") if n.strip(" '\"") != name.removesuffix(".yaml")]
+    same = len(names) == len(listed.strip("[]").split(","))
+    return f"{key}=[{','.join(names)}]" if names and not same else None
+
+
+def _misfit(kept: list[str], override: str, error: UserError) -> UserError:
+    """An override that names no key, and the keys that it could have meant."""
+    key = override.partition("=")[0].lstrip("+~")
+    parent, _, last = key.partition("@")[0].rpartition(".")
+    try:
+        node = OmegaConf.select(_compose(kept), parent) if parent else None
+    except OmegaConfBaseException:  # the place itself is no key
+        node = None
+    known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
+    return UserError(
+        f"{override} ({error.got})",
+        f"a key of {parent or 'the configuration'}",
+        did_you_mean(last, map(str, known)),
+    )
 
 
 # What the jobs of one command left: their exit codes, and the runs to report once at the end.
@@ -281,25 +498,33 @@ _to_report: dict[Path, None] = {}
 
 @hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
 def _hydra(cfg: DictConfig) -> None:
-    asked = list(HydraConfig.get().overrides.task)
+    about = HydraConfig.get()
+    asked = list(about.overrides.task)
+    swept = [o for o in asked if about.mode == RunMode.MULTIRUN and o not in sys.argv]
     try:
-        _codes.append(job(compose(cfg), asked))
+        _codes.append(job(compose(cfg), asked, " ".join(swept)))
     except UserError as error:  # Hydra would print its own account of it
         print(f"srbench: {error}", file=sys.stderr)
         _codes.append(errors.EXIT_USER)
+    if _codes[-1] == errors.EXIT_INTERRUPTED:
+        sys.exit(errors.EXIT_INTERRUPTED)  # the jobs that follow were interrupted too
 
 
 def main() -> None:
     """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
     try:
         refuse(sys.argv[1:])
+        _hydra()
+        for run in _to_report:
+            report.make(run, Console())
     except UserError as error:
         print(f"srbench: {error}", file=sys.stderr)
         sys.exit(errors.EXIT_USER)
-    _hydra()
-    for run in _to_report:
-        report.make(run, Console())
+    except KeyboardInterrupt:
+        print("srbench: interrupted; the same command goes on from what is recorded", file=sys.stderr)
+        sys.exit(errors.EXIT_INTERRUPTED)
     sys.exit(max(_codes, default=0))
 
 

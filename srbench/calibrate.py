@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench import configs, errors
-from srbench.accelerators._teacache import projected
+from srbench.accelerators._teacache import projected, time_embedder, watched
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Role
 from srbench.families.base import Sampler, Text
@@ -49,14 +49,13 @@ class Recorder:
         self.embeddings: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._model = model
-        embedder = model.condition_embedder.time_embedder
         self._handles = [
-            embedder.register_forward_hook(self._embedding),
+            time_embedder(model).register_forward_hook(self._embedding),
             model.register_forward_hook(self._output),
         ]
 
     def _embedding(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        self.embeddings.append(output.detach().float())
+        self.embeddings.append(watched(self._model, output))
 
     def _output(self, module: nn.Module, args: Any, output: Any) -> None:
         self.outputs.append(output[0].detach().float())
@@ -71,7 +70,7 @@ class Recorder:
         """(steps − 1, 2): relative change of the embedding, and of the output."""
         e = self.embeddings[::calls_per_step]
         if mode == "ret_steps":
-            e = [projected(self._model.condition_embedder, x) for x in e]
+            e = [projected(self._model, x) for x in e]
         out = self.outputs[::calls_per_step]
         return np.array([(_relative(b, a), _relative(d, c)) for a, b, c, d in _pairs(e, out)])
 
@@ -100,15 +99,21 @@ def fit(train: NDArray[np.float64], held_out: NDArray[np.float64], degree: int =
     return Fit(tuple(map(float, p)), r2(train), r2(held_out), len(train), len(held_out))
 
 
-def record(sampler: Sampler, role: Role, prompts: Sequence[str], negative: str) -> dict[str, NDArray]:
-    """Points of every prompt (seed = its number) for both modes, the plain model run to the end."""
+def record(
+    sampler: Sampler,
+    role: Role,
+    prompts: Sequence[str],
+    negative: str,
+    modes: Sequence[str] = ("default", "ret_steps"),
+) -> dict[str, NDArray]:
+    """Points of every prompt (seed = its number) for each mode, the plain model run to the end."""
     denoiser = Denoiser(model=role)
     encoded = sampler.encode([*prompts, negative])
-    points: dict[str, list] = {"default": [], "ret_steps": []}
+    points: dict[str, list] = {mode: [] for mode in modes}
     for seed, prompt in enumerate(prompts):
         recorder = Recorder(sampler.model(role))
         text = Text(encoded[prompt].embedding, encoded[negative].embedding)
-        state = sampler.start(seed, None)
+        state = sampler.hand_over(sampler.start(seed, None), denoiser)
         try:
             while not state.done:
                 state, _ = sampler.step(denoiser, state, text)
@@ -132,7 +137,7 @@ def teacache(family_name: str, suite: str, prompts: int, out: Path | None) -> in
     sampler = family.open()
     found: dict[str, dict[str, Any]] = {}
     for role in get_args(Role):
-        points = record(sampler, role, texts, family.negative_prompt)
+        points = record(sampler, role, texts, family.negative_prompt, family.TEACACHE_MODES)
         half = len(texts) // 2
         found[role] = {mode: asdict(fit(p[:half], p[half:])) for mode, p in points.items()}
         for mode, told in found[role].items():

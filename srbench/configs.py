@@ -29,3 +29,20 @@ def read(group: str, name: str) -> dict[str, Any]:
             f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", did_you_mean(name, names(group))
         )
     return yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text("utf-8")) or {}
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """A mapping written as YAML on a command line.
+
+    Raises UserError for anything else.
+
+    >>> parse("{threshold: 0.1}", "--settings")
+    {'threshold': 0.1}
+    """
+    try:
+        plain = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} {text!r} ({error})", "YAML", "as in '{threshold: 0.1}'") from None
+    if not isinstance(plain, dict):
+        raise UserError(f"{where} {text!r}", "keys with values", "as in '{threshold: 0.1}'")
+    return plain

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
@@ -24,7 +27,8 @@ class UserError(Exception):
         self.got, self.expected, self.do = got, expected, do
 
     def __str__(self) -> str:
-        return f"given:    {self.got}\nexpected: {self.expected}\ndo:       {self.do}"
+        got, expected, do = (one_line(part, 300) for part in (self.got, self.expected, self.do))
+        return f"given:    {got}\nexpected: {expected}\ndo:       {do}"
 
 
 class UserErrors(UserError):
@@ -40,10 +44,55 @@ class UserErrors(UserError):
             return str(self.mistakes[0])
         lines = [f"{len(self.mistakes)} mistakes"]
         for m in self.mistakes[:5]:
-            lines += [f"- {m.got}; expected {m.expected}", f"  {m.do}"]
+            lines += [f"- {one_line(m.got)}; expected {one_line(m.expected)}", f"  {one_line(m.do, 300)}"]
         if len(self.mistakes) > 5:
-            lines.append(f"… and {len(self.mistakes) - 5} more")
+            rest = ", ".join(one_line(m.got, 40) for m in self.mistakes[5:10])
+            lines.append(f"… and {len(self.mistakes) - 5} more: {rest}" + ", …" * (len(self.mistakes) > 10))
         return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[type[UserErrors], tuple[tuple[UserError, ...]]]:
+        # made from mistakes, not from the three words: a worker sends it to the first process
+        return type(self), (self.mistakes,)
+
+
+class CannotWrite(UserError):
+    """The disk is full, or may not be written to: nothing that follows could be kept."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def cannot_write(error: Exception, path: Path) -> CannotWrite | None:
+    """The mistake behind an error raised while writing below `path`; None for any other error.
+
+    Libraries that write for us pass the system's word on without its number.
+    """
+    number = getattr(error, "errno", None)
+    if number in _FULL or "No space left on device" in str(error) or "os error 28" in str(error):
+        return CannotWrite(
+            f"no space left while writing to {path}",
+            "room for videos and states",
+            "free some, or lower what is kept (keep=none); the same command goes on from what is there",
+        )
+    if number in _REFUSED:
+        return CannotWrite(
+            f"{path} cannot be written ({os.strerror(number)})",
+            "a folder that this user may write to",
+            "change its permissions, or set results=… or store=… to another folder",
+        )
+    return None
+
+
+def one_line(text: str, most: int = 160) -> str:
+    """Text of a message on one line of at most `most` characters.
+
+    >>> one_line("a\\nb"), one_line("abcdefgh", 5)
+    ('a b', 'abcd…')
+    """
+    # str.split knows every kind of line end; the rest that a terminal would act on goes too
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def raise_all(mistakes: Sequence[UserError]) -> None:
@@ -52,14 +101,14 @@ def raise_all(mistakes: Sequence[UserError]) -> None:
         raise UserErrors(mistakes)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """A hint with the nearest names, or the whole list where none is near.
 
     >>> did_you_mean("srdifusion", ["large", "srdiffusion"])
     'did you mean srdiffusion? (known: large, srdiffusion)'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     listed = ", ".join(names) if names else "none"
     return f"did you mean {' or '.join(near)}? (known: {listed})" if near else f"known: {listed}"
 
@@ -68,5 +117,7 @@ def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackTy
     """For `sys.excepthook`: a user's mistake is shown without a traceback."""
     if isinstance(error, UserError):
         print(f"srbench: {error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("srbench: interrupted; what was recorded is kept", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, tb)

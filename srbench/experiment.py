@@ -8,16 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
-from srbench.registry import STRICT, build, identity
+from srbench.registry import STRICT, build, identity, load
 
 Role = Literal["large", "small"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def _folder_name(name: str) -> str:
+    if (
+        not 1 <= len(name.encode()) <= 100
+        or name[0] in ".-"
+        or not name.isprintable()
+        or set(name) & set("/\\")
+    ):
+        raise ValueError(
+            "a name that a folder can have: printable, no slash, no dot or dash in front, ≤ 100 bytes"
+        )
+    return name
+
+
+# Names become folders and files below results/.
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+MAX_STEPS = 1000  # of the schedules that these models were trained on
 T = TypeVar("T")
 
 
@@ -28,21 +50,50 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Disturbance:
+    """Biased Gaussian noise, z + bias + scale ε, added to the latents when a denoiser takes over.
+
+    What the paper's Figure 1 does at chosen steps; it states neither bias nor scale.  ε is drawn
+    from `seed`, the same for every prompt.
+    """
+
+    scale: Annotated[float, Field(ge=0)] = 0.3
+    bias: float = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Denoiser:
     """A model of the family plus what is attached to it.
 
-    guidance_scale and negative_prompt are the family's own where None.
+    guidance_scale, negative_prompt and dtype are the family's own where None.
+    dtype: of the model's weights and arithmetic.  batch_guidance: the conditional and the
+    unconditional call as one batch, which changes bits and nothing else (a family that
+    always does so refuses it).  attention: diffusers' name of a backend; torch's own
+    choice where None.  With these a method can be a *scale row*: the reference run again
+    in other arithmetic, which shows what a similarity means.
+    disturb: noise that is added to the latents when it takes over.
     """
 
     model: Role
     accelerators: tuple[Any, ...] = ()
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     negative_prompt: str | None = None
+    dtype: DType | None = None
+    batch_guidance: bool = False
+    attention: Attention | None = None
+    disturb: Disturbance | None = None
 
     @property
     def name(self) -> str:
-        """For readers: `large`, `small+teacache`.  Equal names need not be equal denoisers."""
-        return "+".join([self.model, *(a.kind for a in self.accelerators)])
+        """For readers.  Equal names need not be equal denoisers.
+
+        >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
+        'large+bfloat16+batched'
+        """
+        others: list[str | None] = [self.attention, self.dtype]
+        others += ["batched" if self.batch_guidance else None, "disturbed" if self.disturb else None]
+        return "+".join([self.model, *(a.kind for a in self.accelerators), *(o for o in others if o)])
 
     @property
     def id(self) -> str:
@@ -67,10 +118,10 @@ class Method:
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     """
 
-    name: str
+    name: FolderName
     label: str
     segments: tuple[Segment, ...]
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
 
@@ -87,11 +138,40 @@ class Method:
         return seed ^ 1 if self.noise == "partner" else seed
 
 
+_WINDOW = re.compile(r"window\((\d{1,4}), ?(\d{1,4})\)")
+
+
+def kept_steps(keep: str) -> tuple[int, int]:
+    """After which steps, first and last, every state of a path's first segment is kept.
+
+    >>> kept_steps("window(6,20)"), kept_steps("forks")
+    ((6, 20), (1, 0))
+    """
+    if keep == "all":
+        return 1, 1_000_000
+    window = _WINDOW.fullmatch(keep)
+    return (int(window[1]), int(window[2])) if window else (1, 0)
+
+
+def _known_keep(keep: str) -> str:
+    first, last = kept_steps(keep)
+    if keep not in ("forks", "all", "none") and not 1 <= first <= last:
+        raise ValueError("forks, all, none or window(a,b) with 1 ≤ a ≤ b")
+    return keep
+
+
+Keep = Annotated[str, AfterValidator(_known_keep)]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Experiment:
-    """What to run: a family, a suite, methods, metrics, and where."""
+    """What to run: a family, a suite, methods, metrics, and where.
 
-    name: str
+    keep: the states that are stored for runs to come; see `sampling.memory.StoredMemory`.
+    plugins: Python files with plug-ins of one's own, which every process loads first.
+    """
+
+    name: FolderName
     family: Any
     suite: Any
     methods: tuple[Method, ...]
@@ -99,8 +179,9 @@ class Experiment:
     engine: Any
     reference: str = "large"
     late_attach: bool = True
-    keep: Literal["trunk", "forks", "none"] = "forks"
+    keep: Keep = "forks"
     retry_failed: bool = False
+    plugins: tuple[str, ...] = ()
 
     def method(self, name: str) -> Method:
         return next(m for m in self.methods if m.name == name)
@@ -130,9 +211,18 @@ class Mistakes:
             raise UserErrors(self.found)
 
 
-_DENOISER_KEYS = ("model", "accelerators", "guidance_scale", "negative_prompt")
-_METHOD_KEYS = ("label", "path", "steps", "noise", "role")
-SCALARS = ("name", "late_attach", "keep", "retry_failed")
+_DENOISER_KEYS = (
+    "model",
+    "accelerators",
+    "guidance_scale",
+    "negative_prompt",
+    "dtype",
+    "batch_guidance",
+    "attention",
+    "disturb",
+)
+METHOD_KEYS = ("label", "path", "steps", "noise", "role")
+SCALARS = ("name", "late_attach", "keep", "retry_failed", "plugins")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
 
@@ -150,11 +240,12 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
         mistakes.note(f"{where} = {plain!r}", "a segment", f"write {{model: {plain}}}")
         return None
     before = len(mistakes.found)
-    for key in set(plain) - {*_DENOISER_KEYS, "until"}:
+    for key in (k for k in plain if k not in (*_DENOISER_KEYS, "until")):
         mistakes.note(
             f"key {where}.{key}", "a key of a segment", did_you_mean(key, [*_DENOISER_KEYS, "until"])
         )
-    listed = plain.get("accelerators") or ()
+    listed = plain.get("accelerators")
+    listed = () if listed is None else listed
     if isinstance(listed, str) or not isinstance(listed, Sequence):
         mistakes.note(f"{where}.accelerators = {listed!r}", "a list", f"write [{{kind: {listed}}}]")
         listed = ()
@@ -162,7 +253,8 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
         mistakes.attempt(lambda i=i, a=a: build("accelerators", a, f"{where}.accelerators.{i}"))  # type: ignore[misc]
         for i, a in enumerate(listed)
     ]
-    until = plain.get("until") or {"kind": "always"}
+    until = plain.get("until")
+    until = {"kind": "always"} if until is None else until
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
     fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k != "accelerators"}
     denoiser = mistakes.attempt(
@@ -193,11 +285,11 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         mistakes.note(f"{where}.path = {path!r}", "a list of segments", f"give {where} a path")
         return None
     for key, value in plain.items():
-        if key not in _METHOD_KEYS and isinstance(value, (dict, list)):
+        if key not in METHOD_KEYS and isinstance(value, (dict, list)):
             mistakes.note(
                 f"key {where}.{key}",
                 "label, path, steps, noise, role or a plain parameter",
-                did_you_mean(key, _METHOD_KEYS),
+                did_you_mean(key, METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
     for i, segment in enumerate(segments[:-1]):
@@ -211,11 +303,21 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         return None
     fields = {
         "name": name,
-        "label": plain.get("label") or name,
+        "label": name if plain.get("label") is None else plain["label"],
         "segments": tuple(segments),
         **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
     return mistakes.attempt(lambda: _typed(Method, fields, where))
+
+
+def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
+    """The method with what its family fills in; what the family cannot run is a mistake."""
+    segments = []
+    for i, segment in enumerate(method.segments):
+        mistakes.found += family.objections(segment.denoiser, f"method.{method.name}.path.{i}")
+        segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
+    mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
+    return replace(method, segments=tuple(segments))
 
 
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
@@ -247,11 +349,38 @@ def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mista
             )
 
 
+def _check_switches(method: Method, family: Any, mistakes: Mistakes) -> None:
+    """Every segment can be left before the schedule ends; else the next is never walked."""
+    timesteps = family.timesteps(method.steps)
+    for i, segment in enumerate(method.segments[:-1]):
+        if segment.until.window(timesteps)[0] >= len(timesteps):
+            settings = ", ".join(f"{k}: {v}" for k, v in identity(segment.until).items())
+            mistakes.note(
+                f"method.{method.name}.path.{i}.until = {{{settings}}}",
+                f"a rule that can fire before the last of {len(timesteps)} steps",
+                "let it fire earlier, raise family.steps, or leave the method out",
+            )
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _files(plain: Any) -> list[str]:
+    if isinstance(plain, (list, tuple)) and all(isinstance(p, str) for p in plain):
+        return list(plain)
+    if plain is None:
+        return []
+    raise UserError(f"plugins = {plain!r}", "a list of Python files", "write 'plugins=[my_method.py]'")
+
+
 def check(plain: Mapping[str, Any]) -> Experiment:
     """Plain data → Experiment.  Raises UserErrors with every mistake found."""
     mistakes = Mistakes()
-    for key in set(plain) - set(KEYS):
+    for key in (k for k in plain if k not in KEYS):
         mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
+    # first, since all else may be made of what they bring
+    mistakes.attempt(lambda: load(_files(plain.get("plugins"))))
     asked = {n: m for n, m in _mapping(plain.get("method"), "method", mistakes).items() if m is not None}
     methods = [read_method(n, m, mistakes) for n, m in asked.items()]
     metrics = [
@@ -259,14 +388,21 @@ def check(plain: Mapping[str, Any]) -> Experiment:
         for n, m in _mapping(plain.get("metric"), "metric", mistakes).items()
     ]
     parts = {
-        group: mistakes.attempt(lambda g=group, k=kind: build(k, plain.get(g) or {}, g))  # type: ignore[misc]
+        group: mistakes.attempt(lambda g=group, k=kind: build(k, _or_empty(plain.get(g)), g))  # type: ignore[misc]
         for group, kind in (("family", "families"), ("suite", "suites"), ("engine", "engines"))
     }
-    if not mistakes.found:
-        reference = plain.get("reference", "large")
-        _check_names([m for m in methods if m], reference, bool(metrics), mistakes)
     fields = {k: plain[k] for k in (*SCALARS, "reference") if k in plain}
-    fields |= parts | {"methods": tuple(methods), "metrics": tuple(metrics)}
+    empty: dict[str, Any] = {"family": None, "suite": None, "engine": None, "methods": (), "metrics": ()}
+    mistakes.attempt(lambda: _typed(Experiment, empty | fields, ""))
+    sound = [m for m in methods if m]
+    family = parts["family"]
+    if family is not None:
+        sound = [_settle(m, family, mistakes) for m in sound]
+        for method in sound:
+            _check_switches(method, family, mistakes)
+    if len(sound) == len(methods):
+        _check_names(sound, plain.get("reference", "large"), bool(metrics), mistakes)
+    fields |= parts | {"methods": tuple(sound), "metrics": tuple(metrics)}
     made = None if mistakes.found else mistakes.attempt(lambda: _typed(Experiment, fields, ""))
     mistakes.stop_if_any()
     assert made is not None

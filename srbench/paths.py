@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from srbench.experiment import Denoiser, Method, Segment
+from srbench.experiment import Denoiser, Method, Segment, digest
 from srbench.registry import lookup
 from srbench.rules.base import Rule
 
@@ -41,3 +41,18 @@ def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[
         leave = len(timesteps) if last else max(len(steps) + 1, assume(segment.until, timesteps))
         steps += [segment.denoiser] * (min(leave, len(timesteps)) - len(steps))
     return tuple(steps)
+
+
+def trace_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str) -> str:
+    """Under which key the store has a segment's trace.
+
+    unit: all that determines a prompt's and seed's bits, methods and weights apart.  weights:
+    of the models of the path.  steps: of the whole schedule.  path: the id of the denoiser of
+    every step before the segment.
+    """
+    return digest(["trace", unit, weights, steps, path, denoiser], 64)
+
+
+def state_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str, index: int) -> str:
+    """Under which key the store has a segment's state after `index` steps of the schedule."""
+    return digest(["state", unit, weights, steps, path, denoiser, index], 64)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from srbench.errors import UserError
-from srbench.experiment import Experiment, Method, digest
-from srbench.metrics.base import all_facts
+from srbench.experiment import Experiment, Method, Role, digest
+from srbench.metrics.base import Metric, all_facts
 from srbench.registry import identity
-from srbench.scoring import is_scored
-from srbench.store.objects import Store
-from srbench.store.records import CellRecord, read_cell
+from srbench.store.objects import VIDEO, Store
+from srbench.store.records import (
+    Brief,
+    CellRecord,
+    MetricFacts,
+    cell_path,
+    facts_hash,
+    read_cell,
+    scan,
+)
 
 
 @dataclass(frozen=True)
@@ -35,40 +43,57 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     return [Unit(place[p], p, s) for p in prompts for s in experiment.suite.list_seeds()]
 
 
-def protocol(experiment: Experiment) -> str:
-    """Hash of all that two cells of one column must share; a method's own choices excluded."""
-    family = experiment.family
-    return digest([family.essence(), family.weights_identity()])
+class Keys:
+    """The names of one experiment's units, videos and cells on one ground.
 
-
-def video_key(experiment: Experiment, method: Method, unit: Unit, ground: dict[str, str]) -> str:
-    """Hash over all that determines a video's bytes.
-
-    `ground`: the software, device class and thread count it was computed on.
+    ground: the software, device class and thread count that bits depend on.
     """
-    family = experiment.family
-    return digest(
-        [
-            family.essence(),
-            family.weights_identity(),
-            method.segments,
-            method.steps,
-            unit.prompt,
-            method.noise_seed(unit.seed),
-            ground,
-        ],
-        64,
-    )
+
+    def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
+        self._family = experiment.family
+        self._base = digest([self._family.essence(), ground], 64)
+        # hashed once: a plan asks for tens of thousands of cells
+        self._paths: dict[Method, str] = {}
+        self._weights: dict[frozenset[Role], str] = {}
+
+    @property
+    def protocol(self) -> str:
+        """Hash of all that two cells of one column must share; a method's own choices excluded."""
+        return digest([self._base, self.weights(get_args(Role))])
+
+    def weights(self, roles: Iterable[Role]) -> str:
+        """What names the weights of these models and of what all models share."""
+        asked = frozenset(roles)
+        if asked not in self._weights:
+            self._weights[asked] = digest(self._family.weights_identity(asked), 64)
+        return self._weights[asked]
+
+    def unit(self, prompt: str, seed: int) -> str:
+        """Hash over all that determines the bits of a prompt and a seed, methods and weights apart."""
+        return digest(["unit", self._base, prompt, seed], 64)
+
+    def video(self, method: Method, unit: Unit) -> str:
+        """Hash over all that determines a video's bytes."""
+        if method not in self._paths:
+            weights = self.weights(s.denoiser.model for s in method.segments)
+            self._paths[method] = digest([weights, method.segments, method.steps], 64)
+        return digest(
+            ["video", self._base, self._paths[method], unit.prompt, method.noise_seed(unit.seed)], 64
+        )
+
+    def cell(self, method: Method, unit: Unit) -> str:
+        """What names a cell in its run; one video may be the cell of several (method, seed)."""
+        return digest(["cell", self.video(method, unit), method.noise, unit.seed], 64)
 
 
-def cell_id(key: str, method: Method, unit: Unit) -> str:
-    """What names a cell in its run; one video may be the cell of several (method, seed)."""
-    return digest([key, method.id, unit.seed], 64)
+def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:
+    """Hash of all that two cells of one column must share; a method's own choices excluded."""
+    return Keys(experiment, ground).protocol
 
 
 def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
-    found = list(experiment.family.mistakes())
+    found = [*experiment.family.mistakes(), *getattr(experiment.suite, "mistakes", list)()]
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
     except UserError as error:
@@ -76,15 +101,10 @@ def mistakes(experiment: Experiment) -> list[UserError]:
     return found
 
 
-def run_folder(experiment: Experiment, results: Path, run: str | None) -> Path:
+def run_folder(experiment: Experiment, results: Path, run: str | None, ground: Mapping[str, str]) -> Path:
     """RUN: named by protocol, prompts and seeds unless a name was given, so one more δ is the same run."""
-    asked = [protocol(experiment), experiment.suite.list_prompts(), experiment.suite.list_seeds()]
+    asked = [protocol(experiment, ground), experiment.suite.list_prompts(), experiment.suite.list_seeds()]
     return results / experiment.name / (run or digest(asked, 8))
-
-
-def cell_path(run: Path, cell: str) -> Path:
-    """Where a cell's record lies."""
-    return run / "cells" / f"{cell[:32]}.json"
 
 
 def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> CellRecord | None:
@@ -97,40 +117,98 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     return record if kept else None
 
 
-def stored_path(store: Store, key: str) -> Path:
-    """Where the store keeps what is known of a video besides its bytes: trace, times, host."""
-    return store.root / "cells" / key[:2] / f"{key}.json"
-
-
 def stored_cell(store: Store, key: str) -> CellRecord | None:
     """The cell that a video was first computed for, without its scores; None where there is none."""
-    path = stored_path(store, key)
+    path = store.known_path(key)
     return read_cell(path) if store.has(key) and path.exists() else None
 
 
-def unfinished(
-    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: dict[str, str]
-) -> list[Unit]:
-    """The units of which a video or a score is missing."""
+@dataclass(frozen=True)
+class Progress:
+    """What of an experiment is there already.
 
-    def finished(unit: Unit) -> bool:
-        cells = [
-            existing_cell(
-                run,
-                store,
-                cell_id(video_key(experiment, m, unit, ground), m, unit),
-                experiment.retry_failed,
-            )
-            for m in experiment.methods
-        ]
-        names = [m.name for m in experiment.methods]
-        reference = cells[names.index(experiment.reference)] if experiment.reference in names else None
-        return all(
-            c is not None and (c.outcome == "failed" or is_scored(c, reference, experiment.metrics))
-            for c in cells
+    cells: each unit's cells that need no computing, by method name; failed ones too, unless
+    they are to be tried again.  unfinished: the units of which a video or a score is missing.
+    failed: how many cells have failed and stay so.
+    """
+
+    cells: Mapping[Unit, Mapping[str, Brief]]
+    unfinished: tuple[Unit, ...]
+    failed: int
+
+
+class Wanted:
+    """For a prompt, the scores of its videos: hash of the facts, and whether against a reference."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+        self._hashes: dict[MetricFacts, str] = {}
+
+    def __call__(self, prompt: str) -> dict[str, bool]:
+        return {self._hash(f): f.needs_reference for f in all_facts(self._metrics, [prompt]).values()}
+
+    def _hash(self, facts: MetricFacts) -> str:
+        if facts not in self._hashes:
+            self._hashes[facts] = facts_hash(facts.model_dump(mode="json"))
+        return self._hashes[facts]
+
+
+def progress(
+    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: Mapping[str, str]
+) -> Progress:
+    """Compare a run's records and the store's folders with what is asked; no record is read whole."""
+    briefs, there, keys = scan(run), store.listing(), Keys(experiment, ground)
+    wanted = Wanted(experiment.metrics)
+
+    def kept(cell: str) -> Brief | None:
+        brief = briefs.get(cell)
+        if brief is None:
+            return None
+        if brief.outcome == "done":
+            sound = there.has(brief.key, f"{brief.video}{VIDEO}", brief.video_bytes)
+        else:
+            sound = not experiment.retry_failed
+        return brief if sound else None
+
+    cells: dict[Unit, dict[str, Brief]] = {}
+    unfinished, failed = [], 0
+    for unit in todo:
+        found = {m.name: kept(keys.cell(m, unit)) for m in experiment.methods}
+        there_already = {name: brief for name, brief in found.items() if brief is not None}
+        cells[unit] = there_already
+        failed += sum(b.outcome == "failed" for b in there_already.values())
+        if len(there_already) < len(found) or not _all_scored(there_already, wanted(unit.prompt), experiment):
+            unfinished.append(unit)
+    return Progress(cells, tuple(unfinished), failed)
+
+
+def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:
+    """Whether every video has the scores that can be had.
+
+    wanted: metrics by the hash of their facts, and whether each needs a reference.
+    """
+    against = cells.get(experiment.reference)
+    video = against.video if against and against.outcome == "done" else None
+
+    def has(cell: Brief, metric: str, needs_reference: bool) -> bool:
+        if needs_reference and video is None:
+            return True  # nothing to score against
+        return any(
+            facts == metric
+            and (reference == video or not needs_reference)
+            and (outcome == "done" or not experiment.retry_failed)
+            for facts, reference, outcome in cell.scores
         )
 
-    return [u for u in todo if not finished(u)]
+    done = [c for c in cells.values() if c.outcome == "done"]
+    return all(has(c, metric, needs) for c in done for metric, needs in wanted.items())
+
+
+def unfinished(
+    experiment: Experiment, todo: Sequence[Unit], run: Path, store: Store, ground: Mapping[str, str]
+) -> list[Unit]:
+    """The units of which a video or a score is missing."""
+    return list(progress(experiment, todo, run, store, ground).unfinished)
 
 
 def settings(experiment: Experiment) -> dict[str, object]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
 
-from srbench.experiment import Denoiser, Experiment, Method
+from srbench.errors import UserError
+from srbench.experiment import Denoiser, Experiment, Method, kept_steps
+from srbench.ground import may_have_gpu
 from srbench.metrics.base import all_facts
-from srbench.paths import Assume, late_attach, walked
-from srbench.rules.base import Rule
+from srbench.paths import Assume, late_attach, state_key, trace_key, walked
+from srbench.plan import Keys, Progress, Unit, settings
+from srbench.registry import identity
+from srbench.rules.base import Rule, replay
+from srbench.store.objects import STATE, Listing, Store
+from srbench.store.records import CellRecord, RunRecord, read_cell, read_run_record
+from srbench.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -28,29 +39,88 @@ class Steps:
         models = [d.model for d in denoisers]
         return cls(models.count("large"), models.count("small"))
 
+    def __add__(self, other: Steps) -> Steps:
+        return Steps(self.large + other.large, self.small + other.small)
+
+    def times(self, n: int) -> Steps:
+        return Steps(self.large * n, self.small * n)
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Steps of one (prompt, seed): every method alone, and walking together."""
+    """Steps of one (prompt, seed): every method alone, and walking together.
+
+    states: how many of the states on the way are kept.
+    """
 
     alone: Steps
     shared: Steps
+    states: int = 0
 
 
-def cost(experiment: Experiment, methods: Sequence[Method], assume: Assume) -> Cost:
+# The longest kept beginning of a path that is at most so many steps long.
+Kept = Callable[[Method, int], int]
+
+
+@dataclass
+class _Node:
+    """A step of one or more methods that have the same past.
+
+    depth: steps done with it.  begins: all of them by its denoiser.  known: an earlier run
+    did it, and a state after it or later is kept.
+    """
+
+    denoiser: Denoiser | None
+    depth: int = 0
+    begins: bool = True
+    known: bool = False
+    children: dict[Denoiser, _Node] = field(default_factory=dict)
+
+    def then(self, denoiser: Denoiser) -> _Node:
+        if denoiser not in self.children:
+            begins = self.begins and self.denoiser in (None, denoiser)
+            self.children[denoiser] = _Node(denoiser, self.depth + 1, begins)
+        return self.children[denoiser]
+
+    def all(self) -> Iterable[_Node]:
+        """Every node below this one."""
+        waiting = list(self.children.values())
+        while waiting:
+            yield (node := waiting.pop())
+            waiting += node.children.values()
+
+
+def cost(
+    experiment: Experiment, methods: Sequence[Method], assume: Assume, kept: Kept = lambda method, steps: 0
+) -> Cost:
     """Steps of one (prompt, seed) under an assumption about when adaptive rules fire.
 
-    Together, a step is done once for each node of the paths' prefix tree.
+    Together, a step is done once for each node of the paths' prefix tree; the beginnings
+    that earlier runs kept are not done again.
     """
     alone: list[Denoiser] = []
-    tree: dict[tuple[object, ...], Denoiser] = {}
+    roots: dict[int, _Node] = {}
     for method in methods:
         timesteps = experiment.family.timesteps(method.steps)
         steps = walked(method, timesteps, assume)
         alone += steps
-        for i in range(len(steps)):
-            tree[(method.steps, *steps[: i + 1])] = steps[i]
-    return Cost(Steps.of(alone), Steps.of(tree.values()))
+        node, past = roots.setdefault(len(timesteps), _Node(None)), list[_Node]()
+        for denoiser in steps:
+            past.append(node := node.then(denoiser))
+        # not past the step where another denoiser takes over: there a state is needed
+        for node in past[: kept(method, sum(n.begins for n in past))]:
+            node.known = True
+    to_do = [n for root in roots.values() for n in root.all() if not n.known]
+    shared = Steps.of(n.denoiser for n in to_do if n.denoiser)
+    return Cost(Steps.of(alone), shared, sum(_is_kept(n, experiment.keep) for n in to_do))
+
+
+def _is_kept(node: _Node, keep: str) -> bool:
+    """Whether the state after a step is stored: within the window, or where a method leaves."""
+    if keep == "none" or node.denoiser is None or node.denoiser.accelerators:
+        return False
+    first, last = kept_steps(keep)
+    return any(d != node.denoiser for d in node.children) or (node.begins and first <= node.depth <= last)
 
 
 def earliest(rule: Rule, timesteps: Sequence[float]) -> int:
@@ -64,47 +134,300 @@ def latest(rule: Rule, timesteps: Sequence[float]) -> int:
     return last if last == first else max(first, min(last, len(timesteps) // 2))
 
 
-def expected(rule: Rule, timesteps: Sequence[float]) -> int:
-    """Assume what the rule itself expects."""
-    return rule.expected(timesteps)[0]
+# -- what stored runs of the family say
 
 
-def summary(experiment: Experiment) -> list[tuple[str, str]]:
-    """The plan in words: (what, how much) lines for the terminal."""
-    family, suite = experiment.family, experiment.suite
-    prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
-    videos, calls = prompts * seeds, family.calls_per_step
-    methods = list(experiment.methods)
-    if experiment.late_attach:
-        methods = [late_attach(m, family.timesteps(m.steps), calls) for m in methods]
-    low, typical, high = (cost(experiment, methods, a) for a in (earliest, expected, latest))
+@dataclass(frozen=True)
+class Measured:
+    """What runs of this family on this device have shown; each empty where there was none.
 
-    def evaluations(model: str) -> str:
-        alone = getattr(typical.alone, model) * calls * videos
-        shared = getattr(typical.shared, model) * calls * videos
-        return f"{shared:,} walking together, {alone:,} each alone ({_times(alone, shared)})"
+    seconds: of a plain guided step, by model.  rest: of encoding and decoding a video.
+    traces: of the large model alone, by number of steps.  video, state: bytes of each.
+    """
 
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    rest: float | None = None
+    traces: tuple[Trace, ...] = ()
+    video: float | None = None
+    state: float | None = None
+
+
+# Settings of a family that a step's time does not depend on.
+_NO_MATTER = ("price", "name", "device", "steps", "shift", "sigma_grid", "negative_prompt", "fps", "teacache")
+_READ = 200  # records at most: a plan is told within seconds
+
+
+def measured(experiment: Experiment, results: Path, device: str, protocol: str, there: Listing) -> Measured:
+    """Look through the runs below `results`, the newest first.
+
+    device: as a run's record describes it.  there: what the store holds.
+    """
+    cells: list[tuple[RunRecord, CellRecord]] = []
+    for folder in sorted(results.glob("*/*/run.json"), key=lambda p: -p.stat().st_mtime):
+        record = _similar(folder.parent, experiment, device)
+        files = sorted((folder.parent / "cells").glob("*.json")) if record else []
+        for file in files[: _READ - len(cells)]:
+            cell = _readable(file)
+            if record is not None and cell is not None and cell.outcome == "done":
+                cells.append((record, cell))
+    every = [cell for _, cell in cells]
+    seconds = {model: _step_seconds(every, model) for model in ("large", "small")}
+    traces = [c.trace for r, c in cells if c.trace and r.protocol == protocol and _is_plain(c.trace, "large")]
+    sizes = [size for name, size in there.sizes.items() if name.endswith(STATE)] if cells else []
+    return Measured(
+        seconds={model: median(s) for model, s in seconds.items() if s},
+        counts={model: len(s) for model, s in seconds.items()},
+        rest=median(sum(s.seconds for s in c.stages if s.name != "hand_over") for c in every)
+        if every
+        else None,
+        traces=tuple(traces),
+        video=fmean(found) if (found := [c.video_bytes for c in every if c.video_bytes]) else None,
+        state=median(sizes) if sizes else None,
+    )
+
+
+def _similar(run: Path, experiment: Experiment, device: str) -> RunRecord | None:
+    """A run's record, if its steps took place on this device with models of this size."""
+
+    def matters(family: object) -> dict[str, object]:
+        plain = identity(family)
+        return {k: v for k, v in plain.items() if k not in _NO_MATTER}
+
+    try:
+        record = read_run_record(run)
+    except UserError:
+        return None
+    ours = matters(settings(experiment)["family"])
+    same = record.device == device and record.threads == experiment.engine.threads
+    return record if same and matters(record.resolved.get("family", {})) == ours else None
+
+
+def _readable(file: Path) -> CellRecord | None:
+    try:
+        return read_cell(file)
+    except UserError:
+        return None
+
+
+def _is_plain(trace: Trace, model: str) -> bool:
+    return all(s.model == model and "+" not in s.denoiser and not s.calls_reused for s in trace.steps)
+
+
+def _step_seconds(cells: Sequence[CellRecord], model: str) -> list[float]:
+    """Of every step that the model did whole, without an accelerator."""
     return [
-        (
-            "family",
-            f"{family.name}, {family.width}×{family.height}, {family.frames} frames, {family.steps} steps",
-        ),
-        ("prompts × seeds", f"{prompts} × {seeds} = {videos} videos a method"),
-        ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
-        ("metrics", ", ".join(all_facts(experiment.metrics, suite.list_prompts())) or "none"),
-        ("cells", f"{videos * len(methods):,}"),
-        ("large model evaluations", evaluations("large")),
-        ("small model evaluations", evaluations("small")),
-        ("assumed switch steps", _assumptions(experiment)),
-        *_times_and_sizes(experiment, videos, len(methods), (low, typical, high)),
+        seconds
+        for cell in cells
+        for step, seconds in zip(cell.trace.steps if cell.trace else (), cell.step_seconds, strict=False)
+        if seconds is not None and step.model == model and "+" not in step.denoiser
     ]
 
 
-def _times(alone: int, shared: int) -> str:
-    return f"{alone / shared:.2f}× saved" if shared else "none"
+# -- what a plan reckons with
 
 
-def _assumptions(experiment: Experiment) -> str:
+@dataclass(frozen=True)
+class Expectation:
+    """After how many steps a rule is assumed to fire, and why."""
+
+    at: int
+    why: str
+
+
+def expectations(experiment: Experiment, traces: Sequence[Trace]) -> Callable[..., Expectation]:
+    """For each rule: replayed on traces measured here, else the family's word, else the paper's."""
+    price = experiment.family.price
+    known = price.switch if price is not None else {}
+
+    def expect(rule: Rule, timesteps: Sequence[float]) -> Expectation:
+        first, last = rule.window(timesteps)
+        fitting = [t for t in traces if len(t) == len(timesteps)] if first != last else []
+        if fitting:
+            mean = fmean(replay(rule, t) or len(timesteps) for t in fitting)
+            return Expectation(round(mean), f"mean {mean:.1f}, measured here, {len(fitting)} videos")
+        return Expectation(*rule.expected(timesteps, known))
+
+    return expect
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds and bytes that a plan reckons with, and where they come from."""
+
+    large: float
+    small: float
+    rest: float
+    video: float | None
+    state: float | None
+    source: str
+
+
+def rates(experiment: Experiment, found: Measured) -> Rates | None:
+    """Measured here where there is such a run, else the family's price; None where neither is."""
+    price, seconds, told = experiment.family.price, {}, []
+    for model in ("large", "small"):
+        other = "small" if model == "large" else "large"
+        if model in found.seconds:
+            seconds[model] = found.seconds[model]
+            why = f"measured here, median of {found.counts[model]} steps"
+        elif price is not None and other in found.seconds:
+            ratio = found.seconds[other] / getattr(price, other)
+            seconds[model] = getattr(price, model) * ratio
+            why = f"guessed: the family's price × {ratio:.2g}, as the {other} model's"
+        elif price is not None:
+            seconds[model], why = getattr(price, model), price.source
+        else:
+            return None
+        told.append(f"{seconds[model]:.3g} s a {model} step ({why})")
+    rest = found.rest if found.rest is not None else price.rest if price else 0.0
+    return Rates(
+        large=seconds["large"],
+        small=seconds["small"],
+        rest=rest,
+        video=found.video or (price.video if price else None),
+        state=found.state or (price.state if price else None),
+        source=f"{'; '.join(told)}; {rest:.3g} s to encode and decode a video",
+    )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is still to be computed, all units together."""
+
+    shared: Steps
+    cells: int
+    states: int
+
+
+def left(
+    experiment: Experiment,
+    methods: Sequence[Method],
+    done: Progress,
+    keys: Keys,
+    there: Listing,
+    assume: Assume,
+) -> Left:
+    """Steps of the cells that are missing, from the nearest kept states on."""
+    costs: dict[tuple[object, ...], Cost] = {}
+    shared, cells, states = Steps(0, 0), 0, 0
+    for unit, present in done.cells.items():
+        missing = [m for m in methods if m.name not in present]
+        if not missing:
+            continue
+        begun = {
+            (m.segments[0].denoiser, m.steps, m.noise): _kept(experiment, m, unit, keys, there)
+            for m in missing
+        }
+        case = (*(m.name for m in missing), *begun.values())
+        if case not in costs:
+            costs[case] = cost(
+                experiment,
+                missing,
+                assume,
+                lambda m, n, begun=begun: max(  # type: ignore[misc]
+                    (i for i in begun[(m.segments[0].denoiser, m.steps, m.noise)] if i <= n), default=0
+                ),
+            )
+        shared, cells = shared + costs[case].shared, cells + len(missing)
+        states += costs[case].states
+    return Left(shared, cells, states)
+
+
+def _kept(experiment: Experiment, method: Method, unit: Unit, keys: Keys, there: Listing) -> tuple[int, ...]:
+    """After which steps the state of a method's first segment is in the store."""
+    denoiser = method.segments[0].denoiser
+    if denoiser.accelerators or not there.keys:
+        return ()
+    steps = len(experiment.family.timesteps(method.steps))
+    named = keys.unit(unit.prompt, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), steps
+    if trace_key(*named, [], denoiser.id) not in there.keys:
+        return ()
+    found = range(1, steps + 1)
+    return tuple(i for i in found if state_key(*named, [], denoiser.id, i) in there.keys)
+
+
+@dataclass(frozen=True)
+class Price:
+    """A plan's figures, as lines for a reader and as the numbers that refusals need."""
+
+    lines: tuple[tuple[str, str], ...]
+    disk: float | None
+
+
+def price(
+    experiment: Experiment, done: Progress, keys: Keys, store: Store, results: Path, device: str
+) -> Price:
+    """What an experiment costs: in whole, and what of it is left to do.
+
+    done: what the run has already.  device: as `ground.described` says it.
+    """
+    family, there = experiment.family, store.listing()
+    found = measured(experiment, results, device, keys.protocol, there)
+    methods = list(experiment.methods)
+    if experiment.late_attach:
+        calls = family.calls_per_step
+        methods = [late_attach(m, family.timesteps(m.steps), calls) for m in methods]
+    expect = expectations(experiment, found.traces)
+
+    def expected(rule: Rule, timesteps: Sequence[float]) -> int:
+        return expect(rule, timesteps).at
+
+    assumptions = (earliest, expected, latest)
+    whole = cost(experiment, methods, expected)
+    remaining = tuple(left(experiment, methods, done, keys, there, a) for a in assumptions)
+    rate = rates(experiment, found)
+    disk = None
+    if rate is not None and rate.video is not None:
+        typical = remaining[1]
+        disk = typical.cells * rate.video + typical.states * (rate.state or 0.0)
+    lines = [
+        *_what(experiment, done),
+        *_evaluations(experiment, len(done.cells), whole, remaining[1]),
+        ("assumed switch steps", _assumptions(experiment, expect)),
+        *_times(experiment, rate, len(done.cells), whole, remaining),
+        *_sizes(experiment, rate, remaining[1], disk),
+    ]
+    return Price(tuple(lines), disk)
+
+
+def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
+    family, suite, methods = experiment.family, experiment.suite, experiment.methods
+    prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
+    cells, there = prompts * seeds * len(methods), sum(map(len, done.cells.values()))
+    size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
+    return [
+        ("family", f"{family.name}, {size}"),
+        ("prompts × seeds", f"{prompts} × {seeds} = {prompts * seeds} videos a method"),
+        ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
+        ("metrics", _metrics(experiment)),
+        ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),
+    ]
+
+
+def _metrics(experiment: Experiment) -> str:
+    """Names of scores; a suite's dimensions only counted."""
+    found = all_facts(experiment.metrics, experiment.suite.list_prompts())
+    suites = Counter(n.partition("/")[0] for n, f in found.items() if f.group != "similarity")
+    names = [n for n, f in found.items() if f.group == "similarity"]
+    return ", ".join([*names, *(f"{s} ({_count(n, 'dimension')})" for s, n in suites.items())]) or "none"
+
+
+def _evaluations(experiment: Experiment, units: int, whole: Cost, rest: Left) -> list[tuple[str, str]]:
+    calls = experiment.family.calls_per_step
+
+    def told(model: str) -> str:
+        alone = getattr(whole.alone, model) * calls * units
+        shared = getattr(whole.shared, model) * calls * units
+        saved = f"{alone / shared:.2f}× saved" if shared else "none"
+        to_do = getattr(rest.shared, model) * calls
+        still = f"; {to_do:,} left to do" if to_do != shared else ""
+        return f"{shared:,} walking together, {alone:,} each alone ({saved}){still}"
+
+    return [(f"{model} model evaluations", told(model)) for model in ("large", "small")]
+
+
+def _assumptions(experiment: Experiment, expect: Callable[..., Expectation]) -> str:
     """The adaptive methods' assumed switch steps, and what they rest on."""
     told = []
     for method in experiment.methods:
@@ -112,42 +435,91 @@ def _assumptions(experiment: Experiment) -> str:
         for segment in method.segments[:-1]:
             first, last = segment.until.window(timesteps)
             if first != last:
-                at, why = segment.until.expected(timesteps)
+                e = expect(segment.until, timesteps)
                 told.append(
-                    f"{method.label}: {at} ({why}), range {first} to {latest(segment.until, timesteps)}"
+                    f"{method.label}: {e.at} ({e.why}), range {first} to {latest(segment.until, timesteps)}"
                 )
     return "\n".join(told) or "none: no adaptive rule"
 
 
-def _times_and_sizes(
-    experiment: Experiment, videos: int, methods: int, costs: tuple[Cost, Cost, Cost]
+def _times(
+    experiment: Experiment, rate: Rates | None, units: int, whole: Cost, remaining: Sequence[Left]
 ) -> list[tuple[str, str]]:
-    price = experiment.family.price
-    if price is None:
-        return [("time", "– (the family's YAML has no price)")]
-    workers = experiment.engine.workers
+    if rate is None:
+        return [("time", "unknown: no run of this family is stored here, and its YAML has no price")]
 
-    def hours(steps: Steps) -> float:
-        one = steps.large * price.large + steps.small * price.small + methods * price.rest
-        return one * videos / 3600
+    def hours(steps: Steps, cells: int) -> float:
+        return (steps.large * rate.large + steps.small * rate.small + cells * rate.rest) / 3600
 
-    low, typical, high = sorted(hours(c.shared) for c in costs)
-    lines = [
-        ("time", f"{_duration(typical / workers)} with {workers} worker(s)"),
-        ("device hours", f"{typical:.3g} ({low:.3g} to {high:.3g}); each alone {hours(costs[1].alone):.3g}"),
+    low, typical, high = sorted(hours(r.shared, r.cells) for r in remaining)
+    alone = hours(whole.alone.times(units), units * len(experiment.methods))
+    at_once, why = parallel(experiment)
+    unit = "core-hours" if why else "GPU-hours"
+    return [
+        (
+            "time",
+            f"{_duration(typical / at_once)} ({_duration(low / at_once)} to {_duration(high / at_once)})"
+            f" with {_count(experiment.engine.workers, 'worker')}{why}",
+        ),
+        (unit, f"{typical:.3g} ({low:.3g} to {high:.3g}); each method alone, from nothing: {alone:.3g}"),
+        ("reckoned with", f"{rate.source}; caches are not counted as savings"),
     ]
-    if price.memory:
-        lines.append(("memory a worker", f"{price.memory / 2**30:.3g} GiB with both models resident"))
-    if price.video:
-        lines.append(("disk for videos", f"{price.video * videos * methods / 2**30:.3g} GiB"))
-    step = f"{price.large:g} s a large step, {price.small:g} s a small one: {price.source}"
-    return [*lines, ("reckoned with", f"{step}; caches are not counted as savings")]
+
+
+def parallel(experiment: Experiment) -> tuple[int, str]:
+    """How many workers run truly side by side, and what a reader must know of that; empty on a GPU.
+
+    A GPU's own workers are left as they are asked for: how they share it is not known here.
+    """
+    workers, threads = experiment.engine.workers, experiment.engine.threads
+    if experiment.family.device.startswith("cuda") or (experiment.family.device == "auto" and may_have_gpu()):
+        return workers, ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = max(1, min(workers, cores // threads))
+    few = f", of which {at_once} at once" if at_once < workers else ""
+    return at_once, f" of {_count(threads, 'thread')} on {_count(cores, 'core')}{few}"
+
+
+def _sizes(
+    experiment: Experiment, rate: Rates | None, rest: Left, disk: float | None
+) -> list[tuple[str, str]]:
+    lines = []
+    price = experiment.family.price
+    if price is not None and price.memory:
+        workers = _count(experiment.engine.workers, "worker")
+        lines.append(("memory", f"{size(price.memory)} each of {workers}, with both models resident"))
+    if rate is not None and disk is not None:
+        states = f"{rest.states:,} states (keep={experiment.keep})"
+        unknown = "" if rate.state or not rest.states else ", whose size is not known"
+        lines.append(("disk", f"{size(disk)} more: {rest.cells:,} videos, {states}{unknown}"))
+    return lines
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def size(n: float) -> str:
+    """Bytes for a reader.
+
+    >>> size(8), size(30_000), size(3 * 2**30)
+    ('8 B', '29.3 KiB', '3 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.3g} {unit}"
+        n /= 1024
+    return f"{n:.3g} TiB" if n < 1e4 else f"{n:,.0f} TiB"
 
 
 def _duration(hours: float) -> str:
     """For a reader.
 
-    >>> _duration(0.05), _duration(3.2)
-    ('3 min', '3.2 h')
+    >>> _duration(0.05), _duration(3.2), _duration(0.0), _duration(200)
+    ('3 min', '3.2 h', '0 s', '8.3 days')
     """
-    return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(hours * 60))} min"
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{round(hours * 60)} min" if hours >= 1 / 60 else f"{round(hours * 3600)} s"

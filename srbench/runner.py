@@ -6,7 +6,9 @@ import datetime
 import functools
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,31 +18,28 @@ from safetensors.torch import load_file, save_file
 
 from srbench import video
 from srbench.clock import timed
-from srbench.errors import UserError
+from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
-from srbench.families.base import Sampler, Text
+from srbench.families.base import Encoded, Sampler, Text
 from srbench.ground import ground
 from srbench.paths import late_attach
 from srbench.plan import (
+    Keys,
     Unit,
-    cell_id,
-    cell_path,
     existing_cell,
-    protocol,
     stored_cell,
-    stored_path,
-    video_key,
 )
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Failure, walk
 from srbench.scoring import score
-from srbench.store.objects import Store
+from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
     CellRecord,
     Stage,
     TextTimes,
     read_text_times,
+    write_cell,
     write_json,
 )
 
@@ -57,6 +56,10 @@ class Event:
 Watch = Callable[[Event], None]
 
 
+class Damaged(Exception):
+    """A video whose bytes changed after it was found sound; it has been set aside."""
+
+
 class Runner:
     """Runs units of one experiment into one run folder and one store."""
 
@@ -64,7 +67,8 @@ class Runner:
         torch.set_num_threads(threads)
         self.experiment, self.run, self.store = experiment, run, store
         self.ground = ground(threads, experiment.family.device)
-        self.protocol = protocol(experiment)
+        self.keys = Keys(experiment, self.ground)
+        self.protocol = self.keys.protocol
 
     @functools.cached_property
     def sampler(self) -> Sampler:
@@ -92,12 +96,24 @@ class Runner:
         missing = [t for t in self.texts(prompts) if self.store.get(self._text_key(t)) is None]
         if not missing:
             return
-        encoded = self.sampler.encode(missing)
+        encoded = self._encode(missing)
         for text, e in encoded.items():
             tensors = {"embedding": e.embedding.cpu().contiguous()}
-            self.store.put(self._text_key(text), ".safetensors", functools.partial(save_file, tensors))
-        times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
-        write_json(self.run / "texts.json", TextTimes(seconds=times))
+            self.store.put(self._text_key(text), TEXT, functools.partial(save_file, tensors))
+        with locked(self.run):
+            times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
+            write_json(self.run / "texts.json", TextTimes(seconds=times))
+
+    def _encode(self, texts: Sequence[str]) -> Mapping[str, Encoded]:
+        """Without texts there is no cell at all, so a family that cannot encode ends the run."""
+        try:
+            return self.sampler.encode(texts)
+        except (OSError, ValueError) as error:  # how a hub says that there is no such model
+            raise UserError(
+                f"family {self.experiment.family.name}: {error}",
+                "a text encoder that loads",
+                "check family.components, and that the hub can be reached or the folder is whole",
+            ) from error
 
     @property
     def _text_times(self) -> TextTimes:
@@ -116,17 +132,29 @@ class Runner:
 
     def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
         """Compute, store and score what is missing of one (prompt, seed)."""
+        cells = self._sound(unit, watch)
+        for cell in cells:
+            write_cell(self.run, cell)
+        watch(Event("unit", failed=sum(c.outcome == "failed" for c in cells)))
+
+    def _sound(self, unit: Unit, watch: Watch) -> list[CellRecord]:
+        """The unit's cells, scored; videos that are found damaged on the way are made again."""
+        for _ in range(3):
+            try:
+                return self._score(self._compute(unit, watch))
+            except Damaged as error:
+                damage = error
+        raise UserError(
+            f"{damage}, three times over", "a disk that gives back what was written", "check the disk"
+        )
+
+    def _compute(self, unit: Unit, watch: Watch) -> list[CellRecord]:
+        methods = self.experiment.methods
         cells: dict[str, CellRecord] = {}
         # a partner's noise comes last: by then its own unit may have made that video
-        for seed in sorted({m.noise_seed(unit.seed) for m in self.experiment.methods}, key=unit.seed.__ne__):
-            cells |= self._videos(
-                [m for m in self.experiment.methods if m.noise_seed(unit.seed) == seed], unit, watch
-            )
-        failed = 0
-        for cell in self._score([cells[m.id] for m in self.experiment.methods if m.id in cells]):
-            write_json(cell_path(self.run, cell.id), cell)
-            failed += cell.outcome == "failed"
-        watch(Event("unit", failed=failed))
+        for seed in sorted({m.noise_seed(unit.seed) for m in methods}, key=unit.seed.__ne__):
+            cells |= self._videos([m for m in methods if m.noise_seed(unit.seed) == seed], unit, watch)
+        return [cells[m.id] for m in methods if m.id in cells]
 
     def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
         """The cells of methods that start from the same noise; what is missing is computed."""
@@ -134,16 +162,16 @@ class Runner:
         todo = [m for m in methods if found[m.id] is None]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
-            write_json(cell_path(self.run, cell.id), cell)  # at once: a kill loses no arrival
+            write_cell(self.run, cell)  # at once: a kill loses no arrival
             if cell.outcome == "done":
-                write_json(stored_path(self.store, cell.key), cell)
+                write_json(self.store.known_path(cell.key), cell)
             cells[cell.method_id] = cell
         return cells
 
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
-        key = video_key(self.experiment, method, unit, self.ground)
-        own = existing_cell(self.run, self.store, cell_id(key, method, unit), self.experiment.retry_failed)
-        return self._adopt(own or stored_cell(self.store, key), method, unit)
+        cell = self.keys.cell(method, unit)
+        own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
+        return self._adopt(own or stored_cell(self.store, self.keys.video(method, unit)), method, unit)
 
     def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
         """A cell that this or another run computed, by the names used here; None if it is damaged."""
@@ -182,9 +210,8 @@ class Runner:
                 yield from self._fail(end, names, unit)
 
     def _memory(self, prompt: str, seed: int) -> StoredMemory:
-        family = self.experiment.family
-        base = [family.essence(), family.weights_identity(), prompt, seed, self.ground]
-        return StoredMemory(self.store, self.sampler, base, self.experiment.keep)
+        unit = self.keys.unit(prompt, seed)
+        return StoredMemory(self.store, self.sampler, unit, self.experiment.keep, self.keys.weights)
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""
@@ -197,7 +224,9 @@ class Runner:
         """Decoding can run out of memory where denoising did not."""
         try:
             return self._arrive(end, methods, unit)
-        except (RuntimeError, ValueError) as error:
+        except CannotWrite:
+            raise  # it would fail every cell that follows
+        except Exception as error:
             return self._fail(Failure(end.methods, error), methods, unit)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
@@ -211,7 +240,7 @@ class Runner:
         for method in methods:
             cell = self._blank(method, unit)
             path = self.store.put(
-                cell.key, ".webm", lambda p: video.write_lossless(p, pixels, self.sampler.fps)
+                cell.key, VIDEO, lambda p: video.write_lossless(p, pixels, self.sampler.fps)
             )
             self._link(path, method, unit)
             cells.append(
@@ -220,6 +249,7 @@ class Runner:
                         "outcome": "done",
                         "reason": "",
                         "video": path.stem,
+                        "video_bytes": path.stat().st_size,
                         "trace": end.branch.trace,
                         "step_seconds": end.branch.seconds,
                         "stages": tuple(stages),
@@ -236,14 +266,21 @@ class Runner:
             reason = f"{error.got}; {error.do}"
         else:
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            reason += f" ({self._store_traceback(error)})"
         return [self._blank(m, unit).model_copy(update={"reason": reason}) for m in methods]
+
+    def _store_traceback(self, error: Exception) -> str:
+        """Where the whole of it is, for whoever wants to mend it."""
+        text = "".join(traceback.format_exception(error))
+        name = f"failures/{digest(text)}.txt"
+        write_text(self.run / name, text.encode("utf-8", "backslashreplace").decode())
+        return f"traceback in {name}"
 
     def _blank(self, method: Method, unit: Unit) -> CellRecord:
         path = identity(method.segments)
-        key = video_key(self.experiment, method, unit, self.ground)
         return CellRecord(
-            id=cell_id(key, method, unit),
-            key=key,
+            id=self.keys.cell(method, unit),
+            key=self.keys.video(method, unit),
             family=self.experiment.family.name,
             method=method.name,
             label=method.label,
@@ -265,10 +302,7 @@ class Runner:
     def _link(self, path: Path, method: Method, unit: Unit) -> None:
         """videos/p003-seed1/<method>-<id>.webm → the store; what a person opens."""
         folder = self.run / "videos" / f"p{unit.prompt_index:03}-seed{unit.seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        link = folder / f"{method.name}-{method.id[:4]}{path.suffix}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(path, folder))
+        link(folder / f"{method.name}-{method.id[:4]}{path.suffix}", path)
 
     # -- scores
 
@@ -289,9 +323,20 @@ class Runner:
 
     def _pixels(self, cell: CellRecord) -> NDArray:
         path = self.store.get(cell.key)
-        assert path is not None
+        if path is None:
+            raise Damaged(
+                f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
+            )
         return video.read(path)[0]
 
 
 def _peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def link(at: Path, target: Path) -> None:
+    """A relative symbolic link, replaced whole: another process may be making the same one."""
+    at.parent.mkdir(parents=True, exist_ok=True)
+    fresh = at.with_name(f".{secrets.token_hex(8)}")
+    fresh.symlink_to(os.path.relpath(target, at.parent))
+    os.replace(fresh, at)

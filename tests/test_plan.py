@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srbench.experiment import Experiment, check
-from srbench.plan import run_folder, units, video_key
+from srbench.plan import Keys, protocol, run_folder, units
 
 CONF = Path(__file__).parents[1] / "conf"
 LARGE = {"path": [{"model": "large"}]}
+GROUND = {"torch": "2.9", "device": "CPU", "threads": "1"}
 SMALL = {"path": [{"model": "small"}]}
 
 
@@ -53,7 +54,7 @@ def test_a_prompt_keeps_its_number_when_an_earlier_job_began_the_run(tmp_path: P
 
 def test_more_methods_or_metrics_are_the_same_run_other_prompts_or_seeds_another(tmp_path: Path) -> None:
     def folder(**changes: Any) -> Path:
-        return run_folder(experiment(tmp_path / "w", **changes), tmp_path / "results", None)
+        return run_folder(experiment(tmp_path / "w", **changes), tmp_path / "results", None, GROUND)
 
     one = folder()
     assert one.parent == tmp_path / "results" / "trial"
@@ -66,7 +67,7 @@ def test_more_methods_or_metrics_are_the_same_run_other_prompts_or_seeds_another
 
 def test_another_schedule_or_other_weights_are_another_run(tmp_path: Path) -> None:
     def folder(weights: str, **family: Any) -> str:
-        return run_folder(experiment(tmp_path / weights, family), tmp_path, None).name
+        return run_folder(experiment(tmp_path / weights, family), tmp_path, None, GROUND).name
 
     one = folder("w")
     (tmp_path / "v" / "transformer").mkdir(parents=True)
@@ -76,16 +77,22 @@ def test_another_schedule_or_other_weights_are_another_run(tmp_path: Path) -> No
 
 
 def test_a_run_that_was_given_a_name_keeps_it(tmp_path: Path) -> None:
-    assert run_folder(experiment(tmp_path), Path("results"), "mine") == Path("results/trial/mine")
+    assert run_folder(experiment(tmp_path), Path("results"), "mine", GROUND) == Path("results/trial/mine")
+
+
+def test_another_torch_or_thread_count_is_another_run(tmp_path: Path) -> None:
+    """Their bits differ, so two generations of one cell must not meet in one table."""
+    made = experiment(tmp_path)
+    grounds = [GROUND, GROUND | {"torch": "2.10"}, GROUND | {"threads": "2"}]
+    assert len({run_folder(made, tmp_path, None, g) for g in grounds}) == 3
+    assert len({protocol(made, g) for g in grounds}) == 3
 
 
 def test_a_video_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_path: Path) -> None:
-    ground = {"torch": "2.9", "device": "CPU", "threads": "1"}
-
-    def cell(prompt: int = 0, seed: int = 0, ground: dict[str, str] = ground, **changes: Any) -> str:
+    def cell(prompt: int = 0, seed: int = 0, ground: dict[str, str] = GROUND, **changes: Any) -> str:
         made = experiment(tmp_path, **changes)
         unit = next(u for u in units(made) if (u.prompt_index, u.seed) == (prompt, seed))
-        return video_key(made, made.methods[0], unit, ground)
+        return Keys(made, ground).video(made.methods[0], unit)
 
     one = cell()
     assert len(one) == 64
@@ -94,7 +101,7 @@ def test_a_video_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_
     others = [
         cell(prompt=1),
         cell(seed=1),
-        cell(ground=ground | {"threads": "2"}),
+        cell(ground=GROUND | {"threads": "2"}),
         cell(family={"steps": 40}),
         cell(method={"large": SMALL}),
         cell(method={"large": LARGE | {"steps": 50}}),

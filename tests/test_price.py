@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from srbench.experiment import Denoiser, Experiment, Method, Mistakes, Segment, check, read_method
-from srbench.paths import walked
-from srbench.price import Steps, cost, earliest, summary
+from srbench.paths import state_key, trace_key, walked
+from srbench.plan import Keys, progress, settings, units
+from srbench.price import Price, Steps, cost, earliest, price
 from srbench.registry import build
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, RunRecord, Stage, write_cell, write_json
+from srbench.trace import Step, Trace
 
 CONF = Path(__file__).parents[1] / "conf"
 FIFTY = tuple(float(t) for t in range(1000, 0, -20))
@@ -142,13 +149,153 @@ def test_methods_with_another_number_of_steps_share_nothing() -> None:
     assert steps.shared == steps.alone == Steps(large=70, small=0)
 
 
-def test_the_summary_counts_cells_and_guided_evaluations() -> None:
+GROUND = {"torch": "2.9", "device": "CPU", "threads": "1"}
+
+
+def priced(made: Experiment, folder: Path, device: str = "a CPU, 2 cores") -> Price:
+    """The price of an experiment whose run and store lie in a folder."""
+    store = Store(folder / "store")
+    done = progress(made, units(made), folder / "trial" / "r", store, GROUND)
+    return price(made, done, Keys(made, GROUND), store, folder, device)
+
+
+def test_the_summary_counts_cells_and_guided_evaluations(tmp_path: Path) -> None:
     methods = {"large": LARGE, "small": SMALL}
-    told = dict(summary(experiment(method=methods)))
+    told = dict(priced(experiment(method=methods), tmp_path).lines)
     assert told["cells"] == "8"
     assert told["prompts × seeds"] == "2 × 2 = 4 videos a method"
     # 50 steps × 2 calls × 4 videos
     assert told["large model evaluations"].startswith("400 ")
     family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
     unguided = experiment(method=methods, family=family | {"guidance_scale": 1.0})
-    assert dict(summary(unguided))["small model evaluations"].startswith("200 ")
+    assert dict(priced(unguided, tmp_path).lines)["small model evaluations"].startswith("200 ")
+
+
+def test_a_family_without_a_price_says_that_time_is_unknown(tmp_path: Path) -> None:
+    family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
+    told = dict(priced(experiment(family=family | {"price": None}), tmp_path).lines)
+    assert told["time"].startswith("unknown") and "disk" not in told
+
+
+ADAPTIVE = {
+    "label": "adaptive",
+    "path": [{"model": "large", "until": {"kind": "srdiffusion", "delta": 0.01}}, {"model": "small"}],
+}
+
+
+def falling(steps: int, settles: int) -> Trace:
+    """A large model's trace whose D falls by 0.02 a step, and from `settles` steps on by 0.001."""
+    drops = [0.02 if i < settles else 0.001 for i in range(1, steps + 1)]
+    changes = 2 - np.cumsum(drops)
+    return Trace(
+        tuple(
+            Step(i, 1.0, 0.0, 1.0, "large#1", "large", {"model_output": float(d)} if i else None, 2, 0)
+            for i, d in enumerate(changes)
+        )
+    )
+
+
+def leave(made: Experiment, folder: Path, methods: Sequence[str], device: str = "a CPU, 2 cores") -> None:
+    """What a run of these methods leaves: records and objects, every step in half a second."""
+    store, keys, run = Store(folder / "store"), Keys(made, GROUND), folder / "trial" / "r"
+    write_json(
+        run / "run.json",
+        RunRecord(
+            experiment="trial",
+            run="r",
+            family="shapes",
+            asked=[],
+            resolved=settings(made),
+            store="../../store",
+            methods=(),
+            prompts=made.suite.list_prompts(),
+            seeds=made.suite.list_seeds(),
+            protocol=keys.protocol,
+            commit=None,
+            dirty=None,
+            packages={},
+            device=device,
+            threads=1,
+            started="",
+        ),
+    )
+    for unit, method in itertools.product(units(made), map(made.method, methods)):
+        key = keys.cell(method, unit)
+        path = store.put(key, ".webm", lambda p, key=key: p.write_text(key))  # type: ignore[misc]
+        large = method.name == "large"
+        write_cell(
+            run,
+            CellRecord(
+                id=key,
+                family="shapes",
+                method=method.name,
+                label=method.label,
+                method_id=method.id,
+                path=[],
+                prompt=unit.prompt,
+                prompt_index=unit.prompt_index,
+                seed=unit.seed,
+                outcome="done",
+                video=path.stem,
+                video_bytes=path.stat().st_size,
+                protocol=keys.protocol,
+                trace=falling(50, settles=20) if large else None,
+                step_seconds=(0.5,) * 50 if large else (),
+                stages=(Stage(name="decode", seconds=2.0),),
+            ),
+        )
+
+
+def test_what_is_there_already_is_not_priced_again(tmp_path: Path) -> None:
+    made = experiment(method={"large": LARGE, "small": SMALL})
+    leave(made, tmp_path, ["large"])
+    told = dict(priced(made, tmp_path).lines)
+    assert told["cells"] == "8, 4 of these are there already"
+    assert told["large model evaluations"].endswith("; 0 left to do")
+    assert told["small model evaluations"].endswith("(1.00× saved)")
+    assert "4 videos" in told["disk"]
+
+
+def test_step_times_and_switch_steps_are_those_measured_here(tmp_path: Path) -> None:
+    made = experiment(method={"large": LARGE, "adaptive": ADAPTIVE})
+    assert "implied by the paper" in dict(priced(made, tmp_path).lines)["assumed switch steps"]
+    leave(made, tmp_path, ["large"])
+    told = dict(priced(made, tmp_path).lines)
+    assert "adaptive: 20 (mean 20.0, measured here, 4 videos)" in told["assumed switch steps"]
+    assert "0.5 s a large step (measured here, median of 200 steps)" in told["reckoned with"]
+    # 0.011 / 0.06 × 0.5
+    assert "0.0917 s a small step (guessed" in told["reckoned with"]
+    assert "2 s to encode and decode" in told["reckoned with"]
+
+
+def test_times_of_another_device_are_not_ours(tmp_path: Path) -> None:
+    made = experiment(method={"large": LARGE, "small": SMALL})
+    leave(made, tmp_path, ["large"], device="another")
+    assert "measured here" not in dict(priced(made, tmp_path).lines)["reckoned with"]
+
+
+def test_the_familys_own_switch_steps_come_before_the_papers(tmp_path: Path) -> None:
+    family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
+    family["price"]["switch"] = {0.002: 30, 0.01: 22, 0.03: 9}
+    told = dict(priced(experiment(family=family, method={"a": ADAPTIVE, "large": LARGE}), tmp_path).lines)
+    assert "adaptive: 22 (of the family's price)" in told["assumed switch steps"]
+
+
+def test_kept_states_spare_the_steps_before_them(tmp_path: Path) -> None:
+    """Large is there with its states: a switch at 10 begins from the state after 10 steps."""
+    made = experiment(method={"large": LARGE, "ten": fixed(10)}, keep="all")
+    leave(made, tmp_path, ["large"])
+    assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 80 left to do")
+    store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").id
+    for unit in units(made):
+        for key in (trace_key(keys.unit(unit), 50, [], large), state_key(keys.unit(unit), 50, [], large, 8)):
+            store.put(key, ".x", lambda p: p.write_text("x"))
+    assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 16 left to do")
+
+
+def test_kept_states_are_counted_by_the_policy() -> None:
+    """Of 50 + 40 steps: every state of the trunk; those from 6 to 20; the one fork; none."""
+    methods = {"large": LARGE, "ten": fixed(10)}
+    made = {k: experiment(method=methods, keep=k) for k in ("all", "window(6,20)", "forks", "none")}
+    counts = {k: cost(e, e.methods, earliest).states for k, e in made.items()}
+    assert counts == {"all": 50, "window(6,20)": 15, "forks": 1, "none": 0}

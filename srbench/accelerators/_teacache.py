@@ -1,4 +1,8 @@
-"""TeaCache's hooks: block 0 decides, the middle blocks pass through, the last one stores."""
+"""TeaCache's hooks: block 0 decides, the middle blocks pass through, the last one stores.
+
+One class for every family: a block takes and gives a video's hidden states, and in
+CogVideoX the text's beside them, each with a residual of its own under one decision.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers import CogVideoXTransformer3DModel
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.hooks import BaseState, ModelHook, StateManager
 from torch import Tensor, nn
@@ -31,17 +36,35 @@ class Memory(BaseState):
         self.seen = 0
         self.accumulated = 0.0
         self.embedding: Tensor | None = None
-        self.entered: Tensor | None = None
-        self.residual: Tensor | None = None
+        self.entered: tuple[Tensor, ...] = ()
+        self.residuals: tuple[Tensor, ...] = ()
         self.skip = False
 
 
-def projected(embedder: Any, e: Tensor) -> Tensor:
-    """e0, the projected time embedding, in float32 as the published code has it.
+def time_embedder(model: Any) -> nn.Module:
+    """The module that makes the time embedding e."""
+    return model.time_embedding if is_cogvideox(model) else model.condition_embedder.time_embedder
 
-    embedder: Wan's `condition_embedder`.  e: its `time_embedder`'s output, float32.
+
+def is_cogvideox(model: Any) -> bool:
+    return isinstance(model, CogVideoXTransformer3DModel)
+
+
+def watched(model: Any, output: Tensor) -> Tensor:
+    """E as the published code of each family compares it.
+
+    On Wan float32, which its time embedder is also in a bfloat16 model; on CogVideoX in
+    the model's dtype.
     """
-    projection = embedder.time_proj
+    return output.detach() if is_cogvideox(model) else output.detach().float()
+
+
+def projected(model: Any, e: Tensor) -> Tensor:
+    """Wan's e0, the projected time embedding, in float32 as the published code has it.
+
+    e: the time embedder's output, float32.
+    """
+    projection = model.condition_embedder.time_proj
     return nn.functional.linear(nn.functional.silu(e), projection.weight.float(), projection.bias.float())
 
 
@@ -59,13 +82,13 @@ class Decision:
             )
         self.polynomial = np.poly1d(own)
         self.memories = StateManager(Memory)
-        self.embedder = model.condition_embedder
+        self.model = model
         self.embedding: Tensor | None = None
 
     def watch(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        """Forward hook of the time embedder; float32 also in a bfloat16 model."""
-        e = output.detach().float()
-        self.embedding = projected(self.embedder, e) if self.teacache.mode == "ret_steps" else e
+        """Forward hook of the time embedder."""
+        e = watched(self.model, output)
+        self.embedding = projected(self.model, e) if self.teacache.mode == "ret_steps" else e
 
     def skips(self, memory: Memory) -> bool:
         """Whether this call may reuse the residual; updates the memory as published."""
@@ -98,21 +121,26 @@ class BlockHook(ModelHook):
         self.memories = decision.memories
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        # streams a block gives back: (hidden,) or (hidden, encoder hidden)
         metadata = TransformerBlockRegistry.get(type(module))
-        hidden = metadata._get_parameter_from_args_kwargs("hidden_states", args, kwargs)
+        two = metadata.return_encoder_hidden_states_index is not None
+        names = ("hidden_states", "encoder_hidden_states")[: 1 + two]
+        given = tuple(metadata._get_parameter_from_args_kwargs(n, args, kwargs) for n in names)
         memory: Memory = self.memories.get_state()
         if self.first:
             memory.skip = self.decision.skips(memory)
             self.decision.attachment.tally_call(reused=memory.skip)
             if memory.skip:
-                return hidden + memory.residual
-            memory.entered = hidden
+                added = tuple(x + r for x, r in zip(given, memory.residuals, strict=True))
+                return added if two else added[0]
+            memory.entered = given
         elif memory.skip:
-            return hidden
+            return given if two else given[0]
         output = self.fn_ref.original_forward(*args, **kwargs)
         if self.last:
-            memory.residual = output - memory.entered
-            memory.entered = None
+            left = output if two else (output,)
+            memory.residuals = tuple(x - e for x, e in zip(left, memory.entered, strict=True))
+            memory.entered = ()
         return output
 
     def reset_state(self, module: nn.Module) -> nn.Module:
@@ -124,12 +152,12 @@ class BlockHook(ModelHook):
 def attached(teacache: TeaCache, model: Any, attachment: Attachment) -> Iterator[None]:
     """Hook every block of `model` and watch its time embedder."""
     decision = Decision(teacache, attachment, model)
-    blocks = list(model.blocks)
+    blocks = list(model.transformer_blocks if is_cogvideox(model) else model.blocks)
     hooks = [
         (block, "teacache", BlockHook(decision, i == 0, i == len(blocks) - 1))
         for i, block in enumerate(blocks)
     ]
-    watcher = model.condition_embedder.time_embedder.register_forward_hook(decision.watch)
+    watcher = time_embedder(model).register_forward_hook(decision.watch)
     try:
         with hooked(model, hooks), torch.no_grad():
             yield

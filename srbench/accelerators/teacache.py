@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +24,7 @@ class TeaCache:
     added instead of running them, else they run and the sum starts again from 0.
 
     mode: `default` reads the time embedding e, first and last step always computed;
-    `ret_steps` reads the projected embedding e0, first five steps always computed.
+    `ret_steps` reads the projected embedding e0, first five steps always computed (Wan alone).
     coefficients: p, highest power first; the family's own for this model where None.
     threshold 0 never reuses.  In a segment that begins later, "first" means its first.
     """
@@ -32,6 +32,11 @@ class TeaCache:
     threshold: Annotated[float, Field(ge=0)]
     mode: Literal["default", "ret_steps"] = "default"
     coefficients: tuple[float, ...] | None = None
+
+    def settled(self, polynomials: Mapping[str, tuple[float, ...]]) -> TeaCache:
+        """The same with its coefficients written in, where the family has some for its mode."""
+        own = self.coefficients or polynomials.get(self.mode)
+        return TeaCache(threshold=self.threshold, mode=self.mode, coefficients=own)
 
     def attach(self, model: nn.Module, attachment: Attachment) -> AbstractContextManager[None]:
         from srbench.accelerators._teacache import attached

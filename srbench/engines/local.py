@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Local:
     """workers: processes.  threads: torch threads of each; results depend on the number."""
 
-    workers: Annotated[int, Field(ge=1)] = 1
-    threads: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
     def run(
         self, experiment: Experiment, units: Sequence[Unit], run: Path, store: Path, watch: Watch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.experiment import Denoiser, Role
+from srbench.experiment import Denoiser, DType, Role
 from srbench.trace import Step
 
 if TYPE_CHECKING:
@@ -22,18 +22,25 @@ if TYPE_CHECKING:
 class State:
     """All that survives a denoising step; a value, so a fork is another reference to it.
 
-    latents: float32, the family's latent shape with a batch of one.  scheduler: with its
-    multistep history, never changed in place.  sample, output: what the step before
-    started from and what the model said, from which its signals follow, for D.  index:
-    steps done, which is the position in the schedule.
+    index: steps done, which is the position in the schedule.  latents: the family's latent
+    shape with a batch of one; float32, or the model's dtype where the family's pipeline
+    has them so.  scheduler: with its multistep history, never changed in place.
+    sample, output: what the step before started from and what the model said, from which
+    its signals follow, for D.
+    generator: a torch.Generator's state, uint8, where the sampler draws noise at every
+    step.  previous_x0: the x0 that the step before predicted, where the sampler is
+    multistep and keeps its history here.  space: the model whose latent space and noise
+    schedule the latents are in, where those differ.
     """
 
     index: int
     latents: Tensor
     scheduler: Any
-    generator: torch.Generator | None = None
     sample: Tensor | None = None
     output: Tensor | None = None
+    generator: Tensor | None = None
+    previous_x0: Tensor | None = None
+    space: Role = "large"
 
     @property
     def done(self) -> bool:
@@ -67,19 +74,22 @@ class Sampler(Protocol):
         ...
 
     def start(self, seed: int, steps: int | None) -> State:
-        """Pure noise, the same for one seed whatever the method."""
+        """Pure noise, the same for one seed whatever the method, in the large model's space."""
         ...
 
     def timesteps(self, steps: int | None) -> tuple[float, ...]:
         """What the model is told at each step, falling from 1000."""
         ...
 
-    def model(self, role: Role) -> Any:
-        """The large or the small model, loaded when first asked for."""
+    def model(self, role: Role, dtype: DType | None = None) -> Any:
+        """The large or the small model on the device, loaded when first asked for.
+
+        dtype: a copy in another precision; the family's own where None.
+        """
         ...
 
     def calls_per_step(self, denoiser: Denoiser) -> int:
-        """Model evaluations a step asks for: 2 with classifier-free guidance, else 1."""
+        """Model calls of a step: 2 with guidance whose branches are not one batch, else 1."""
         ...
 
     def attach(self, denoiser: Denoiser, steps: int) -> AbstractContextManager[None]:
@@ -90,8 +100,8 @@ class Sampler(Protocol):
         """One denoising step (Algorithm 1, lines 4 to 7)."""
         ...
 
-    def hand_over(self, state: State, old: Denoiser, new: Denoiser) -> State:
-        """The state as the next denoiser needs it."""
+    def hand_over(self, state: State, new: Denoiser) -> State:
+        """The state as the next denoiser needs it, whichever one it comes from."""
         ...
 
     def decode(self, state: State) -> NDArray[np.uint8]:

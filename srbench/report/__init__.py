@@ -6,20 +6,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from srbench.report import figures, page, table, terminal
+from srbench.report import export, figures, page, table, terminal
 from srbench.store.records import read_run
 
 
 def make(run: Path, console: Console) -> None:
-    """Write RUN/table.csv, figures/ and report.html with report/; print the table and the page's path.
+    """Print the table; write it and all else that a person sees of a run into RUN.
+
+    table.csv, .parquet, .md, .tex, dimensions.* where a suite has dimensions, figures/, and
+    report.html with report/, whose path is printed last.
 
     Raises UserError where `run` is not a run's folder, has no cells, or would put
     numbers of two protocols into one column.
     """
     record, cells = read_run(run)
-    rows = table.rows(record, cells)
-    table.to_csv(rows, run / "table.csv")
-    terminal.show(record, cells, rows, console)
-    drawn = figures.draw(run / "figures", record, cells, rows)
-    report = page.write(run, record, cells, rows, drawn)
+    tables = table.make(record, cells)
+    terminal.show(record, cells, tables.main, console)
+    export.write(run, record, cells, tables)
+    drawn = figures.draw(run / "figures", record, cells, tables.main)
+    report = page.write(run, record, cells, tables, drawn)
     console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)

@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from srbench.report.latency import cell_latency, stage_seconds, work_seconds
-from srbench.report.table import Column, Row, Value
+from srbench.report.roles import Role
+from srbench.report.values import Column, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import, and the table alone needs none of it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Role = Literal["reference", "small", "fewer", "adaptive", "fixed", "other"]
 WIDTH = 3.3  # inches, one column
 LABEL = 40  # letters of a label in a figure
+NO_SIMILARITY = "no metric in the records compares a video with the reference's"
 CURVES = 6  # prompts, or methods, that one panel can show apart
 ROLES: dict[Role, tuple[str, str, str]] = {  # marker, colour (Okabe and Ito's), words
     "reference": ("*", "#000000", "reference"),
@@ -39,6 +39,7 @@ ROLES: dict[Role, tuple[str, str, str]] = {  # marker, colour (Okabe and Ito's),
     "adaptive": ("o", "#0072B2", "adaptive switch"),
     "fixed": ("^", "#009E73", "fixed switch"),
     "other": ("v", "#A05195", "other"),
+    "scale": ("_", "#000000", "scale"),
 }
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1)), (0, (8, 2, 1, 2, 1, 2)))
 CURVE_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#A05195", "#8C6D00")
@@ -94,9 +95,12 @@ class Method:
     """A row of the table with the cells behind it and its role in the comparison."""
 
     row: Row
-    role: Role
     path: Sequence[Mapping[str, Any]]
     cells: tuple[CellRecord, ...]
+
+    @property
+    def role(self) -> Role:
+        return self.row.role
 
     @property
     def label(self) -> str:
@@ -123,17 +127,19 @@ def draw(folder: Path, run: RunRecord, cells: Sequence[CellRecord], table: Seque
     """
     import matplotlib as mpl
 
-    found = methods(run, cells, table)
+    every = methods(run, cells, table)
+    found = [m for m in every if m.role != "scale"]
+    scale = [m for m in every if m.role == "scale"]
     plots: list[tuple[str, str, Callable[[], Drawn]]] = [
-        *_similarity_plots(run, found),
+        *_similarity_plots(found, scale),
         ("change", "Change per step, and its difference", lambda: _change(found)),
         ("distribution", "Similarity: adaptive against fixed switch", lambda: _distribution(found)),
         ("switch_steps", "Switch step over δ", lambda: _switch_steps(found)),
-        ("latency", "Latency by stage", lambda: _latency(run, cells, found)),
+        ("latency", "Latency by stage", lambda: _latency(run, found)),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        return [_make(folder, *plot) for plot in plots]
+        return [_make(folder, *plot, " · ".join(run.warnings)) for plot in plots]
 
 
 def methods(run: RunRecord, cells: Iterable[CellRecord], table: Sequence[Row]) -> list[Method]:
@@ -144,43 +150,7 @@ def methods(run: RunRecord, cells: Iterable[CellRecord], table: Sequence[Row]) -
         paths.setdefault(cell.method_id, cell.path)
         if cell.outcome == "done":
             done[cell.method_id].append(cell)
-    steps = {m.id: m.steps for m in run.methods}
-    return [
-        Method(row, role(row.is_reference, path, steps.get(row.method_id)), path, tuple(done[row.method_id]))
-        for row in table
-        for path in [paths.get(row.method_id, [])]
-    ]
-
-
-def role(is_reference: bool, path: Sequence[Mapping[str, Any]], steps: int | None) -> Role:
-    """What a method is in the comparison, read off its resolved path.
-
-    >>> role(False, [{"denoiser": {"model": "small"}}], None)
-    'small'
-    >>> role(False, [{"until": {"kind": "srdiffusion"}}, {}], None)
-    'adaptive'
-    """
-    if is_reference:
-        return "reference"
-    denoisers = [segment.get("denoiser") or {} for segment in path]
-    if len(path) == 1 and not denoisers[0].get("accelerators"):
-        if denoisers[0].get("model") == "small":
-            return "small"
-        return "fewer" if steps is not None else "other"
-    kinds = {(segment.get("until") or {}).get("kind") for segment in path[:-1]}
-    if len(path) == 2 and kinds <= {"fixed_step", "boundary"} and denoisers[0].get("model") == "large":
-        return "fixed"
-    return "adaptive" if kinds - {"fixed_step", "boundary", "always", None} else "other"
-
-
-def half_interval(value: Value) -> float | None:
-    """Half of the 95 % t interval over prompts, in the value's unit; None for one prompt.
-
-    t(0.975; G − 1) · SE, as in report.statistics.
-    """
-    if value.value is None or value.standard_error is None or value.clusters < 2:
-        return None
-    return float(stdtrit(value.clusters - 1, 0.975)) * value.standard_error
+    return [Method(row, paths.get(row.method_id, []), tuple(done[row.method_id])) for row in table]
 
 
 def short(label: str, letters: int = LABEL) -> str:
@@ -193,7 +163,12 @@ def short(label: str, letters: int = LABEL) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
-def _make(folder: Path, name: str, title: str, plot: Callable[[], Drawn]) -> Figure:
+def _wrapped(label: str, width: int) -> str:
+    """A label on at most two lines."""
+    return textwrap.fill(short(label, 2 * width - 4), width, max_lines=2, placeholder="…")
+
+
+def _make(folder: Path, name: str, title: str, plot: Callable[[], Drawn], warning: str) -> Figure:
     files = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     try:
         canvas, caption = plot()
@@ -201,6 +176,9 @@ def _make(folder: Path, name: str, title: str, plot: Callable[[], Drawn]) -> Fig
         for file in files:
             file.unlink(missing_ok=True)
         return Figure(name, title, "", str(lack))
+    if warning:  # a figure travels without its page
+        text = textwrap.fill(short(f"Warning: {warning}", 130), 66)
+        canvas.suptitle(text, fontsize=6, color="#A02000", fontweight="bold")
     for file in files:
         _save(canvas, file)
     width, height = canvas.get_size_inches() * STYLE["savefig.dpi"]
@@ -226,29 +204,31 @@ def _canvas(height: float, rows: int = 1) -> tuple[Canvas, list[Axes]]:
 # Speedup against similarity
 
 
-def _similarity_columns(table: Iterable[Row]) -> list[Column]:
-    """Columns of metrics that compare with the reference: its own row has a word there."""
-    columns: dict[str, Column] = {}
-    for row in table:
-        for value in row.values:
-            if row.is_reference and value.column.group == "quality" and value.word:
-                columns.setdefault(value.column.key, value.column)
-    return list(columns.values())
+def _columns(table: Iterable[Row], kind: str) -> list[Column]:
+    """The columns of a kind, in the table's order."""
+    return list(dict.fromkeys(v.column for row in table for v in row.values if v.column.kind == kind))
 
 
-def _similarity_plots(run: RunRecord, found: Sequence[Method]) -> list[tuple[str, str, Callable[[], Drawn]]]:
-    columns = _similarity_columns(m.row for m in found)
-    if not columns:
-        return [("speedup", "Speedup against similarity", _no_similarity)]
+def _similarity_plots(
+    found: Sequence[Method], scale: Sequence[Method]
+) -> list[tuple[str, str, Callable[[], Drawn]]]:
+    rows = [m.row for m in found]
+    columns = _columns(rows, "similarity")
+    totals = [c for c in _columns(rows, "total") if c.key.endswith("/total")]
+    totals = [c for c in totals if any(row[c.key].value is not None for row in rows)]
+    plots = [] if columns else [("speedup", "Speedup against similarity", _no_similarity)]
 
     def plot(column: Column) -> Callable[[], Drawn]:
-        return lambda: _pareto(found, column)
+        return lambda: _pareto(found, scale, column)
 
-    return [(f"speedup_{c.key.replace('/', '_')}", f"Speedup against {c.heading}", plot(c)) for c in columns]
+    return plots + [
+        (f"speedup_{c.key.replace('/', '_')}", f"Speedup against {c.heading}", plot(c))
+        for c in (*columns, *totals)
+    ]
 
 
 def _no_similarity() -> Drawn:
-    raise _LackError("no metric in the records compares a video with the reference's")
+    raise _LackError(NO_SIMILARITY)
 
 
 @dataclass(frozen=True)
@@ -263,7 +243,7 @@ class _Point:
         return self.x.value, self.y.value
 
 
-def _pareto(found: Sequence[Method], column: Column) -> Drawn:
+def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) -> Drawn:
     others = [m for m in found if m.role != "reference"]
     pairs = [_Point(m, m.row["speedup"], m.row[column.key]) for m in others]
     points = [p for p in pairs if p.x.value is not None and p.y.value is not None]
@@ -271,6 +251,7 @@ def _pareto(found: Sequence[Method], column: Column) -> Drawn:
         raise _LackError(f"no method has both a speedup and {column.heading}")
     canvas, (axes,) = _canvas(2.35 + 0.13 * math.ceil(len(points) / 2))
     _frame(axes, points)
+    outside = _scale_lines(axes, scale, column)
     for point in points:
         _mark(axes, point)
     front = sorted((p.at for p in points if not _beaten(p, points)), reverse=True)
@@ -279,7 +260,7 @@ def _pareto(found: Sequence[Method], column: Column) -> Drawn:
     axes.set_xlabel(_axis_label(points[0].x.column))
     axes.set_ylabel(_axis_label(column))
     _letters(canvas, axes, points)
-    return canvas, _pareto_caption(points, pairs, column)
+    return canvas, _pareto_caption(points, pairs, column) + outside
 
 
 def _axis_label(column: Column) -> str:
@@ -298,14 +279,47 @@ def _frame(axes: Axes, points: Sequence[_Point]) -> None:
         limit(low - pad, high + pad)
 
 
+def _scale_lines(axes: Axes, scale: Sequence[Method], column: Column) -> str:
+    """A faint line for each scale row that is near the points; the caption's words on the others."""
+    low, high = axes.get_ylim()
+    reach, outside, drawn = 0.6 * (high - low), [], []
+    for method in scale:
+        value = method.row[column.key].value
+        if value is None:
+            continue
+        if not low - reach <= value <= high + reach:
+            outside.append(f"{method.label} at {value:.4g} {column.unit}".strip())
+            continue
+        drawn.append(value)
+        axes.axhline(value, color="0.6", lw=0.6, ls=(0, (4, 2)), zorder=0)
+        at = (0.99, value)
+        axes.annotate(
+            method.label,
+            at,
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=5.5,
+            color="0.35",
+        )
+    pad = 0.06 * (high - low)
+    axes.set_ylim(min([low, *(v - pad for v in drawn)]), max([high, *(v + pad for v in drawn)]))
+    said = " Dashed: scale rows, no rivals." if drawn else ""
+    return said + (f" Scale rows outside the frame: {'; '.join(outside)}." if outside else "")
+
+
 def _mark(axes: Axes, point: _Point) -> None:
     marker, colour, _ = ROLES[point.method.role]
-    (x, y), half_x, half_y = point.at, half_interval(point.x), half_interval(point.y)
-    if half_x:
-        axes.plot([x - half_x, x + half_x], [y, y], color=colour, lw=0.6, alpha=0.55, zorder=2)
-    if half_y:
-        axes.plot([x, x], [y - half_y, y + half_y], color=colour, lw=0.6, alpha=0.55, zorder=2)
+    (x, y), across, up = point.at, _interval(point.x), _interval(point.y)
+    if across:
+        axes.plot(across, [y, y], color=colour, lw=0.6, alpha=0.55, zorder=2)
+    if up:
+        axes.plot([x, x], up, color=colour, lw=0.6, alpha=0.55, zorder=2)
     axes.plot([x], [y], marker, color=colour, mec="white", mew=0.5, ms=5.5, zorder=3)
+
+
+def _interval(value: Value) -> list[float]:
+    return [] if value.low is None or value.high is None else [value.low, value.high]
 
 
 def _beaten(point: _Point, points: Sequence[_Point]) -> bool:
@@ -329,7 +343,7 @@ def _letters(canvas: Canvas, axes: Axes, points: Sequence[_Point]) -> None:
     handles = []
     for i, point in enumerate(points):
         marker, colour, _ = ROLES[point.method.role]
-        label = f"{_letter(i)}  {short(point.method.row.label, 29)}"
+        label = f"{_letter(i)}  {_wrapped(point.method.row.label, 26)}"
         handles += axes.plot([], [], marker, color=colour, mec="white", mew=0.5, ms=5, label=label)
     canvas.legend(
         handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1, borderpad=0
@@ -371,10 +385,11 @@ def place(at: Sequence[tuple[float, ...]], away: float = 7.0) -> list[tuple[floa
 def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: Column) -> str:
     clusters = max(p.y.clusters for p in points)
     parts = [
-        f"Means over {_count(clusters, 'prompt')}; bars are 95 % t intervals over prompts and may leave "
-        "the frame."
+        f"Means over {_count(clusters, 'prompt')}; bars are 95 % intervals "
+        f"({'cluster bootstrap' if column.kind == 'total' else 't'} over prompts) and may leave the frame."
         if clusters > 1
         else "One prompt only, so there are no intervals.",
+        _markers(points),
         "Grey: the methods that no other beats in both means. Dotted: the reference's own speed.",
     ]
     if points[0].x.column.estimated:
@@ -386,6 +401,13 @@ def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: C
     if gone:
         parts.append(f"Not drawn, for lack of a number: {'; '.join(p.method.label for p in gone)}.")
     return " ".join(parts)
+
+
+def _markers(points: Sequence[_Point]) -> str:
+    """What the markers mean, of the roles that are there."""
+    shapes = {"s": "squares", "D": "diamonds", "o": "circles", "^": "triangles up", "v": "triangles down"}
+    roles = dict.fromkeys(p.method.role for p in points)
+    return f"{'; '.join(f'{shapes[ROLES[r][0]]}: {ROLES[r][2]}' for r in roles)}.".capitalize()
 
 
 def _count(n: int, word: str) -> str:
@@ -458,10 +480,10 @@ def _difference_limits(curves: Sequence[np.ndarray], deltas: Sequence[float]) ->
 
 
 def _distribution(found: Sequence[Method]) -> Drawn:
-    column = next(iter(_similarity_columns(m.row for m in found)), None)
-    if column is None:
-        _no_similarity()
-        raise AssertionError
+    columns = _columns([m.row for m in found], "similarity")
+    if not columns:
+        raise _LackError(NO_SIMILARITY)
+    column = next((c for c in columns if c.key.partition("/")[0] == "psnr"), columns[0])
     chosen = [(m, _scores(m, column.key)) for m in _adaptive_and_rivals(found)]
     chosen = [(m, s) for m, s in chosen if s]
     if {m.role for m, _ in chosen} != {"adaptive", "fixed"}:
@@ -549,7 +571,8 @@ def _switch_steps(found: Sequence[Method]) -> Drawn:
 # Latency by stage
 
 
-def _latency(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) -> Drawn:
+def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
+    cells = [c for m in found for c in m.cells]
     work, stages = work_seconds(cells), stage_seconds(cells)
     seconds = {m: _mean_stages(m, work, stages) for m in found}
     drawn = [m for m in found if seconds[m]]
@@ -568,7 +591,7 @@ def _latency(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method
         axes.annotate(
             f"{total:.3g}", (total, place_), (2, 0), textcoords="offset points", va="center", fontsize=6
         )
-    axes.set_yticks(places, [short(m.row.label, 29) for m in drawn])
+    axes.set_yticks(places, [_wrapped(m.row.label, 26) for m in drawn], linespacing=0.9)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.1)

@@ -19,13 +19,16 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from srbench.report.figures import Figure, Method, half_interval, methods
-from srbench.report.table import Row, Value, decimals, shown
+from srbench.report import legend, printed
+from srbench.report.figures import Figure, Method, methods
+from srbench.report.table import Tables
+from srbench.report.values import Column, Row, Value, decimals, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
 
 ASSETS = Path(__file__).parent / "page_assets"
@@ -36,14 +39,16 @@ Facts = list[tuple[str, str]]
 
 
 def write(
-    folder: Path, run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], figures: Sequence[Figure]
+    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, figures: Sequence[Figure]
 ) -> Path:
     """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
 
-    table: report.table.rows(run, cells); figures: report.figures.draw(folder / "figures", …).
+    tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
     Data of an earlier page is replaced, so nothing on it is older than the records.
     """
-    report, found = folder / "report", methods(run, cells, table)
+    main, empty = printed.without_empty(tables.main)
+    tables = replace(tables, main=main)
+    report, found = folder / "report", methods(run, cells, tables.main)
     data = report / "data"
     data.mkdir(parents=True, exist_ok=True)
     for old in data.glob("*.js"):
@@ -56,9 +61,9 @@ def write(
     prompts = _prompts(run, cells)
     for index, members in _by_prompt(cells, prompts).items():
         _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
-    _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, table, found))};\n")
+    _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n")
     page = folder / "report.html"
-    _put(page, html(run, cells, table, figures, found))
+    _put(page, html(run, cells, tables, figures, found, empty))
     return page
 
 
@@ -104,14 +109,15 @@ def slug(name: str, method_id: str) -> str:
 
 
 def index_data(
-    run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], found: Sequence[Method]
+    run: RunRecord, cells: Sequence[CellRecord], tables: Tables, found: Sequence[Method]
 ) -> dict[str, Any]:
     """What the page loads first: 944 prompts × 16 methods × 3 metrics are some 300 kB."""
     prompts = _prompts(run, cells)
     order = list(prompts)
     random.Random(SAMPLE_SEED).shuffle(order)
     seeds = sorted({*run.seeds, *(c.seed for c in cells)})
-    metrics = [c for c in (v.column for v in table[0].values) if c.group == "quality"]
+    heads = [v.column for rows in (tables.main, tables.dimensions) for v in rows[0].values]
+    metrics = [c for c in heads if c.kind in ("similarity", "dimension")]
     return {
         "fps": _family(run).get("fps"),
         "methods": [
@@ -123,31 +129,51 @@ def index_data(
             for m in found
         ],
         "metrics": [
-            {"name": c.key, "heading": c.heading, "unit": c.unit, "higher": c.higher_is_better is not False}
+            {
+                "name": c.key,
+                "heading": c.heading,
+                "unit": c.unit,
+                "higher": c.higher_is_better is not False,
+                "difference": c.kind == "dimension",
+            }
             for c in metrics
         ],
         "prompts": [[index, prompts[index]] for index in prompts],
         "seeds": seeds,
         "random": order,
         "random_seed": SAMPLE_SEED,
-        "loss": {c.key: _losses(found, c.key, list(prompts)) for c in metrics},
-        "details": [[details(run, row, value) for value in row.values] for row in table],
+        "loss": {c.key: _losses(found, c, list(prompts)) for c in metrics},
+        "details": {
+            name: [[details(run, row, value) for value in row.values] for row in rows]
+            for name, rows in (("table", tables.main), ("dimensions", tables.dimensions))
+        },
         "protocol": protocol_facts(run),
     }
 
 
-def _losses(found: Sequence[Method], metric: str, prompts: Sequence[int]) -> list[list[float | None]]:
-    """[prompt][method]: the mean over seeds of one metric; None where it has none."""
-    sums: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for m, method in enumerate(found):
-        for cell in method.cells:
-            score = _score(cell, metric)
-            if score is not None and not (method.row.is_reference and score.metric.needs_reference):
-                sums[cell.prompt_index, m].append(_finite(score.value))
+def _losses(found: Sequence[Method], column: Column, prompts: Sequence[int]) -> list[list[float | None]]:
+    """[prompt][method]: the mean over seeds of a similarity, or of a dimension minus the reference's.
+
+    None where there is no such number.
+    """
+    means = [_prompt_means(method, column.key) for method in found]
+    if column.kind == "similarity":
+        means = [{} if m.row.is_reference else own for m, own in zip(found, means, strict=True)]
+        return [[_rounded(own.get(p)) for own in means] for p in prompts]
+    base = next((own for m, own in zip(found, means, strict=True) if m.row.is_reference), {})
     return [
-        [_rounded(sum(vs) / len(vs)) if (vs := sums.get((p, m))) else None for m in range(len(found))]
-        for p in prompts
+        [_rounded(own[p] - base[p]) if p in own and p in base else None for own in means] for p in prompts
     ]
+
+
+def _prompt_means(method: Method, metric: str) -> dict[int, float]:
+    """Each prompt's mean over seeds of one metric."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for cell in method.cells:
+        score = _score(cell, metric)
+        if score is not None:
+            values[cell.prompt_index].append(_finite(score.value))
+    return {prompt: math.fsum(vs) / len(vs) for prompt, vs in values.items()}
 
 
 def _score(cell: CellRecord, metric: str) -> Score | None:
@@ -163,9 +189,9 @@ def _finite(value: float | None) -> float:
     return value
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | None) -> float | None:
     """Five significant digits: what the page draws and sorts by; tables have all of them."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
 def shard(folder: Path, index: int, prompt: str, cells: Iterable[CellRecord], found: Sequence[Method]) -> str:
@@ -185,7 +211,7 @@ def _cell(folder: Path, cell: CellRecord) -> dict[str, Any]:
     reason = cell.reason
     if cell.outcome == "done" and not (folder / video).exists():
         video, reason = "", "its video is not in the run's folder"
-    scores = [] if cell.is_reference else [_cell_score(s) for s in cell.scores]
+    scores = [_cell_score(s) for s in cell.scores if not (cell.is_reference and s.metric.needs_reference)]
     return {
         "outcome": cell.outcome,
         "reason": reason,
@@ -230,13 +256,25 @@ def details(run: RunRecord, row: Row, value: Value) -> Facts:
     facts: Facts = [("method", row.label), ("quantity", column.note or column.title)]
     if value.value is not None:
         facts.append(("mean", f"{value.value:.6g} {column.marked_unit}".strip()))
-        half = half_interval(value)
-        if half is not None:
-            facts.append(("95 % interval", f"{value.value:.4g} ± {half:.3g}, t over prompts"))
+        facts += _interval(value)
         facts.append(("over", f"{_count(value.n, 'video')} of {_count(value.clusters, 'prompt')}"))
+    difference = _difference(row, value)
+    if difference is not None and difference.value is not None:
+        facts.append(("minus the reference", f"{fixed(difference.value, 3)} {difference.column.unit}"))
+        facts += _interval(difference)
+    if value.best:
+        facts.append(("best", "the best, or not told from it"))
     if value.outcome != "done" or value.reason:
         facts.append((value.outcome if value.outcome != "done" else "note", value.reason))
     return [*facts, ("protocol", value.protocol), ("device", run.device)]
+
+
+def _interval(value: Value) -> Facts:
+    if value.low is None or value.high is None:
+        return [("no error", value.no_error)] if value.no_error else []
+    how = "cluster bootstrap" if value.column.kind in ("total", "difference") else "t"
+    low, high = (fixed(end, 4 if abs(end) < 10 else 2) for end in (value.low, value.high))
+    return [("95 % interval", f"{low} to {high}, {how} over prompts")]
 
 
 def protocol_facts(run: RunRecord) -> Facts:
@@ -287,7 +325,7 @@ def verdicts(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row]) 
         said.append(f"Only {_count(clusters, 'prompt')}: intervals are wide, and differences may be chance.")
     if run.timing == "shared" and any(c.step_seconds for c in cells):
         said.append("Latencies and speedups are estimates (est.): step times come from a shared run.")
-    return [*said, *(f"Warning: {w}" for w in run.warnings)]
+    return said
 
 
 def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) -> str:
@@ -308,7 +346,7 @@ def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) 
 
 def _fastest(found: Sequence[Method]) -> list[str]:
     """The fastest method above the highest line that one reaches, for the first metric with lines."""
-    rivals = [m for m in found if m.role != "reference" and _number(m, "speedup") is not None]
+    rivals = [m for m in found if m.role not in ("reference", "scale") and _number(m, "speedup") is not None]
     for column in (v.column for v in found[0].row.values):
         lines = SIMILAR.get(column.key.partition("/")[0], ())
         for line in lines:
@@ -347,7 +385,8 @@ def _alone(found: Sequence[Method]) -> list[str]:
     said = []
     for who, words in (("small", "The small model alone"), ("fewer", "The large model with fewer steps")):
         for method in (m for m in found if m.role == who):
-            keys = ["speedup", *(v.column.key for v in method.row.values if v.column.group == "quality")]
+            columns = [v.column for v in method.row.values]
+            keys = ["speedup", *(c.key for c in columns if c.kind in ("similarity", "total"))]
             numbers = [
                 f"{method.row[k].column.heading} {_said(method, k)}" for k in keys if _number(method, k)
             ]
@@ -364,21 +403,26 @@ def _alone(found: Sequence[Method]) -> list[str]:
 def html(
     run: RunRecord,
     cells: Sequence[CellRecord],
-    table: Sequence[Row],
+    tables: Tables,
     figures: Sequence[Figure],
     found: Sequence[Method],
+    more_notes: Sequence[str] = (),
 ) -> str:
     """The page's text; every word from the records is escaped."""
     prompts = _prompts(run, cells)
+    hero = _hero(figures)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
     commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(
         title=escape(run.experiment),
         lead=escape(f"{run.family} · {run.device} · {commit} · protocol {run.protocol[:12]}"),
-        verdicts="\n".join(f"<li>{escape(line)}</li>" for line in verdicts(run, cells, table)),
-        table=table_html(table),
-        notes="\n".join(f"<li>{escape(note)}</li>" for note in table_notes(table)),
-        figures="\n".join(map(_figure_html, figures)),
+        verdicts="\n".join(f"<li>{escape(line)}</li>" for line in verdicts(run, cells, tables.main)),
+        warnings="\n".join(f'<p class="warning">{escape(w)}</p>' for w in legend.warnings(run)),
+        table=table_html(tables.main, "table"),
+        notes="\n".join(f"<li>{escape(note)}</li>" for note in (*more_notes, *table_notes(tables.main))),
+        dimensions=_dimensions_html(tables.dimensions),
+        hero=_figure_html(hero, lazy=False) if hero else "",
+        figures="\n".join(_figure_html(f) for f in figures if f is not hero),
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
@@ -389,70 +433,120 @@ def html(
     )
 
 
-def table_html(table: Sequence[Row]) -> str:
-    """The table; each number a button that the script gives its protocol."""
-    columns = list(zip(*(row.values for row in table), strict=True))
-    digits = [decimals(values) for values in columns]
+def table_html(table: Sequence[Row], name: str) -> str:
+    """A table; each number a button that the script gives its protocol, `name,row,column`.
+
+    Scale rows have a body of their own, so that sorting leaves them where they are.
+    """
+    every = list(zip(*(row.values for row in table), strict=True))
+    digits = {values[0].column: decimals(values) for values in every}
+    columns = [values for values in every if values[0].column.kind != "difference"]
     heads = "".join(
-        f'<th scope="col" class="{c.group}" aria-sort="none"><button type="button">'
+        f'<th scope="col" class="{c.group}" aria-sort="none"><button type="button" title="{escape(c.note)}">'
         f"{escape(c.heading)}{_arrow(c.higher_is_better)}"
         f"<small>{escape(c.marked_unit)}</small></button></th>"
         for c in (values[0].column for values in columns)
     )
-    lines = []
+    bodies: dict[bool, list[str]] = {False: [], True: []}
     for r, row in enumerate(table):
-        numbers = "".join(_number_html(v, digits[c], f"{r},{c}") for c, v in enumerate(row.values))
+        numbers = "".join(
+            _number_html(v, digits[v.column], f"{name},{r},{c}", _difference_html(row, v, digits))
+            for c, v in enumerate(row.values)
+            if v.column.kind != "difference"
+        )
         kind = ' class="reference"' if row.is_reference else ""
-        lines.append(f'<tr{kind}><th scope="row">{escape(row.label)}</th>{numbers}</tr>')
+        bodies[row.is_scale].append(f'<tr{kind}><th scope="row">{escape(row.label)}</th>{numbers}</tr>')
     method = '<th scope="col" aria-sort="none"><button type="button">method</button></th>'
-    return f"<thead><tr>{method}{heads}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody>"
+    lines = [f"<thead><tr>{method}{heads}</tr></thead>", "<tbody>", *bodies[False], "</tbody>"]
+    lines += ['<tbody class="scale">', *bodies[True], "</tbody>"] if bodies[True] else []
+    return "\n".join(lines)
+
+
+def _dimensions_html(table: Sequence[Row]) -> str:
+    """The single dimensions, folded; nothing where there are none."""
+    if not table[0].values:
+        return ""
+    notes = "\n".join(f"<li>{escape(note)}</li>" for note in table_notes(table))
+    return (
+        f'<details class="more"><summary>Single dimensions ({len(table[0].values)})</summary>\n'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of single dimensions">\n'
+        f'<table id="dimensions">\n{table_html(table, "dimensions")}\n</table>\n</div>\n'
+        f'<ul class="notes">\n{notes}\n</ul></details>'
+    )
 
 
 def _arrow(higher: bool | None) -> str:
     if higher is None:
         return ""
     arrow, words = ("↑", "higher is better") if higher else ("↓", "lower is better")
-    return f' <abbr title="{words}">{arrow}</abbr>'
+    return f'&nbsp;<abbr title="{words}">{arrow}</abbr>'
 
 
-def _number_html(value: Value, digits: int, place: str) -> str:
+def _difference(row: Row, value: Value) -> Value | None:
+    """A total's distance from the reference's; none for other columns."""
+    if value.column.kind != "total":
+        return None
+    return next((v for v in row.values if v.column.key == f"{value.column.key}_difference"), None)
+
+
+def _difference_html(row: Row, value: Value, digits: Mapping[Column, int]) -> str:
+    """`Δ −0.8 [−1.5, −0.1]` below a total: one column for both keeps the table narrow."""
+    found = _difference(row, value)
+    if found is None or found.value is None:
+        return ""
+    return f'<small class="delta">Δ\u2009{escape(shown(found, digits[found.column]))}</small>'
+
+
+def _number_html(value: Value, digits: int, place: str, below: str = "") -> str:
     number, _, error = shown(value, digits).partition(" ±")
     sort = "" if value.value is None else repr(value.value)
     mark = f'<i class="mark" title="{escape(value.outcome)}">†</i>' if value.footnote else ""
     tail = f" <small>±{escape(error)}</small>" if error else ""
+    best = ' class="best"' if value.best else ""
     return (
-        f'<td data-sort="{sort}"><button type="button" class="number" data-place="{place}">'
-        f"{escape(number)}{mark}{tail}</button></td>"
+        f'<td{best} data-sort="{sort}"><button type="button" class="number" data-place="{place}">'
+        f"{escape(number)}{mark}{tail}{below}</button></td>"
     )
 
 
 def table_notes(table: Sequence[Row]) -> list[str]:
     """What stands below the table: how to read it, then every reason with whom it concerns."""
-    columns = [v.column for v in table[0].values]
-    notes = ["Means over prompts ± standard error over prompts; seeds repeat inside a prompt."]
-    notes += list(dict.fromkeys(c.note for c in columns if c.note))
-    concerned: dict[tuple[str, str], list[str]] = defaultdict(list)
+    concerned: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in table:
         for value in row.values:
-            if value.footnote:
-                concerned[row.label, value.footnote].append(value.column.heading)
-    return [
-        *notes,
-        *(f"† {label}, {', '.join(heads)}: {reason}" for (label, reason), heads in concerned.items()),
-    ]
+            if value.footnote and value.column.kind != "difference":
+                concerned[value.footnote][value.column.heading].append(row.label)
+    reasons = [f"† {_whom(heads, len(table))}: {reason}" for reason, heads in concerned.items()]
+    return [*legend.below(table, "bold"), *reasons]
 
 
-def _figure_html(figure: Figure) -> str:
+def _whom(heads: Mapping[str, Sequence[str]], rows: int) -> str:
+    """As in `PSNR, SSIM of small; PAB 8`."""
+    labels = list(dict.fromkeys(label for of_head in heads.values() for label in of_head))
+    return ", ".join(heads) + ("" if len(labels) == rows else f" of {'; '.join(labels)}")
+
+
+def _hero(figures: Sequence[Figure]) -> Figure | None:
+    """The picture beside the verdicts: speedup against PSNR, or against what there is."""
+    drawn = [f for f in figures if f.name.startswith("speedup") and not f.missing]
+    return next((f for f in drawn if f.name == "speedup_psnr"), drawn[0] if drawn else None)
+
+
+def _figure_html(figure: Figure, lazy: bool = True) -> str:
+    """A figure with its caption; the one at the top, not lazy, has it folded."""
     title = escape(figure.title)
     if figure.missing:
         return (
             f'<figure class="missing" id="figure-{escape(figure.name)}"><h3>{title}</h3>'
             f"<p>Not drawn: {escape(figure.missing)}.</p></figure>"
         )
+    loading, caption = "lazy" if lazy else "eager", escape(figure.caption)
+    if not lazy:
+        caption = f"<details><summary>What it shows</summary>{caption}</details>"
     name, (width, height) = re.sub(r"[^\w.-]", "_", figure.name), figure.size
     return (
         f'<figure id="figure-{name}"><h3>{title}</h3>'
-        f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="lazy" '
-        f'alt="{title}. {escape(figure.caption)}"><figcaption>{escape(figure.caption)} '
-        f'<a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'
+        f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="{loading}" '
+        f'alt="{title}. {escape(figure.caption)}">'
+        f'<figcaption>{caption} <a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import stdtrit  # t's quantile; scipy.stats has the same, 1 s slower to import
 
@@ -33,6 +33,11 @@ class Estimate:
     n: int
     clusters: int
     reason: str = ""
+
+    @property
+    def half_interval(self) -> float | None:
+        """Half of the 95 % t interval, t(0.975; G − 1) · SE; None where there is no error."""
+        return None if self.standard_error is None else t_quantile(self.clusters) * self.standard_error
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,7 @@ def paired_difference(
     estimate = clustered_mean([x - y for x, y in zip(a, b, strict=True)], clusters)
     if estimate.mean is None or estimate.standard_error is None:
         return Difference(estimate, None, None)
-    t = float(stdtrit(estimate.clusters - 1, 0.5 + confidence / 2))
-    half = t * estimate.standard_error
+    half = t_quantile(estimate.clusters, confidence) * estimate.standard_error
     return Difference(estimate, estimate.mean - half, estimate.mean + half)
 
 
@@ -114,6 +118,28 @@ def ratio_of_means(
     if error is None:
         return Estimate(ratio, None, len(numerator), len(n_g), ONE_PROMPT)
     return Estimate(ratio, error / abs(below), len(numerator), len(n_g))
+
+
+def mean_of_videos(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
+    """M = Σ_g s_g / Σ_g n_g, where every video weighs the same, as a suite's dimension is meant.
+
+    s_g, n_g: prompt g's sum and count; the error is that of ratio_of_means(s, n).  With
+    equally many videos a prompt it is clustered_mean.  Raises ValueError as that does.
+
+    >>> mean_of_videos([1.0, 3.0, 8.0], ["a", "a", "b"]).mean
+    4.0
+    """
+    _check(values, clusters)
+    members: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        members[cluster].append(value)
+    sums, counts = [math.fsum(vs) for vs in members.values()], [float(len(vs)) for vs in members.values()]
+    return replace(ratio_of_means(sums, counts, list(members)), n=len(values))
+
+
+def t_quantile(clusters: int, confidence: float = 0.95) -> float:
+    """t(1 − α/2; G − 1) for G clusters, G ≥ 2."""
+    return float(stdtrit(clusters - 1, 0.5 + confidence / 2))
 
 
 def _check(values: Sequence[float], clusters: Sequence[Hashable]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from srbench.registry import plugin
 from srbench.trace import Trace
@@ -18,5 +18,7 @@ class Always:
     def window(self, timesteps: Sequence[float]) -> tuple[int, int]:
         return len(timesteps), len(timesteps)
 
-    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+    def expected(
+        self, timesteps: Sequence[float], known: Mapping[float, float] | None = None
+    ) -> tuple[int, str]:
         return len(timesteps), "to the end"

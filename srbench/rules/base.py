@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from srbench.trace import Trace
@@ -28,8 +28,13 @@ class Rule(Protocol):
         """
         ...
 
-    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
-        """After how many steps a plan assumes that it fires, and what that rests on."""
+    def expected(
+        self, timesteps: Sequence[float], known: Mapping[float, float] | None = None
+    ) -> tuple[int, str]:
+        """After how many steps a plan assumes that it fires, and what that rests on.
+
+        known: what the family's price says of its adaptive switch, by δ.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -30,5 +30,7 @@ class Boundary:
         at = max(1, below[0]) if below else len(timesteps)
         return at, at
 
-    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+    def expected(
+        self, timesteps: Sequence[float], known: Mapping[float, float] | None = None
+    ) -> tuple[int, str]:
         return self.window(timesteps)[0], "set by the schedule"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -26,5 +26,7 @@ class FixedStep:
         at = min(self.step, len(timesteps))
         return at, at
 
-    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
+    def expected(
+        self, timesteps: Sequence[float], known: Mapping[float, float] | None = None
+    ) -> tuple[int, str]:
         return min(self.step, len(timesteps)), "set"

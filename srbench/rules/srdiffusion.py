@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -51,9 +51,16 @@ class SRDiffusion:
         latest = n if self.max_steps is None else min(self.max_steps, n)
         return min(max(3, self.min_steps + 1), latest), latest
 
-    def expected(self, timesteps: Sequence[float]) -> tuple[int, str]:
-        """Interpolated in log δ between the switch steps that the paper's Wan latencies imply."""
-        share = np.interp(np.log(self.delta), np.log(PUBLISHED_DELTA), PUBLISHED_STEP) / 50
+    def expected(
+        self, timesteps: Sequence[float], known: Mapping[float, float] | None = None
+    ) -> tuple[int, str]:
+        """Interpolated in log δ between mean switch steps of 50.
+
+        known: the family's own, by δ; else those that the paper's Wan latencies imply.
+        """
+        why = "of the family's price" if known else "implied by the paper's latencies on Wan 480p"
+        points = sorted((known or dict(zip(PUBLISHED_DELTA, PUBLISHED_STEP, strict=True))).items())
+        deltas, steps = zip(*points, strict=True)
+        share = np.interp(np.log(self.delta), np.log(deltas), steps) / 50
         earliest, latest = self.window(timesteps)
-        at = min(max(round(share * len(timesteps)), earliest), latest)
-        return at, "implied by the paper's latencies on Wan 480p"
+        return min(max(round(share * len(timesteps)), earliest), latest), why

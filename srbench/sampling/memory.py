@@ -1,38 +1,55 @@
 """States that earlier runs left, so that a new δ does not redo a trunk.
 
-One object holds what was kept of one segment: its states, by step, and the trace up to its
-end.  Its key is the unit and the path's denoisers up to that segment.
+A segment leaves its trace, one object, and one object for each state that is kept; their
+keys are the unit, the denoisers of the path up to there, and for a state the step.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from srbench.experiment import digest
+from srbench.errors import CannotWrite
+from srbench.experiment import Role, kept_steps
 from srbench.families.base import Sampler, State
-from srbench.store.objects import Store
+from srbench.paths import state_key, trace_key
+from srbench.store.objects import STATE, TRACE, Store
 from srbench.trace import Step, Trace
 
 if TYPE_CHECKING:
     from srbench.sampling.walk import Branch
 
-Keep = Literal["trunk", "forks", "none"]
-
 
 @dataclass(frozen=True)
 class Known:
-    """An earlier run of a segment: its trace from step 0 on, and which states it kept."""
+    """An earlier run of a segment: its trace from step 0 on, and which states it kept.
+
+    load: a state by its step; None where its bytes turn out to be damaged.
+    """
 
     trace: Trace
     indices: tuple[int, ...]
-    load: Callable[[int], State]
+    load: Callable[[int], State | None]
+
+
+class Notes(Protocol):
+    """What is kept of one segment while it is walked."""
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        """A computed step is done; `forked` where a method left after it."""
+        ...
+
+    def write(self, trace: Trace) -> None:
+        """The segment is done; trace: from step 0 to its end."""
+        ...
 
 
 class Memory(Protocol):
@@ -42,8 +59,8 @@ class Memory(Protocol):
         """What is known of the segment that `entry` is about to walk."""
         ...
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
-        """Keep states of a segment: `walked` after each step, `forked` where a method left."""
+    def begin(self, entry: Branch) -> Notes:
+        """Notes of a segment that is about to be walked."""
         ...
 
 
@@ -53,7 +70,13 @@ class Forgetful:
     def recall(self, entry: Branch) -> Known | None:
         return None
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
+    def begin(self, entry: Branch) -> Notes:
+        return self
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        return None
+
+    def write(self, trace: Trace) -> None:
         return None
 
 
@@ -63,58 +86,98 @@ FORGETFUL = Forgetful()
 class StoredMemory:
     """Keeps states in the store.
 
-    trunk: every state of segments that begin the path.  forks: of every plain segment the
-    states at which a method left it.  A segment with an accelerator cannot be taken up in
-    its middle, since its caches are no part of the state; it keeps nothing.
+    unit: hash over all that determines a prompt's and seed's bits, methods and weights apart.
+    weights: what names the weights of some roles; a state depends on those of its path alone.
+    policy: `none`; `forks`, of every plain segment the states at which a method left it;
+    `window(a,b)`, also those after a to b steps of segments that begin the path; `all`,
+    every one of those.  A segment with an accelerator cannot be taken up in its middle,
+    since its caches are no part of the state; it keeps nothing.
     """
 
-    def __init__(self, store: Store, sampler: Sampler, unit: Any, keep: Keep) -> None:
-        self.store, self.sampler, self.unit, self.policy = store, sampler, unit, keep
+    def __init__(
+        self,
+        store: Store,
+        sampler: Sampler,
+        unit: str,
+        policy: str,
+        weights: Callable[[Iterable[Role]], str],
+    ) -> None:
+        self.store, self.sampler, self.unit, self.policy = store, sampler, unit, policy
+        self.weights = weights
+        self.first, self.last = kept_steps(policy)
 
-    def _key(self, entry: Branch) -> str:
+    def trace_key(self, entry: Branch) -> str:
+        return trace_key(self.unit, *self._place(entry))
+
+    def state_key(self, entry: Branch, index: int) -> str:
+        return state_key(self.unit, *self._place(entry), index)
+
+    def _place(self, entry: Branch) -> tuple[str, int, list[str], str]:
         path = [s.denoiser for s in entry.trace.steps]
-        steps = len(entry.state.scheduler.timesteps)
-        return digest(["states", self.unit, steps, path, entry.denoiser.id], 64)
+        roles: set[Role] = {"small" if s.model == "small" else "large" for s in entry.trace.steps}
+        weights = self.weights(roles | {entry.denoiser.model})
+        return weights, len(entry.state.scheduler.timesteps), path, entry.denoiser.id
 
     def recall(self, entry: Branch) -> Known | None:
-        path = None if entry.denoiser.accelerators else self.store.get(self._key(entry))
-        return None if path is None else self._read(path)
+        trace = None if entry.denoiser.accelerators else self.trace(entry)
+        if trace is None:
+            return None
+        steps = range(len(entry.trace) + 1, len(trace) + 1)
+        kept = tuple(i for i in steps if self.store.has(self.state_key(entry, i)))
+        return Known(trace, kept, lambda index: self._load(entry, index))
 
-    def _read(self, path: Path) -> Known:
-        with safe_open(path, "pt") as file:
-            meta = file.metadata()
-        states: dict[str, dict[str, str]] = json.loads(meta["states"])
+    def trace(self, entry: Branch) -> Trace | None:
+        """The trace of an earlier walk of this segment, from step 0 on."""
+        path = self.store.get(self.trace_key(entry))
+        if path is None:
+            return None
+        return Trace(tuple(Step(**s) for s in json.loads(path.read_text("utf-8"))))
 
-        def load(index: int) -> State:
-            prefix = f"{index}/"
-            with safe_open(path, "pt", device=str(self.sampler.device)) as file:
-                names = [n for n in file.keys() if n.startswith(prefix)]
-                tensors = {n.removeprefix(prefix): file.get_tensor(n) for n in names}
-            return self.sampler.thaw(tensors, states[str(index)])
+    def _load(self, entry: Branch, index: int) -> State | None:
+        path = self.store.get(self.state_key(entry, index))
+        if path is None:
+            return None
+        with safe_open(path, "pt", device=str(self.sampler.device)) as file:
+            return self.sampler.thaw({n: file.get_tensor(n) for n in file.keys()}, file.metadata())
 
-        steps = tuple(Step(**s) for s in json.loads(meta["trace"]))
-        return Known(Trace(steps), tuple(sorted(map(int, states))), load)
+    def begin(self, entry: Branch) -> Notes:
+        return SegmentNotes(self, entry)
 
-    def keep(self, entry: Branch, walked: Sequence[Branch], forked: Sequence[int]) -> None:
-        chosen = [b for b in walked if self._wanted(entry, b, forked)]
-        if not chosen:
-            return
-        known = self.recall(entry)
-        kept = {b.state.index: b.state for b in chosen}
-        if known is not None:
-            kept = {i: known.load(i) for i in known.indices} | kept
-        tensors: dict[str, Any] = {}
-        states: dict[str, dict[str, str]] = {}
-        for index, state in kept.items():
-            frozen, states[str(index)] = self.sampler.freeze(state)
-            tensors |= {f"{index}/{name}": tensor.cpu() for name, tensor in frozen.items()}
-        traces = [walked[-1].trace, *([known.trace] if known else [])]
-        longest = max(traces, key=len)
-        meta = {"trace": json.dumps([asdict(s) for s in longest.steps]), "states": json.dumps(states)}
-        self.store.put(self._key(entry), ".safetensors", lambda p: save_file(tensors, p, meta))
-
-    def _wanted(self, entry: Branch, branch: Branch, forked: Sequence[int]) -> bool:
+    def wanted(self, entry: Branch, index: int, forked: bool) -> bool:
+        """Whether the state after `index` steps of a segment is kept."""
         if self.policy == "none" or entry.denoiser.accelerators:
             return False
-        begins = not entry.trace.steps
-        return (self.policy == "trunk" and begins) or branch.state.index in forked
+        return forked or (not entry.trace.steps and self.first <= index <= self.last)
+
+
+class SegmentNotes:
+    """Stores the states worth keeping as they pass: neither device nor memory holds more than one."""
+
+    def __init__(self, memory: StoredMemory, entry: Branch) -> None:
+        self.memory, self.entry, self.kept = memory, entry, False
+
+    def note(self, branch: Branch, forked: bool) -> None:
+        if not self.memory.wanted(self.entry, branch.state.index, forked):
+            return
+        self.kept = True
+        store, key = self.memory.store, self.memory.state_key(self.entry, branch.state.index)
+        if store.has(key):
+            return
+        frozen, meta = self.memory.sampler.freeze(branch.state)
+        tensors = {name: tensor.cpu() for name, tensor in frozen.items()}
+        # a state saves time to come; the video that is about to be written decides
+        # whether the disk is really full
+        with contextlib.suppress(CannotWrite):
+            store.put(key, STATE, lambda path: save_file(tensors, path, meta))
+
+    def write(self, trace: Trace) -> None:
+        """The trace last: it is what makes the states known."""
+        if not self.kept or len(trace) <= len(self.memory.trace(self.entry) or ()):
+            return
+        text = json.dumps([asdict(s) for s in trace.steps])
+        with contextlib.suppress(CannotWrite):
+            self.memory.store.put(self.memory.trace_key(self.entry), TRACE, functools.partial(_write, text))
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, "utf-8")

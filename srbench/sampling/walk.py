@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from srbench.clock import timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method
@@ -76,7 +78,7 @@ class Failure:
 OnStep = Callable[[Branch], None]
 
 
-def roots(methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:
+def roots(sampler: Sampler, methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:
     """The first branches: methods by their number of steps and first denoiser."""
     states = {m.steps: start(m.steps) for m in methods}
     # not by m.steps: a family's own number of steps may also be given by hand
@@ -85,7 +87,10 @@ def roots(methods: Sequence[Method], start: Callable[[int | None], State]) -> li
     for method in methods:
         traveller = Traveller(method)
         grouped.setdefault((lengths[method.steps], traveller.denoiser), []).append(traveller)
-    return [Branch(d, states[ts[0].method.steps], tuple(ts)) for (_, d), ts in grouped.items()]
+    return [
+        Branch(d, take_over(sampler, states[ts[0].method.steps], d), tuple(ts))
+        for (_, d), ts in grouped.items()
+    ]
 
 
 def walk(
@@ -96,13 +101,15 @@ def walk(
     on_step: OnStep = lambda branch: None,
     memory: Memory = FORGETFUL,
 ) -> Iterator[Arrival | Failure]:
-    """Run every method to its end, each distinct step once, depth first.
+    """Run every method to its end, each distinct step once, one whole segment after another.
 
     Yields an Arrival for every distinct video, or a Failure for a branch that raised; the
-    other branches go on.  Branches that wait are taken by denoiser, so one accelerated
-    model is active at a time and models swap as seldom as methods alternate.
+    other branches go on.  Forks wait until the segment they left has ended; of those that
+    wait, one with the active denoiser is next, else the one that has waited longest.  So
+    one accelerated model is active at a time, and models swap as seldom as methods
+    alternate.
     """
-    waiting, active = roots(methods, start), None
+    waiting, active = roots(sampler, methods, start), None
     while waiting:
         branch = next((b for b in waiting if b.denoiser == active), waiting[0])
         waiting.remove(branch)
@@ -126,20 +133,21 @@ def run_segment(
     accelerators stay attached throughout: their caches belong to the segment.
     """
     entry, forks = branch, list[Branch]()
-    known, computed = memory.recall(entry), list[Branch]()
+    known, notes = memory.recall(entry), memory.begin(entry)
     try:
         with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
             while branch.travellers and not branch.state.done:
                 ahead = take_up(branch, known)
                 branch = ahead or step(sampler, text, branch)
                 if ahead is None:
-                    computed.append(branch)
                     on_step(branch)
+                stepped, left = branch, list[Branch]()
                 if not branch.state.done:
                     branch, left = part(sampler, branch)
                     forks += left
-        if computed:
-            memory.keep(entry, computed, [f.state.index for f in forks])
+                if ahead is None:
+                    notes.note(stepped, bool(left))
+        notes.write(branch.trace)
         if branch.travellers:
             _refuse_idle(branch, len(entry.trace))
     except Exception as error:
@@ -156,12 +164,14 @@ def take_up(branch: Branch, known: Known | None) -> Branch | None:
         return None
     now = len(branch.trace)
     limit = min(first_leave(t, known.trace, now) for t in branch.travellers)
-    at = max((i for i in known.indices if now < i <= limit), default=None)
-    if at is None:
+    reachable = sorted((i for i in known.indices if now < i <= limit), reverse=True)
+    loaded = ((i, known.load(i)) for i in reachable)  # one at a time: the first sound one is taken
+    at, state = next(((i, s) for i, s in loaded if s is not None), (now, None))
+    if state is None:
         return None
     return replace(
         branch,
-        state=known.load(at),
+        state=state,
         trace=known.trace.until(at),
         seconds=(*branch.seconds, *[None] * (at - now)),
         shared=branch.shared + (at - now) * (len(branch.travellers) > 1),
@@ -176,7 +186,7 @@ def first_leave(traveller: Traveller, trace: Trace, now: int) -> int:
 
 def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
     """One step of a branch, timed.  Raises FloatingPointError where it is not finite."""
-    sampler.model(branch.denoiser.model)  # loaded before the clock starts
+    sampler.model(branch.denoiser.model, branch.denoiser.dtype)  # on the device before the clock starts
     with timed(sampler.device) as seconds:
         state, record = sampler.step(branch.denoiser, branch.state, text)
     if not bool(state.latents.isfinite().all()):
@@ -209,7 +219,7 @@ def part(sampler: Sampler, branch: Branch) -> tuple[Branch, list[Branch]]:
     forks = []
     for denoiser, travellers in leaving.items():
         with timed(sampler.device) as seconds:
-            state = sampler.hand_over(branch.state, branch.denoiser, denoiser)
+            state = take_over(sampler, branch.state, denoiser)
         forks.append(
             replace(
                 branch,
@@ -220,6 +230,17 @@ def part(sampler: Sampler, branch: Branch) -> tuple[Branch, list[Branch]]:
             )
         )
     return replace(branch, travellers=tuple(staying)), forks
+
+
+def take_over(sampler: Sampler, state: State, new: Denoiser) -> State:
+    """The state as the next denoiser gets it: handed over, then disturbed if it asks for that."""
+    state = sampler.hand_over(state, new)
+    if new.disturb is None:
+        return state
+    # drawn on the CPU, so that a device does not change the experiment
+    generator = torch.Generator().manual_seed(new.disturb.seed)
+    noise = new.disturb.bias + new.disturb.scale * torch.randn(state.latents.shape, generator=generator)
+    return replace(state, latents=state.latents + noise.to(state.latents))
 
 
 def _refuse_idle(branch: Branch, began: int) -> None:

@@ -7,12 +7,14 @@ import hashlib
 import os
 import sys
 import tarfile
+import time
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.store.objects import Store, write_atomic
+from srbench.store.objects import STATE, TEXT, TRACE, VIDEO, Store, write_atomic
 from srbench.store.records import read_run, read_run_record
 
 
@@ -23,7 +25,7 @@ def store_of(run: Path) -> Store:
         raise UserError(
             f"{run}: its store {root} is missing", "the store's folder", "put it back, or run again"
         )
-    return Store(root)
+    return opened(root)
 
 
 def verify(run: Path) -> int:
@@ -42,32 +44,82 @@ def verify(run: Path) -> int:
     return int(bool(damaged))
 
 
+KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts"}
+
+
+def kind(name: str) -> str:
+    """What an object is, for a reader.
+
+    >>> kind("ab12.state.safetensors"), kind("ab12.odd")
+    ('states', '.odd')
+    """
+    suffix = name[name.find(".") :]
+    return KINDS.get(suffix, suffix)
+
+
 def du(root: Path) -> int:
     """How much each kind of object takes."""
+    store = opened(root)
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for path in Store(root).objects():
-        sizes[path.suffix] += path.stat().st_size
-        counts[path.suffix] += 1
-    for suffix, size in sizes.most_common():
-        print(f"{size / 2**20:10.1f} MiB  {counts[suffix]:7} objects  {suffix}")
+    for path in store.objects():
+        sizes[kind(path.name)] += path.stat().st_size
+        counts[kind(path.name)] += 1
+    for what, size in sizes.most_common():
+        print(f"{size / 2**20:10.1f} MiB  {counts[what]:7} {what}")
     print(f"{sum(sizes.values()) / 2**20:10.1f} MiB  {sum(counts.values()):7} objects")
+    aside = list((root / "damaged").glob("*"))
+    if aside:
+        print(
+            f"{sum(p.stat().st_size for p in aside) / 2**20:10.1f} MiB  {len(aside):7} set aside in damaged/"
+        )
     return 0
 
 
-def gc(root: Path, runs: list[Path], delete: bool) -> int:
-    """List, or with --delete remove, videos that none of the runs has a record of.
+def opened(root: Path) -> Store:
+    """A store that this version reads.  Raises UserError."""
+    store = Store(root)
+    store.refuse_newer()
+    return store
 
-    States and texts are kept: runs to come begin from them.
+
+# A file younger than this may be of a run that is going on: its key is written after it.
+YOUNG = 3600.0
+
+
+def gc(root: Path, runs: list[Path], delete: bool, states: bool) -> int:
+    """List, or with --delete remove, what none of the runs needs.
+
+    That is videos that no run has a record of, objects that no key stands for, keys whose
+    object is gone and leftovers of writers that were killed; with --states also the kept
+    states and their traces, which only runs to come would begin from.  Texts stay.
     """
-    needed = [c.key for run in runs for c in read_run(run)[1]]
-    unused = [p for p in Store(root).unused(needed) if p.suffix == ".webm"]
+    store = opened(root)
+    needed = {c.key for run in runs for c in read_run(run)[1]}
+    keys = store.keys()
+    drop = {k for k, name in keys.items() if _unneeded(k, name, needed, states)}
+    drop |= {k for k, name in keys.items() if not store.object_path(name).exists()}
+    kept = {name for k, name in keys.items() if k not in drop}
+    unused = [p for p in store.objects() if p.name not in kept]
+    unused += list((root / "staging").glob("*"))
+    before = time.time() - YOUNG
+    unused = [p for p in unused if p.name in keys.values() or p.stat().st_mtime < before]
+    size = sum(p.stat().st_size for p in unused)
     for path in unused:
-        print(f"{'removed' if delete else 'unused'}: {path.name}")
-        if delete:
-            path.unlink()
-    print(f"{len(unused)} videos unused" + ("" if delete or not unused else "; --delete removes them"))
+        print(f"{'removed' if delete else 'unused'}: {path.name} ({kind(path.name)})")
+    if delete:
+        # keys first: a key without its object would promise what is not there
+        for path in [*map(store.key_path, drop), *(store.known_path(k) for k in drop), *unused]:
+            path.unlink(missing_ok=True)
+    hint = "" if delete or not unused else "; --delete removes them"
+    print(f"{len(unused)} files, {size / 2**20:.1f} MiB{hint}")
     return 0
+
+
+def _unneeded(key: str, name: str, needed: Set[str], states: bool) -> bool:
+    if name.endswith(VIDEO):
+        return key not in needed
+    return states and name.endswith((STATE, TRACE))
 
 
 def export(run: Path, out: Path) -> int:
@@ -84,36 +136,52 @@ def export(run: Path, out: Path) -> int:
                 tar.add(path, f"run/{path.relative_to(run)}")
             for key in wanted:
                 tar.add(store.key_path(key), f"keys/{key[:2]}/{key}")
+                if store.known_path(key).exists():
+                    tar.add(store.known_path(key), f"cells/{key[:2]}/{key}.json")
             for name in sorted({keys[k] for k in wanted}):
                 tar.add(store.object_path(name), f"objects/{name[:2]}/{name}")
 
     write_atomic(out, write)
-    print(f"wrote {out}: {len(wanted)} videos, {out.stat().st_size / 2**20:.1f} MiB")
+    print(f"wrote {out}: {len(wanted)} cells, {out.stat().st_size / 2**20:.1f} MiB")
     return 0
 
 
 def bring_in(archive: Path, root: Path) -> int:
     """Put an exported file's objects into a store, each checked against its name."""
-    store, count = Store(root), 0
-    with tarfile.open(archive) as tar:
+    store, count = opened(root), 0
+    try:
+        opened_tar = tarfile.open(archive)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(
+            f"{archive}: {error}", "a file that `export` wrote", "check the path, or export it again"
+        ) from None
+    with opened_tar as tar:
         members = {m.name: m for m in tar.getmembers() if m.isfile()}
-        for name in sorted(n for n in members if n.startswith("objects/")):
-            data = tar.extractfile(members[name])
-            assert data is not None
-            content = data.read()
-            target = store.object_path(Path(name).name)
+        # objects before the keys that promise them
+        for folder in ("objects/", "cells/", "keys/"):
+            for name in sorted(n for n in members if n.startswith(folder)):
+                data = tar.extractfile(members[name])
+                assert data is not None
+                _bring_one(archive, store, Path(name), data.read())
+                count += folder == "objects/"
+    print(f"{count} objects are now in {root}")
+    return 0
+
+
+def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> None:
+    """One file of an archive, by its last name alone: no path in it leads out of the store."""
+    match name.parts[0]:
+        case "objects":
+            target = store.object_path(name.name)
             if hashlib.sha256(content).hexdigest() != target.name.partition(".")[0]:
                 raise UserError(
                     f"{archive}: {name} is damaged", "bytes that hash to their name", "export it again"
                 )
-            count += 1
-        for name in sorted(n for n in members if n.startswith("keys/")):
-            data = tar.extractfile(members[name])
-            assert data is not None
-            content = data.read()
-            write_atomic(store.key_path(Path(name).name), lambda p, c=content: _write(p, c))  # type: ignore[misc]
-    print(f"{count} objects are now in {root}")
-    return 0
+        case "cells":
+            target = store.known_path(name.stem)
+        case _:
+            target = store.key_path(name.name)
+    write_atomic(target, lambda partial: _write(partial, content))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -127,10 +195,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("verify", help="re-read every byte").add_argument("run", type=Path)
     one = commands.add_parser("du", help="how much it takes")
     one.add_argument("store", type=Path, nargs="?", default=Path("results/store"))
-    one = commands.add_parser("gc", help="videos that no given run needs")
+    one = commands.add_parser("gc", help="what no given run needs")
     one.add_argument("store", type=Path)
     one.add_argument("runs", type=Path, nargs="+")
-    one.add_argument("--delete", action="store_true")
+    one.add_argument("--delete", action="store_true", help="remove it; else it is only listed")
+    one.add_argument(
+        "--states", action="store_true", help="kept states too: runs to come do their steps again"
+    )
     one = commands.add_parser("export", help="a run and its videos as one file")
     one.add_argument("run", type=Path)
     one.add_argument("out", type=Path)
@@ -153,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "du":
             return du(args.store)
         case "gc":
-            return gc(args.store, args.runs, args.delete)
+            return gc(args.store, args.runs, args.delete, args.states)
         case "export":
             return export(args.run, args.out)
         case _:

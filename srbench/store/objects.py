@@ -1,6 +1,8 @@
 """Content-addressed files, written once.
 
+ROOT/version                        of this layout; a newer one is refused, not guessed at
 ROOT/objects/ab/<sha256>.<suffix>   the bytes; `sha256sum` verifies any of them by hand
+ROOT/cells/ab/<key>.json            the record of a video, for other runs that need it
 ROOT/keys/ab/<key>                  which object a key stands for; a key is a hash over all
                                     that determines the bytes
 A file is written beside its target, flushed, renamed, its folder flushed, and made
@@ -9,13 +11,21 @@ read-only, so another process sees it whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+
+from srbench.errors import UserError, cannot_write
+
+VERSION = 1
+# What an object is, by the end of its name.
+VIDEO, STATE, TRACE, TEXT = ".webm", ".state.safetensors", ".trace.json", ".text.safetensors"
 
 
 def file_hash(path: Path) -> str:
@@ -41,31 +51,66 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, write: Callable[[Path], None], mode: int = 0o444) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None], mode: int = 0o444) -> os.stat_result:
     """`write` a file beside `path` and move it there; nothing is left behind on failure.
 
+    Returns what the system says of the file, as it was moved.
+
     mode: the file's permissions; objects are read-only, since they are written once.
+    Raises CannotWrite where the disk is full or the folder closed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _write_and_move(path, partial, write, mode)
+
+
+def _write_and_move(path: Path, partial: Path, write: Callable[[Path], None], mode: int) -> os.stat_result:
     try:
         write(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         partial.chmod(mode)
+        stat = partial.stat()  # now: once it has its name, another process may replace it
         os.replace(partial, path)
         _flush_folder(path.parent)
+        return stat
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, mode: int = 0o444) -> None:
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A full disk or a closed folder as a UserError, whichever library ran into it."""
+    try:
+        yield
+    except Exception as error:
+        told = cannot_write(error, path.parent)
+        if told is None or isinstance(error, UserError):
+            raise
+        raise told from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While inside, no other process is: for files that are read, changed and written back."""
+    with _told(folder / ".lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, mode: int = 0o444) -> os.stat_result:
     """A text file, UTF-8, by `write_atomic`."""
 
     def write(partial: Path) -> None:
         partial.write_text(text, "utf-8")
 
-    write_atomic(path, write, mode)
+    return write_atomic(path, write, mode)
 
 
 @dataclass(frozen=True)
@@ -77,12 +122,54 @@ class Damage:
     reason: str
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The keys of a store, and the bytes of every object by its name."""
+
+    keys: Set[str]
+    sizes: Mapping[str, int]
+
+    def has(self, key: str, name: str, length: int | None) -> bool:
+        """Whether a key is there and its object has its length (any, where that is None)."""
+        size = self.sizes.get(name)
+        return key in self.keys and size is not None and length in (None, size)
+
+
+def _entries(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files of all folders ab/ below `root`, partial ones left out."""
+    if not root.is_dir():
+        return
+    with os.scandir(root) as folders:
+        for folder in [f.path for f in folders if f.is_dir()]:
+            with os.scandir(folder) as files:
+                yield from ((f.name, f) for f in files if not f.name.startswith("."))
+
+
 class Store:
     """The objects under one root, shared by runs and processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._sound: dict[Path, tuple[int, int]] = {}
+        self._is_prepared = False
+
+    def refuse_newer(self) -> None:
+        """Raises UserError where a newer srbench wrote this store."""
+        file = self.root / "version"
+        try:
+            written = int(file.read_text("utf-8"))
+        except OSError:
+            return  # no store yet; one that cannot be read is found out by whoever writes
+        except ValueError:
+            raise UserError(
+                f"{file} holds no number", f"{VERSION}, the store's version", f"write {VERSION} into it"
+            ) from None
+        if written > VERSION:
+            raise UserError(
+                f"the store {self.root} of version {written}",
+                f"version {VERSION} or older, which this srbench reads",
+                "use a newer srbench, or another store: store=…",
+            )
 
     def key_path(self, key: str) -> Path:
         """Where a key's entry lies."""
@@ -91,6 +178,10 @@ class Store:
     def object_path(self, name: str) -> Path:
         """Where an object of this name lies."""
         return self.root / "objects" / name[:2] / name
+
+    def known_path(self, key: str) -> Path:
+        """Where it is kept what is known of a video besides its bytes: trace, times, host."""
+        return self.root / "cells" / key[:2] / f"{key}.json"
 
     def has(self, key: str) -> bool:
         """Whether an object of the right length is there; cheap, its bytes are not read."""
@@ -135,20 +226,36 @@ class Store:
         return True
 
     def put(self, key: str, suffix: str, write: Callable[[Path], None]) -> Path:
-        """Store what `write` writes, under its own hash, and let `key` stand for it."""
+        """Store what `write` writes, under its own hash, and let `key` stand for it.
+
+        Raises CannotWrite where the disk is full or the store closed.
+        """
         staging = self.root / "staging" / f"{secrets.token_hex(8)}{suffix}"
-        staging.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(staging)
-            name = f"{file_hash(staging)}{suffix}"
-            path = self.object_path(name)
-            if not self._is_sound(path):
-                write_atomic(path, lambda partial: os.replace(staging, partial))
-            length = path.stat().st_size
-        finally:
-            staging.unlink(missing_ok=True)
+        with _told(staging):
+            self._prepare()
+            try:
+                write(staging)
+                name = f"{file_hash(staging)}{suffix}"
+                path = self.object_path(name)
+                if not self._is_sound(path):
+                    write_atomic(path, lambda partial: os.replace(staging, partial))
+                length = path.stat().st_size
+            finally:
+                staging.unlink(missing_ok=True)
         write_text(self.key_path(key), f"{name} {length}\n")
         return path
+
+    def _prepare(self) -> None:
+        (self.root / "staging").mkdir(parents=True, exist_ok=True)
+        if not self._is_prepared and not (self.root / "version").exists():
+            write_text(self.root / "version", f"{VERSION}\n", mode=0o644)
+        self._is_prepared = True
+
+    def listing(self) -> Listing:
+        """What is there, read from folders alone: for plans that ask for many keys at once."""
+        keys = {name for name, _ in _entries(self.root / "keys")}
+        sizes = {name: entry.stat().st_size for name, entry in _entries(self.root / "objects")}
+        return Listing(keys, sizes)
 
     def _set_aside(self, path: Path) -> None:
         target = self.root / "damaged" / path.name

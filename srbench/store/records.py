@@ -3,15 +3,23 @@
 RUN/
   run.json            one RunRecord: what was asked, what it resolved to, where it ran
   cells/<id>.json     one CellRecord for each (family, method, prompt, seed)
+  cells.jsonl         a line of each of these that a resuming run needs; may be removed
   videos/             links into the store, named by method, prompt and seed
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from srbench.errors import UserError
 from srbench.store.objects import write_text
@@ -51,7 +59,7 @@ class Score(_Record):
     metric: MetricFacts
     value: float | None = Field(description="mean over frames; None where it is missing")
     per_frame: tuple[float, ...] = ()
-    reference: str | None = Field(None, description="sha256 of the reference video's bytes")
+    reference: str | None = Field(default=None, description="sha256 of the reference video's bytes")
     outcome: Outcome = "done"
     reason: str = ""
 
@@ -80,17 +88,18 @@ class CellRecord(_Record):
     seed: int
     outcome: Outcome
     reason: str = ""
-    video: str | None = Field(None, description="sha256 of the lossless video in the store")
+    video: str | None = Field(default=None, description="sha256 of the lossless video in the store")
+    video_bytes: int | None = Field(default=None, description="its length; a shorter file is not it")
     protocol: str = Field(description="hash of all that two cells of one column must share")
     trace: Trace | None = None
     step_seconds: tuple[float | None, ...] = Field(
-        (), description="device-synchronised, one a step; null where an earlier run did the step"
+        default=(), description="device-synchronised, one a step; null where an earlier run did the step"
     )
     stages: tuple[Stage, ...] = ()
     peak_memory_bytes: int | None = None
     scores: tuple[Score, ...] = ()
-    shared_steps: int = Field(0, description="steps computed once for several methods")
-    finished: str = Field("", description="UTC, ISO 8601")
+    shared_steps: int = Field(default=0, description="steps computed once for several methods")
+    finished: str = Field(default="", description="UTC, ISO 8601")
     host: str = ""
 
 
@@ -129,7 +138,7 @@ class RunRecord(_Record):
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     timing: Literal["shared", "exclusive"] = Field(
-        "shared", description="step times of the sweep itself, or of a pass of its own"
+        default="shared", description="step times of the sweep itself, or of a pass of its own"
     )
     protocol: str
     commit: str | None
@@ -141,9 +150,131 @@ class RunRecord(_Record):
     started: str
 
 
-def write_json(path: Path, record: BaseModel) -> None:
+def write_json(path: Path, record: BaseModel) -> os.stat_result:
     """Write a record whole or not at all; the one that was there stays until then."""
-    write_text(path, record.model_dump_json(indent=1), mode=0o644)
+    return write_text(path, record.model_dump_json(indent=1), mode=0o644)
+
+
+# -- what a resuming run must know of every cell, without reading 75,000 records
+
+INDEX = "cells.jsonl"
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Of a cell's record, what decides whether there is anything left to do.
+
+    scores: of those done or failed: hash of the metric's facts, sha256 of the reference's
+    video, outcome.
+    """
+
+    id: str
+    key: str
+    outcome: str
+    video: str | None
+    video_bytes: int | None
+    scores: frozenset[tuple[str, str | None, str]]
+
+
+def facts_hash(facts: Mapping[str, Any]) -> str:
+    """Equal for two metrics if a score of one may stand for a score of the other."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cell_path(run: Path, cell: str) -> Path:
+    """Where a cell's record lies."""
+    return run / "cells" / f"{cell[:32]}.json"
+
+
+def write_cell(run: Path, cell: CellRecord) -> None:
+    """Write a cell's record, and its line into the index."""
+    path = cell_path(run, cell.id)
+    stat = write_json(path, cell)
+    line = _line(path.name, stat, cell.model_dump(mode="json", include=_BRIEF))
+    # one short write at the end of the file: lines of two processes do not mix
+    with open(run / INDEX, "ab", buffering=0) as index:
+        index.write(line)
+
+
+_BRIEF = {"id", "key", "outcome", "video", "video_bytes", "scores"}
+
+
+def _line(name: str, stat: os.stat_result, cell: Mapping[str, Any]) -> bytes:
+    scores = [s for s in cell["scores"] if s["outcome"] in ("done", "failed")]
+    brief = {k: cell.get(k) for k in sorted(_BRIEF)}
+    brief["scores"] = [(facts_hash(s["metric"]), s["reference"], s["outcome"]) for s in scores]
+    line = {"file": name, "size": stat.st_size, "mtime": stat.st_mtime_ns} | brief
+    return json.dumps(line).encode() + b"\n"
+
+
+def scan(run: Path) -> dict[str, Brief]:
+    """Every cell of a run by its id.  Raises UserError where a record cannot be read.
+
+    The index spares reading a record as long as the file is the one its line was written
+    for; without the index, or past it, records are read and their lines added.
+    """
+    folder = run / "cells"
+    if not folder.is_dir():
+        return {}
+    known, lines = _indexed(run)
+    found: dict[str, dict[str, Any]] = {}
+    unread = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.endswith(".json") or entry.name.startswith("."):
+                continue
+            stat = entry.stat()
+            line = known.get((entry.name, stat.st_size, stat.st_mtime_ns))
+            if line is None:
+                unread.append((entry.name, stat))
+            else:
+                found[entry.name] = line
+    fresh = [_line(name, stat, _plain_cell(folder / name)) for name, stat in unread]
+    found |= {line["file"]: line for line in map(from_json, fresh)}
+    if fresh and lines < 3 * len(found):
+        with contextlib.suppress(OSError), open(run / INDEX, "ab", buffering=0) as index:
+            index.write(b"".join(fresh))
+    elif fresh or lines > 3 * max(len(found), 1000):
+        _compact(run, found)
+    briefs = map(_brief, found.values())
+    return {b.id: b for b in briefs}
+
+
+def _brief(line: Mapping[str, Any]) -> Brief:
+    scores = frozenset((facts, reference, outcome) for facts, reference, outcome in line["scores"])
+    return Brief(line["id"], line["key"], line["outcome"], line["video"], line["video_bytes"], scores)
+
+
+def _indexed(run: Path) -> tuple[dict[tuple[str, int, int], dict[str, Any]], int]:
+    """The index's lines by the file each was written for, and how many there are."""
+    try:
+        text = (run / INDEX).read_bytes()
+    except OSError:
+        return {}, 0
+    known, lines = {}, text.splitlines()
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off
+            read = from_json(line)
+            known[(read["file"], read["size"], read["mtime"])] = read
+    return known, len(lines)
+
+
+def _compact(run: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line a cell again.  Lines added by others meanwhile are lost, and only cost a read."""
+    text = "".join(json.dumps(line) + "\n" for line in found.values())
+    with contextlib.suppress(UserError):
+        write_text(run / INDEX, text, mode=0o644)
+
+
+def _plain_cell(path: Path) -> dict[str, Any]:
+    """A cell's record as plain data: a tenth of the time that checking every field takes."""
+    try:
+        cell = from_json(path.read_bytes())
+        if cell["version"] == VERSION and all(k in cell for k in _BRIEF):
+            return cell
+    except (ValueError, KeyError, TypeError):
+        pass
+    return read_cell(path).model_dump(mode="json")  # which says what is wrong with it
 
 
 def _read(path: Path, kind: type[BaseModel]) -> Any:
@@ -153,12 +284,29 @@ def _read(path: Path, kind: type[BaseModel]) -> Any:
         raise UserError(
             str(path), "a file written by a run", "name a folder results/<experiment>/<run>"
         ) from None
+    except OSError as error:
+        raise UserError(f"{path} ({error.strerror})", "a readable record", "check its permissions") from None
     except ValidationError as error:
+        version = _version(path)
+        if version is not None and version > VERSION:
+            raise UserError(
+                f"{path}, written by a newer srbench (version {version})",
+                f"a record of version {VERSION}",
+                "use the srbench that wrote it, or name another run: run=…",
+            ) from None
         raise UserError(
             f"{path}: {error.errors()[0]['msg']}",
             f"a record of version {VERSION}",
             "use the srbench that wrote it, or run the experiment again",
         ) from None
+
+
+def _version(path: Path) -> int | None:
+    try:
+        version = from_json(path.read_bytes()).get("version")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def read_cell(path: Path) -> CellRecord:

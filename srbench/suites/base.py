@@ -8,7 +8,8 @@ from pydantic import Field
 
 from srbench.errors import UserError
 
-Seeds = Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 class Suite(Protocol):

@@ -28,9 +28,9 @@ class Prompts:
             return base.unique(path.read_text("utf-8").splitlines(), str(path))
         except UnicodeDecodeError:
             raise UserError(f"suite.prompts = {path}", "a UTF-8 text file", "save it as UTF-8") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no file can have such a name
             raise UserError(
-                f"suite.prompts = {path} ({error.strerror})",
+                f"suite.prompts = {path} ({getattr(error, 'strerror', None) or error})",
                 "a readable text file with one prompt a line, or a list of prompts",
                 "check the path; a single prompt is written 'suite.prompts=[\"…\"]'",
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Annotated, Literal
 
@@ -29,24 +30,26 @@ class Shapes:
 
     def __post_init__(self) -> None:
         self.list_prompts()
-        if isinstance(self.prompts, int) and self.prompts > (most := len(self._ordered())):
+        if isinstance(self.prompts, int) and self.prompts > (most := len(_ordered(self.split))):
             raise UserError(
                 f"suite.prompts = {self.prompts}", f"at most {most}, the captions held out", "ask for fewer"
             )
 
-    def _ordered(self) -> list[str]:
-        """All captions of the split: one and two things in turn, each in a fixed random order."""
-        one, two = (sorted((s.caption for s in scenes(n, self.split)), key=_shuffle) for n in (1, 2))
-        paired = [c for pair in zip(one, two, strict=False) for c in pair]
-        return paired + two[len(one) :]
-
     def list_prompts(self) -> tuple[str, ...]:
         if isinstance(self.prompts, int):
-            return tuple(self._ordered()[: self.prompts])
+            return tuple(_ordered(self.split)[: self.prompts])
         return base.unique([_caption(p) for p in self.prompts], "suite.prompts")
 
     def list_seeds(self) -> tuple[int, ...]:
         return base.seeds(self.seeds)
+
+
+@functools.cache
+def _ordered(split: Literal["tune", "test"]) -> tuple[str, ...]:
+    """All captions of the split: one and two things in turn, each in a fixed random order."""
+    one, two = (sorted((s.caption for s in scenes(n, split)), key=_shuffle) for n in (1, 2))
+    paired = [c for pair in zip(one, two, strict=False) for c in pair]
+    return (*paired, *two[len(one) :])
 
 
 def _caption(prompt: str) -> str:

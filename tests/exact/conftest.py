@@ -75,14 +75,18 @@ def walked(sampler: WanSampler, text: Text) -> Callable[..., dict[str, walking.B
     """`walked(method, …)`: walk them together; every method's finished branch, by name."""
 
     def walk(
-        *methods: Method, late_attach: bool = False, on: WanSampler = sampler, **more: Any
+        *methods: Method,
+        late_attach: bool = False,
+        on: Any = sampler,
+        words: Text = text,
+        **more: Any,
     ) -> dict[str, walking.Branch]:
         paths = methods
         if late_attach:
             calls = [on.calls_per_step(m.segments[0].denoiser) for m in methods]
             paths = [attached_late(m, on.timesteps(m.steps), n) for m, n in zip(methods, calls, strict=True)]
         arrived = {}
-        for end in walking.walk(on, lambda _: text, paths, lambda steps: on.start(SEED, steps), **more):
+        for end in walking.walk(on, lambda _: words, paths, lambda steps: on.start(SEED, steps), **more):
             if isinstance(end, walking.Failure):
                 raise end.error
             arrived |= {m.name: end.branch for m in end.methods}

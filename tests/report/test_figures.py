@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from srbench.report import figures, table
+from srbench.report import figures, roles, table
 from srbench.store.records import MethodRecord
 
 RULE = {"kind": "srdiffusion", "delta": 0.01, "min_steps": 5, "signal": "model_output"}
@@ -114,7 +114,7 @@ def test_labels_are_no_formulas(make, tmp_path):
     ],
 )
 def test_roles_come_from_paths(name, steps, role):
-    assert figures.role(False, PATHS[name], steps) == role
+    assert roles.role(False, PATHS[name], steps) == role
 
 
 def test_letters_keep_off_their_neighbours():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from srbench import video
 from srbench.report import figures, page, table
+from srbench.store.records import Score
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 ${title} \"' &amp; \x1b[31m"
 FPS, FRAMES = 8, 24
@@ -22,8 +24,10 @@ FPS, FRAMES = 8, 24
 def write(make, folder: Path, cells=None, **run_changes) -> str:
     cells = make.cells() if cells is None else cells
     run = make.run(resolved={"family": {"fps": FPS}}, **run_changes)
-    rows = table.rows(run, cells)
-    return page.write(folder, run, cells, rows, [figures.Figure("x", "X", "", "no data")]).read_text("utf-8")
+    tables = table.make(run, cells)
+    return page.write(folder, run, cells, tables, [figures.Figure("x", "X", "", "no data")]).read_text(
+        "utf-8"
+    )
 
 
 def data(folder: Path, name: str):
@@ -76,7 +80,28 @@ def test_no_network_and_no_absolute_path(make, tmp_path):
         assert not addresses
         assert str(tmp_path) not in text
     for path in re.findall(r'(?:src|href)="([^"#]+)"', html):
-        assert (tmp_path / path).exists(), path
+        assert (tmp_path / path).exists() or path.startswith("table."), path
+
+
+def test_warnings_stand_above_all(make, tmp_path):
+    html = write(make, tmp_path, warnings=("random weights: plumbing only",))
+    assert html.index("Warning: random weights: plumbing only") < html.index('class="verdicts"')
+
+
+def test_dimensions_are_a_table_and_a_loss(make, tmp_path):
+    sharp = make.dimension("shapes/sharpness", "quality")
+    level = {"large": 0.8, "small": 0.5, "srd_0.01": 0.7}
+    cells = [
+        c.model_copy(
+            update={"scores": (*c.scores, Score(metric=sharp, value=level[c.method] + c.prompt_index / 10))}
+        )
+        for c in make.cells()
+    ]
+    html = write(make, tmp_path, cells)
+    assert '<table id="dimensions">' in html and 'data-place="dimensions,0,0"' in html
+    index = data(tmp_path, "index")
+    assert [row[1] for row in index["loss"]["shapes/sharpness"]] == pytest.approx([-0.3] * 3)
+    assert next(m["difference"] for m in index["metrics"] if m["name"] == "shapes/sharpness")
 
 
 def test_missing_video_says_why(make, tmp_path):
@@ -230,3 +255,26 @@ def test_difference_is_exact(browser, site):
     )
     assert np.array_equal(got, np.minimum(255, 2 * abs(small - large)))
     assert view.troubles == []
+
+
+def test_axe_finds_nothing_serious(browser, site):
+    """Needs axe-core's script: npm pack axe-core, and AXE=…/axe.min.js."""
+    script = Path(os.environ.get("AXE", ""))
+    if not script.is_file():
+        pytest.skip("needs AXE=path of axe-core's axe.min.js")
+    view = opened(browser, site, "#prompt=1&seed=0")
+    for scheme in ("light", "dark"):
+        view.emulate_media(color_scheme=scheme)
+        view.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true; }")
+        view.focus("tbody td .number")
+        view.evaluate(script.read_text("utf-8"))
+        found = view.evaluate("() => axe.run().then(r => r.violations)")
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in serious]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_screen(browser, site, width):
+    view = opened(browser, site, "#prompt=1&seed=0")
+    view.set_viewport_size({"width": width, "height": 800})
+    assert view.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from srbench.errors import UserError
-from srbench.report.table import CSV_FIELDS, decimals, rows, shown, to_csv
+from srbench.report.table import decimals, rows, shown
 
 
 def by_method(table: Any) -> dict[str, Any]:
@@ -22,12 +20,9 @@ def replaced(cells: list[Any], method: str, prompt: int, seed: int, **changes: A
     return [c.model_copy(update=changes) if (c.method, c.prompt_index, c.seed) == here else c for c in cells]
 
 
-def test_reference_first_then_the_order_of_the_run(make: Any) -> None:
-    assert [r.method for r in rows(make.run(), make.cells())] == ["large", "small", "srd_0.01"]
-    unordered = make.run(methods=())
-    assert [r.method for r in rows(unordered, make.cells())] == ["large", "small", "srd_0.01"]
-    other = make.run(methods=make.named("srd_0.01", "small", "large"))
-    assert [r.method for r in rows(other, make.cells())] == ["large", "srd_0.01", "small"]
+def test_reference_small_then_the_rest(make: Any) -> None:
+    for run in (make.run(), make.run(methods=()), make.run(methods=make.named("srd_0.01", "small", "large"))):
+        assert [r.method for r in rows(run, make.cells())] == ["large", "small", "srd_0.01"]
 
 
 def test_numbers_by_hand(make: Any) -> None:
@@ -98,10 +93,56 @@ def test_without_reference_there_is_no_speedup(make: Any) -> None:
     assert row["latency"].value is not None
 
 
-def test_one_prompt_has_a_dash_for_error_and_a_reason(make: Any) -> None:
+def test_one_prompt_has_a_number_and_one_reason(make: Any) -> None:
     psnr = by_method(rows(make.run(), make.cells(prompts=1)))["srd_0.01"]["psnr"]
-    assert shown(psnr, 2) == "24.05 ±–"
-    assert "one prompt" in psnr.footnote
+    assert shown(psnr, 2) == "24.05"
+    assert (psnr.low, psnr.footnote, psnr.best) == (None, "", False)
+    assert "one prompt" in psnr.no_error
+
+
+def test_intervals_are_t(make: Any) -> None:
+    psnr = by_method(rows(make.run(), make.cells()))["srd_0.01"]["psnr"]
+    half = 4.302652729911275 / math.sqrt(3)  # t(0.975; 2) by any table
+    assert (psnr.low, psnr.high) == pytest.approx((25.05 - half, 25.05 + half))
+
+
+def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None:
+    noise = [0.3, -0.4, 0.2]
+    cells = make.cells()
+    for p in range(3):
+        for s in range(2):
+            scores = make.scores(24.0 + p + 0.1 * s + noise[p])
+            cells.append(make.cell("srd_0.02", p, s, switch=12, scores=scores))
+    table = by_method(rows(make.run(), cells))
+    assert {m for m, r in table.items() if r["psnr"].best} == {"srd_0.01", "srd_0.02"}
+    assert {m for m, r in table.items() if r["lpips/alex-spatial"].best} == {"srd_0.01"}  # lower is better
+    assert {m for m, r in table.items() if r["speedup"].best} == {"small"}
+    assert not any(v.best for v in table["large"].values), "the reference takes no part"
+
+
+def test_scale_rows_come_last_and_compete_for_nothing(make: Any) -> None:
+    cells = [
+        make.cell("bf16", p, s, scores=make.scores(60.0 + p), protocol="another", path=[{}])
+        for p in range(3)
+        for s in range(2)
+    ]
+    named = make.named("large", "small", "srd_0.01", "bf16")
+    named = (*named[:3], named[3].model_copy(update={"role": "scale"}))
+    table = rows(make.run(methods=named), [*make.cells(), *cells])
+    last = table[-1]
+    assert (last.method, last.role) == ("bf16", "scale")
+    assert last["psnr"].value == pytest.approx(61)
+    assert (last["psnr"].protocol, table[1]["psnr"].protocol) == ("another", "p" * 64)
+    assert not any(v.best for v in last.values)
+    assert shown(last["latency"], 1) == "–" and last["latency"].footnote == ""
+
+
+def test_peak_memory_is_the_most_of_any_video(make: Any) -> None:
+    cells = [c.model_copy(update={"peak_memory_bytes": (10 + c.prompt_index) * 2**30}) for c in make.cells()]
+    memory = rows(make.run(), cells)[1]["peak_memory"]
+    assert (memory.value, memory.column.marked_unit) == (12.0, "GiB")
+    missing = rows(make.run(), make.cells())[1]["peak_memory"]
+    assert (missing.value, missing.outcome) == (None, "missing")
 
 
 def test_cells_that_never_switch_are_counted(make: Any) -> None:
@@ -164,8 +205,8 @@ def test_same_stem_twice_gets_full_names(make: Any) -> None:
 
 def test_exclusive_timing_is_not_an_estimate(make: Any) -> None:
     exclusive = make.run(timing="exclusive")
-    assert rows(exclusive, make.cells())[0]["latency"].column.title == "latency s"
-    assert rows(make.run(), make.cells())[0]["latency"].column.title == "latency s est."
+    assert rows(exclusive, make.cells())[0]["latency"].column.title == "latency ↓ s"
+    assert rows(make.run(), make.cells())[0]["latency"].column.title == "latency ↓ s est."
 
 
 def test_no_error_above_zero_prints_as_zero(make: Any) -> None:
@@ -176,19 +217,3 @@ def test_no_error_above_zero_prints_as_zero(make: Any) -> None:
             cells = replaced(cells, "small", p, s, scores=scores)
     values = [r["psnr"] for r in rows(make.run(), cells)]
     assert shown(values[1], decimals(values)).endswith("±0.00006")
-
-
-def test_csv_is_tidy(make: Any, tmp_path: Path) -> None:
-    cells = replaced(make.cells(), "small", 1, 0, outcome="failed", reason="broke")
-    table = rows(make.run(), cells)
-    to_csv(table, tmp_path / "table.csv")
-    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert tuple(lines[0]) == tuple(CSV_FIELDS)
-    assert len(lines) == len(table) * len(table[0].values)
-    line = next(x for x in lines if (x["method"], x["column"]) == ("small", "psnr"))
-    assert float(line["value"]) == table[1]["psnr"].value
-    assert (line["outcome"], line["n"], line["unit"]) == ("failed", "5", "dB")
-    assert line["protocol"] == "p" * 64
-    assert {x["unit"] for x in lines if x["column"] == "latency"} == {"s est."}
-    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from srbench.report.printed import without_empty
 from srbench.report.table import decimals, rows, shown
 from srbench.report.terminal import show
 
@@ -39,7 +40,7 @@ def test_no_number_is_cut(make: Any, width: int, prompts: int) -> None:
     said = text(run, cells, width)
     assert max(map(len, said.splitlines())) <= width
     assert "…" not in said
-    table = rows(run, cells)
+    table, _ = without_empty(rows(run, cells))
     for column in zip(*(r.values for r in table), strict=True):
         if not column[0].column.key.startswith("evaluations_"):
             for value in column:
@@ -50,8 +51,8 @@ def test_no_number_is_cut(make: Any, width: int, prompts: int) -> None:
 
 def test_two_metrics_fit_one_table_at_100_columns(make: Any) -> None:
     cells = [c.model_copy(update={"scores": c.scores[:2]}) for c in make.cells()]
-    assert text(make.run(), cells).count("method") == 1
-    assert text(make.run(), make.cells(), 60).count("method") > 1
+    assert text(make.run(), cells).count("\nmethod ") == 1
+    assert text(make.run(), make.cells(), 60).count("\nmethod ") > 1
 
 
 def test_header_names_what_was_run(make: Any) -> None:
@@ -69,9 +70,37 @@ def test_footnotes_say_why(make: Any) -> None:
     said = text(make.run(warnings=("a [bold] warning",)), cells)
     assert "¹ 1 of 6 failed: out of memory\n" in said
     assert said.count("out of memory") == 1
-    assert "warning: a [bold] warning" in said  # not taken for markup
+    assert "Warning: a [bold] warning" in said  # not taken for markup
     one = text(make.run(), make.cells(prompts=1))
-    assert "24.05 ±–¹" in one and "¹ one prompt only" in one
+    assert "24.05 " in one and "±–" not in one
+    assert one.count("one prompt only") == 1, "said once, below"
+
+
+def test_warnings_come_first(make: Any) -> None:
+    said = text(make.run(warnings=("random weights: plumbing only",)), make.cells())
+    assert said.startswith("Warning: random weights: plumbing only\n")
+
+
+def test_headings_are_explained_below(make: Any) -> None:
+    said = " ".join(text(make.run(), make.cells(), 200).split())
+    for words in (
+        "evals L/S/reused: model evaluations a video, computed by the large model, by the small model, and "
+        "taken from an accelerator's cache (a guided step is two)",
+        "switch step: steps done before",
+        "speedup: the reference's mean latency",
+        "PSNR: psnr, version 1",
+        "*: the best of its column",
+    ):
+        assert words in said
+
+
+def test_scale_rows_stand_below_a_rule(make: Any) -> None:
+    named = make.named("large", "small", "srd_0.01", "bf16")
+    named = (*named[:3], named[3].model_copy(update={"role": "scale"}))
+    cells = [make.cell("bf16", p, s, scores=make.scores(60.0), path=[{}]) for p in range(3) for s in (0, 1)]
+    lines = text(make.run(methods=named), [*make.cells(), *cells], 160).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("bf16"))
+    assert set(lines[at - 1]) == {"─"}
 
 
 def report(argument: Path, code: str = WITHOUT_TORCH) -> subprocess.CompletedProcess[str]:

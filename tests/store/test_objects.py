@@ -50,7 +50,7 @@ def test_two_keys_of_the_same_bytes_share_one_object(store: Store) -> None:
 def test_stored_files_are_read_only_and_nothing_else_is_left(store: Store) -> None:
     path = store.put("aa", ".bin", writes(b"abc"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
-    assert files(store.root) == {str(path.relative_to(store.root)), "keys/aa/aa"}
+    assert files(store.root) == {"version", str(path.relative_to(store.root)), "keys/aa/aa"}
 
 
 def test_a_key_nobody_put_gives_none(store: Store) -> None:
@@ -125,7 +125,7 @@ def half(path: Path) -> None:
 def test_a_writer_that_fails_leaves_nothing_behind(store: Store) -> None:
     with pytest.raises(Interrupted):
         store.put("aa", ".bin", half)
-    assert files(store.root) == set()
+    assert files(store.root) == {"version"}
     assert store.get("aa") is None
 
 
@@ -176,6 +176,7 @@ def test_two_processes_may_put_the_same_key_at_once(store: Store) -> None:
         assert process.returncode == 0, told
     name = hashlib.sha256(b"x" * 8 * 4096).hexdigest()
     assert files(store.root) == {
+        "version",
         f"objects/{name[:2]}/{name}.bin",
         *(f"keys/{i:02}/{i:02}" for i in range(20)),
     }

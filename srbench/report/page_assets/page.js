@@ -15,35 +15,38 @@ const srbench = {
   const index = window.srbenchIndex;
 
   // Sorting: numbers by value with gaps last, in both directions; names as text.
-  const table = document.getElementById("table"), body = table.tBodies[0];
   const key = (row, column) => {
     const cell = row.cells[column];
     if (column === 0) return cell.textContent;
     return cell.dataset.sort === "" ? null : Number(cell.dataset.sort);
   };
-  const compare = (a, b) => typeof a === "string" ? a.localeCompare(b) : a - b;
-  for (const head of table.tHead.rows[0].cells) {
-    head.firstElementChild.addEventListener("click", () => {
-      const column = head.cellIndex;
-      const first = column === 0 || head.textContent.includes("↓") ? "ascending" : "descending";
-      const other = first === "ascending" ? "descending" : "ascending";
-      const order = head.getAttribute("aria-sort") === first ? other : first;
-      for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", "none");
-      head.setAttribute("aria-sort", order);
-      const sign = order === "ascending" ? 1 : -1;
-      const rows = [...body.rows].map((row) => [key(row, column), row]);
-      rows.sort(([a], [b]) => (a === null) - (b === null) || (a === null ? 0 : sign * compare(a, b)));
-      body.append(...rows.map(([, row]) => row));
-    });
-  }
+  const compare = (a, b) => typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
+  const sortable = (table) => {
+    const body = table.tBodies[0], heads = table.tHead.rows[0].cells; // scale rows have a body of their own
+    for (const head of heads) {
+      head.firstElementChild.addEventListener("click", () => {
+        const column = head.cellIndex;
+        const first = column === 0 || head.textContent.includes("↓") ? "ascending" : "descending";
+        const other = first === "ascending" ? "descending" : "ascending";
+        const order = head.getAttribute("aria-sort") === first ? other : first;
+        for (const each of heads) each.setAttribute("aria-sort", "none");
+        head.setAttribute("aria-sort", order);
+        const sign = order === "ascending" ? 1 : -1;
+        const rows = [...body.rows].map((row) => [key(row, column), row]);
+        rows.sort(([a], [b]) => (a === null) - (b === null) || (a === null ? 0 : sign * compare(a, b)));
+        body.append(...rows.map(([, row]) => row));
+      });
+    }
+  };
+  for (const table of document.querySelectorAll("table")) sortable(table);
 
   // Details: hover and focus show, a click or tap keeps, Esc or a click elsewhere closes.
   const box = document.getElementById("details");
   let owner = null, kept = false, soon = 0;
   const factsOf = (element) => {
     if (element.dataset.place) {
-      const [row, column] = element.dataset.place.split(",").map(Number);
-      return index.details[row][column];
+      const [table, row, column] = element.dataset.place.split(",");
+      return index.details[table][row][column];
     }
     const facts = srbench.facts.get(element);
     return facts ? facts() : null;

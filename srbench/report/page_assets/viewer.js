@@ -32,7 +32,7 @@
   let shown = PAGE;
   const option = (value, text) => make("option", { value }, text);
   index.methods.forEach((m, i) => { if (i !== reference) $("loss-method").append(option(i, m.label)); });
-  index.metrics.forEach((m) => $("loss-metric").append(option(m.name, m.heading)));
+  index.metrics.forEach((m) => $("loss-metric").append(option(m.name, m.difference ? `${m.heading} − reference` : m.heading)));
   if (!index.metrics.length || !$("loss-method").options.length) {
     $("order").replaceChildren(option("random", "random"), option("run", "as in the run"));
   }
@@ -61,7 +61,7 @@
       const loss = lossOf(number);
       const link = make("a", { href: address({ ...state, prompt: number, method: null, frame: 0 }) }, texts.get(number));
       if (number === state.prompt) link.setAttribute("aria-current", "true");
-      const value = loss === null ? "–" : `${metric.heading} ${loss.toPrecision(4)} ${metric.unit}`.trim();
+      const value = loss === null ? "–" : `${metric.heading} ${metric.difference && loss > 0 ? "+" : ""}${loss.toPrecision(4)} ${metric.unit}`.trim().replace("-", "−");
       return make("li", {}, make("span", { className: "order" }, String(number)), link,
         make("span", { className: "loss" }, ["worst", "best"].includes(order) ? value : ""));
     }));

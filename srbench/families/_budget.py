@@ -1,0 +1,137 @@
+"""What a family takes of a device's memory, told before a model loads; no torch.
+
+Weights are counted from the headers of their files, so that part is exact; activations
+and caches are reckoned from the models' sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srbench.errors import UserError
+from srbench.experiment import Denoiser, Role
+from srbench.families._settings import FamilySettings
+from srbench.families._weights import headers
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Model:
+    """A transformer's sizes.  parameters: of its files.  tokens: of one video, text included."""
+
+    parameters: int
+    layers: int
+    width: int
+    inner: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on the device at the worst moment, by what takes them."""
+
+    weights: int
+    activations: int
+    caches: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.caches
+
+
+def model(family: FamilySettings, role: Role) -> Model | None:
+    """Sizes of a family's model, from its files; None where they are not there."""
+    weights = family.weights(role)
+    folder = weights.folder / (weights.subfolder or "transformer")
+    if not (folder / "config.json").exists():
+        return None
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    latents = ((family.frames - 1) // 4 + 1) * (family.height // 16) * (family.width // 16)
+    # CogVideoX attends over text and video together; its feed-forward is 4 times as wide
+    joint = "ffn_dim" not in config
+    return Model(
+        parameters(folder),
+        config["num_layers"],
+        width,
+        4 * width if joint else config["ffn_dim"],
+        latents + (family.max_sequence_length if joint else 0),
+    )
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in a folder's safetensors files."""
+    return sum(_product(shape) for _, shape in headers(folder))
+
+
+def _product(shape: Iterable[int]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
+    """What these denoisers need under the family's residency; None where files are missing.
+
+    Activations are taken as the feed-forward's two layers beside six tensors of the hidden
+    states' size, which is what a block holds at once with memory-efficient attention.
+    """
+    wanted = list(denoisers)
+    sizes = {d.model: model(family, d.model) for d in wanted}
+    if not wanted or any(m is None for m in sizes.values()):
+        return None
+    copies: dict[Any, int] = {}
+    activations = caches = 0
+    for denoiser in wanted:
+        m, item = sizes[denoiser.model], BYTES[denoiser.dtype or family.dtype]
+        assert m is not None
+        copies[denoiser.model, denoiser.dtype or family.dtype] = m.parameters * item
+        batch = 2 if denoiser.batch_guidance or family.calls_per_step == 1 else 1
+        activations = max(activations, batch * m.tokens * (6 * m.width + 2 * m.inner) * item)
+        caches = max(caches, sum(cache(a, m, item, batch) for a in denoiser.accelerators))
+    vae = parameters(family.components.folder / "vae") * 4
+    transformers = sum(copies.values()) if family.residency == "both" else max(copies.values())
+    if family.residency == "group":
+        transformers //= max(m.layers for m in sizes.values() if m is not None)
+    weights = max(transformers, vae) if family.residency == "offload" else transformers + vae
+    return Need(weights, activations, caches)
+
+
+def cache(accelerator: Any, model: Model, item: int, batch: int) -> int:
+    """Bytes an accelerator keeps between steps.
+
+    PAB keeps one attention output a hooked module, twice if each guidance branch has its own;
+    TeaCache one residual for each branch.
+    """
+    hidden = model.tokens * model.width * item
+    if accelerator.kind == "pab":
+        modules = model.layers * (2 if accelerator.hooks == "self+cross" else 1)
+        branches = 2 if batch == 2 or accelerator.state == "per_branch" else 1
+        return hidden * modules * branches
+    return 2 * hidden if accelerator.kind == "teacache" else 0
+
+
+def shortage(family: FamilySettings, denoisers: Iterable[Denoiser], available: float) -> UserError | None:
+    """What does not fit into `available` bytes, and which setting mends it; None if all fits."""
+    needed = need(family, denoisers)
+    if needed is None or needed.total <= available:
+        return None
+    steps = ["both", "swap", "offload", "group"]
+    further = steps[steps.index(family.residency) + 1 :]
+    do = f"set family.residency={further[0]}" if further else "take a device with more memory"
+    if needed.caches > needed.total / 4:
+        do += ", or a cache that keeps less (pab with state: shared)"
+    return UserError(
+        f"family.residency = {family.residency} needs {needed.total / GIB:.3g} GiB: "
+        f"weights {needed.weights / GIB:.3g}, activations about {needed.activations / GIB:.3g}, "
+        f"caches {needed.caches / GIB:.3g}",
+        f"what fits into the device's {available / GIB:.3g} GiB",
+        do,
+    )

@@ -1,0 +1,344 @@
+"""What the denoising loops of all families share: components, guidance, one step, states."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from diffusers.utils import logging as diffusers_logging
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from srbench.accelerators.base import Attachment
+from srbench.clock import timed
+from srbench.experiment import Denoiser, DType, Role
+from srbench.families import _tiny
+from srbench.families._attention import using
+from srbench.families._budget import shortage
+from srbench.families._residency import Residents, release
+from srbench.families._settings import FamilySettings
+from srbench.families.base import Encoded, State, Text
+from srbench.trace import Step
+
+F = TypeVar("F", bound=FamilySettings)
+
+# their bars would tear ours, and a worker has no terminal
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
+
+
+def relative_change(now: Tensor, before: Tensor) -> float:
+    """Equation 3: tanh(|s_τ − s_{τ−1}|₁ / |s_{τ−1}|₁), in float32."""
+    now, before = now.float(), before.float()
+    return float(torch.tanh((now - before).abs().sum() / before.abs().sum()))
+
+
+def to_pixels(video: Tensor) -> NDArray[np.uint8]:
+    """A VAE's output (3, frames, height, width) in [-1, 1] → uint8 (frames, height, width, 3)."""
+    pixels = (video / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).float().cpu().numpy()
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+class DiffusersSampler(ABC, Generic[F]):
+    """A family of diffusers models in memory; see `srbench.families.base.Sampler`.
+
+    A family's own: its classes, its schedule, what a model is called with, what D is taken
+    of, one scheduler step, hand-over and decoding.
+    """
+
+    transformer_class: ClassVar[Any]
+    vae_class: ClassVar[Any]
+    vae_dtype: torch.dtype
+    encoder_class: ClassVar[Any]
+    batched: ClassVar[bool] = False  # both guidance branches always in one call
+
+    def __init__(self, family: F) -> None:
+        self.family = family
+        self.fps = family.fps
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(("cuda" if cuda else "cpu") if family.device == "auto" else family.device)
+        self.dtype: torch.dtype = getattr(torch, family.dtype)
+        self._attachment: Attachment | None = None
+        self._residents = Residents(family.residency, self.device)
+        for weights in (family.large, family.small, family.components):
+            _tiny.make_if_missing(weights)
+
+    # -- a family's own
+
+    @abstractmethod
+    def _text_pipeline(self, tokenizer: Any, encoder: Any) -> Any:
+        """The stock pipeline with a text encoder and nothing else in it."""
+
+    @abstractmethod
+    def _schedule(self, steps: int | None, space: Role = "large") -> Any:
+        """A fresh scheduler with its timesteps set."""
+
+    @abstractmethod
+    def _begin(self, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Pure noise, and the generator's state after it where steps draw more."""
+
+    @abstractmethod
+    def _fork(self, scheduler: Any) -> Any:
+        """A scheduler that can step on without touching this one."""
+
+    @abstractmethod
+    def _forward(self, model: Any, x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
+        """The model's output, x and embedding in its dtype; t one number for each of the batch."""
+
+    @abstractmethod
+    def _noise_level(self, scheduler: Any, index: int) -> float:
+        """σ before a step, in [0, 1]."""
+
+    @abstractmethod
+    def _signals(
+        self, scheduler: Any, index: int, sample: Tensor, output: Tensor, latents: Tensor
+    ) -> dict[str, Tensor]:
+        """What D of the step `index` is taken of: model_output, x0, eps and latent (after it)."""
+
+    @abstractmethod
+    def _advance(self, scheduler: Any, state: State, output: Tensor) -> State:
+        """One scheduler step: new latents, and the history that a state keeps itself."""
+
+    @abstractmethod
+    def decode(self, state: State) -> NDArray[np.uint8]:
+        """The video of a finished state: (frames, height, width, 3), RGB."""
+
+    # -- components, each loaded when it is first needed
+
+    @functools.cached_property
+    def _vae_config(self) -> dict[str, Any]:
+        return self.vae_class.load_config(self.family.components.path, subfolder="vae")
+
+    @functools.cached_property
+    def _loaded_vae(self) -> Any:
+        vae = self.vae_class.from_pretrained(
+            self.family.components.path, subfolder="vae", dtype=self.vae_dtype, use_safetensors=True
+        ).eval()
+        if self.family.vae_tiling:
+            vae.enable_tiling()
+        return vae
+
+    @property
+    def _vae(self) -> Any:
+        return self._residents.place("vae", self._loaded_vae)
+
+    @functools.cached_property
+    def _models(self) -> dict[tuple[Role, DType], Any]:
+        return {}
+
+    def model(self, role: Role, dtype: DType | None = None) -> Any:
+        """The large or the small transformer in a dtype, on the device."""
+        key = role, dtype or self.family.dtype
+        if key not in self._models:
+            weights = self.family.weights(role)
+            # not .to(dtype) afterwards: this keeps in float32 what its class says must be
+            self._models[key] = self.transformer_class.from_pretrained(
+                weights.path,
+                subfolder=weights.subfolder or "transformer",
+                dtype=getattr(torch, key[1]),
+                use_safetensors=True,
+            ).eval()
+        return self._residents.place(f"{role} {key[1]}", self._models[key], transformer=True)
+
+    # -- text
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
+        self._residents.clear()
+        path = self.family.components.path
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+        encoder = self.encoder_class.from_pretrained(
+            path, subfolder="text_encoder", dtype=self.dtype, use_safetensors=True
+        ).to(self.device)
+        pipeline = self._text_pipeline(tokenizer, encoder)
+        encoded = {}
+        for text in dict.fromkeys(texts):
+            with timed(self.device) as seconds:
+                embedding = pipeline.encode_prompt(
+                    text,
+                    do_classifier_free_guidance=False,
+                    max_sequence_length=self.family.max_sequence_length,
+                    device=self.device,
+                )[0]
+            encoded[text] = Encoded(embedding, seconds.value)
+        del encoder, pipeline
+        release(self.device)
+        return encoded
+
+    # -- the schedule
+
+    def timesteps(self, steps: int | None) -> tuple[float, ...]:
+        return tuple(float(t) for t in self._schedule(steps).timesteps)
+
+    def start(self, seed: int, steps: int | None) -> State:
+        noise, generator = self._begin(seed)
+        return State(0, noise, self._schedule(steps), generator=generator)
+
+    def _noise(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        # drawn on the CPU: the same on every device
+        return randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
+
+    def _latent_size(self) -> tuple[int, int, int]:
+        """Frames, height and width of the latents, which the VAEs make 4 and 8 times smaller."""
+        f = self.family
+        return (f.frames - 1) // 4 + 1, f.height // 8, f.width // 8
+
+    # -- denoising
+
+    def guidance(self, denoiser: Denoiser) -> float:
+        """The scale that decides whether there is guidance at all."""
+        own = denoiser.guidance_scale
+        return self.family.guidance_scale if own is None else own
+
+    def _guidance_at(self, denoiser: Denoiser, t: float, steps: int) -> float:
+        return self.guidance(denoiser)
+
+    def _one_batch(self, denoiser: Denoiser) -> bool:
+        return self.batched or denoiser.batch_guidance
+
+    def calls_per_step(self, denoiser: Denoiser) -> int:
+        return 2 if self.guidance(denoiser) > 1 and not self._one_batch(denoiser) else 1
+
+    @contextlib.contextmanager
+    def attach(self, denoiser: Denoiser, steps: int) -> Iterator[None]:
+        self._refuse_what_does_not_fit(denoiser)
+        self._attachment = Attachment(
+            role=denoiser.model,
+            steps=steps,
+            calls_per_step=self.calls_per_step(denoiser),
+            polynomials=self.family.polynomials(denoiser.model),
+        )
+        try:
+            with contextlib.ExitStack() as stack:
+                # only here: with nothing to attach, a segment that is all known loads no model
+                if denoiser.attention is not None:
+                    stack.enter_context(using(denoiser.attention, self.model(denoiser.model, denoiser.dtype)))
+                for accelerator in denoiser.accelerators:
+                    model = self.model(denoiser.model, denoiser.dtype)
+                    stack.enter_context(accelerator.attach(model, self._attachment))
+                yield
+        finally:
+            self._attachment = None
+
+    def _refuse_what_does_not_fit(self, denoiser: Denoiser) -> None:
+        """Before its model loads: a denoiser that cannot fit is refused, with what would help."""
+        available = self.family.memory
+        if available is None and self.device.type == "cuda":
+            available = torch.cuda.get_device_properties(self.device).total_memory
+        if available is not None:
+            loaded = [
+                Denoiser(model=role, dtype=dtype)
+                for role, dtype in self._models
+                if self.family.residency == "both"
+            ]
+            lacking = shortage(self.family, [*loaded, denoiser], available)
+            if lacking:
+                raise lacking
+
+    def _predict(self, denoiser: Denoiser, state: State, text: Text) -> Tensor:
+        """The guided model output, in the latents' shape."""
+        model = self.model(denoiser.model, denoiser.dtype)
+        t, steps = state.scheduler.timesteps[state.index], len(state.scheduler.timesteps)
+        where = {
+            "step_index": state.index,
+            "sigma": self._noise_level(state.scheduler, state.index),
+            "num_inference_steps": steps,
+        }
+
+        def call(branch: str, *embeddings: Tensor) -> Tensor:
+            n = len(embeddings)
+            x = torch.cat([state.latents] * n).to(model.dtype)
+            embedding = torch.cat(embeddings).to(model.dtype)
+            with model.cache_context(branch, **where):
+                return self._forward(model, x, t.expand(n), embedding)
+
+        if self.guidance(denoiser) <= 1:
+            return call("cond", text.prompt)
+        if self._one_batch(denoiser):
+            uncond, cond = call("cond_uncond", text.negative, text.prompt).chunk(2)
+        else:
+            cond, uncond = call("cond", text.prompt), call("uncond", text.negative)
+        return uncond + self._guidance_at(denoiser, float(t), steps) * (cond - uncond)
+
+    @torch.no_grad()
+    def step(self, denoiser: Denoiser, state: State, text: Text) -> tuple[State, Step]:
+        i, scheduler = state.index, self._fork(state.scheduler)
+        timesteps = [float(t) for t in scheduler.timesteps[i : i + 2]]
+        attachment = self._attachment or Attachment(denoiser.model, len(scheduler.timesteps), 1)
+        attachment.begin_step(timesteps[0])
+        output = self._predict(denoiser, state, text)
+        after = self._advance(scheduler, state, output)
+        after = replace(after, index=i + 1, scheduler=scheduler, sample=state.latents, output=output)
+        calls = self.calls_per_step(denoiser)
+        record = Step(
+            index=i,
+            timestep=timesteps[0],
+            next_timestep=timesteps[1] if len(timesteps) > 1 else 0.0,
+            sigma=self._noise_level(scheduler, i),
+            denoiser=denoiser.id,
+            model=denoiser.model,
+            change=self._change(state, after),
+            calls_computed=calls - attachment.calls_reused,
+            calls_reused=attachment.calls_reused,
+            modules_computed=attachment.modules_computed,
+            modules_reused=attachment.modules_reused,
+        )
+        return after, record
+
+    def _change(self, before: State, after: State) -> dict[str, float] | None:
+        """D of every signal against the step before; None where there was none to compare with."""
+        if before.sample is None or before.output is None:
+            return None
+        assert after.sample is not None and after.output is not None
+        earlier = self._signals(
+            before.scheduler, before.index - 1, before.sample, before.output, before.latents
+        )
+        now = self._signals(after.scheduler, before.index, after.sample, after.output, after.latents)
+        return {name: relative_change(now[name], earlier[name]) for name in now}
+
+    def hand_over(self, state: State, new: Denoiser) -> State:
+        """The state as the next denoiser needs it: here, as it is."""
+        return state
+
+    # -- states as files
+
+    def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+        own = {"sample": state.sample, "output": state.output}
+        own |= {"generator": state.generator, "previous_x0": state.previous_x0}
+        history, told = self._freeze_scheduler(state.scheduler)
+        tensors = {"latents": state.latents} | {k: v for k, v in (own | history).items() if v is not None}
+        meta = {"index": str(state.index), "steps": str(len(state.scheduler.timesteps)), "space": state.space}
+        # a safetensors file takes no memory twice, and the scheduler may hold our own tensors
+        return {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, meta | told
+
+    def thaw(self, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> State:
+        space: Role = "small" if meta["space"] == "small" else "large"
+        scheduler = self._schedule(int(meta["steps"]), space)
+        self._thaw_scheduler(scheduler, tensors, meta)
+        generator = tensors.get("generator")
+        return State(
+            int(meta["index"]),
+            tensors["latents"],
+            scheduler,
+            sample=tensors.get("sample"),
+            output=tensors.get("output"),
+            generator=None if generator is None else generator.cpu(),
+            previous_x0=tensors.get("previous_x0"),
+            space=space,
+        )
+
+    def _freeze_scheduler(self, scheduler: Any) -> tuple[dict[str, Tensor | None], dict[str, str]]:
+        """A scheduler's history; none where the state keeps it."""
+        return {}, {}
+
+    def _thaw_scheduler(self, scheduler: Any, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
+        """Give a fresh scheduler its history again."""

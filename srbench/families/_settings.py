@@ -1,0 +1,191 @@
+"""What the settings of every family share; no torch."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from srbench import attention
+from srbench.errors import UserError
+from srbench.experiment import Denoiser, DType, Role
+from srbench.families._weights import Weights
+from srbench.registry import STRICT, identity
+
+if TYPE_CHECKING:
+    from srbench.families.base import Sampler
+
+Polynomial = Annotated[tuple[float, ...], Field(min_length=2)]
+Residency = Literal["both", "swap", "offload", "group"]
+TWIN_NOTE = "random weights (scale: tiny): this run shows that the plumbing works, and nothing about quality"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Price:
+    """What a plan reckons with: seconds of one guided step, and where they come from.
+
+    rest: seconds of encoding and decoding one video.  memory: bytes with both models
+    resident.  video, state: bytes of one stored video and one kept state.  switch: after
+    how many of 50 steps SRDiffusion leaves the large model, by δ.
+    """
+
+    large: Annotated[float, Field(gt=0)]
+    small: Annotated[float, Field(gt=0)]
+    rest: Annotated[float, Field(ge=0)] = 0.0
+    memory: Annotated[float, Field(gt=0)] | None = None
+    video: Annotated[float, Field(gt=0)] | None = None
+    state: Annotated[float, Field(gt=0)] | None = None
+    switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    source: str
+
+
+def _four_n_plus_one(frames: int) -> int:
+    if frames % 4 != 1:
+        raise ValueError(f"4 n + 1 frames, as {frames // 4 * 4 + 1}")
+    return frames
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FamilySettings:
+    """Fields and questions that all families have.
+
+    name: for readers and folders.  components: tokenizer, text encoder, VAE and
+    scheduler.  height, width: pixels, multiples of 16.  frames: 4 n + 1.  dtype: of
+    models and encoder.  vae_tiling: decode in tiles, which takes less memory and changes
+    bits.
+    residency: `both` models on the device; `swap`, one of them while the other waits in
+    the host's memory; `offload`, one component of any kind; `group`, block by block.
+    It changes no bit.  memory: bytes the device has; asked of the device where None.
+    scale: `tiny` puts a twin with random weights in the family's place: the same classes,
+    2 layers, few pixels, made on this machine, deterministic.  It runs whole anywhere.
+    teacache: rescale polynomials by model and mode, highest power first; where there are
+    none, `teacache.json` beside the weights, as `srbench.calibrate` writes it.
+    """
+
+    name: str
+    large: Weights
+    small: Weights
+    components: Weights
+    height: Annotated[int, Field(gt=0, multiple_of=16)]
+    width: Annotated[int, Field(gt=0, multiple_of=16)]
+    frames: Annotated[int, Field(gt=0), AfterValidator(_four_n_plus_one)]
+    fps: Annotated[int, Field(gt=0)]
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    negative_prompt: str = ""
+    dtype: DType = "bfloat16"
+    device: str = "auto"
+    vae_tiling: bool = False
+    residency: Residency = "both"
+    memory: Annotated[float, Field(gt=0)] | None = None
+    scale: Literal["full", "tiny"] = "full"
+    price: Price | None = None
+    teacache: dict[Role, dict[Literal["default", "ret_steps"], Polynomial]] = Field(default_factory=dict)
+
+    # settings that change no bit of a video, and what `weights_identity` and `settled` name better
+    NOT_ESSENCE: ClassVar = (
+        *("name", "price", "device", "residency", "memory", "scale"),
+        *("large", "small", "components", "teacache"),
+    )
+    TEACACHE_MODES: ClassVar[tuple[str, ...]] = ("default", "ret_steps")
+    # which subfolders each role reads
+    COMPONENTS: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder", "vae", "scheduler")
+
+    if TYPE_CHECKING:  # a subclass's own
+        guidance_scale: float
+        max_sequence_length: int
+
+    def __post_init__(self) -> None:
+        if self.scale == "tiny":
+            for name, value in self.twin().items():
+                object.__setattr__(self, name, value)
+
+    # -- a family's own
+
+    @abstractmethod
+    def twin(self) -> dict[str, Any]:
+        """The settings that `scale: tiny` puts in the place of the family's."""
+
+    @abstractmethod
+    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
+        """What the model is told at each step, without a model or a scheduler."""
+
+    @abstractmethod
+    def open(self) -> Sampler:
+        """The sampler (torch and diffusers are imported here)."""
+
+    def subfolders(self, role: str) -> tuple[str, ...]:
+        """What is read from `large`, `small` or `components`."""
+        if role == "components":
+            return self.COMPONENTS
+        return (self.weights(role).subfolder or "transformer",)
+
+    @property
+    def calls_per_step(self) -> int:
+        """Model calls of a step with the family's own guidance."""
+        return 2 if self.guidance_scale > 1 else 1
+
+    def objections(self, denoiser: Denoiser, where: str) -> list[UserError]:
+        """Why this family cannot run a denoiser, told at the door; `where` is its place."""
+        missing = attention.mistake(denoiser.attention, where) if denoiser.attention else None
+        return [missing] if missing else []
+
+    def objections_to_steps(self, steps: int | None, where: str) -> list[UserError]:
+        """Why this family cannot run so many steps."""
+        return []
+
+    # -- shared
+
+    def weights(self, role: str) -> Weights:
+        return {"large": self.large, "small": self.small, "components": self.components}[role]
+
+    def mistakes(self) -> list[UserError]:
+        """What can be known to be wrong before a model loads: missing and unpinned weights."""
+        return [
+            mistake
+            for role in ("large", "small", "components")
+            for mistake in self.weights(role).mistakes(f"family.{role}", self.subfolders(role))
+        ]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What every reader of this family's numbers must be told."""
+        return (TWIN_NOTE,) if self.large.is_tiny or self.small.is_tiny else ()
+
+    def essence(self) -> dict[str, Any]:
+        """The settings that can change a bit of a video."""
+        return {k: v for k, v in identity(self).items() if k not in self.NOT_ESSENCE}
+
+    def weights_identity(self, roles: Collection[Role] = get_args(Role)) -> dict[str, Any]:
+        """What names the weights in keys, by role and subfolder.
+
+        Only the files that a role reads count, so another small model leaves the large
+        one's videos as they are.  roles: those that the work uses; the components always.
+        """
+        used = [*sorted(roles), "components"]
+        return {role: self.weights(role).identity(self.subfolders(role)) for role in used}
+
+    def polynomials(self, role: Role) -> dict[str, tuple[float, ...]]:
+        """TeaCache's polynomials of a model by mode: the setting's, else those beside the weights."""
+        if role in self.teacache:
+            return {str(mode): p for mode, p in self.teacache[role].items()}
+        file = self.components.local / "teacache.json" if self.components.local else None
+        if file is None or not file.exists():
+            return {}
+        fits: Mapping[str, Any] = json.loads(file.read_text("utf-8")).get(role, {})
+        return {mode: tuple(fit["coefficients"]) for mode, fit in fits.items()}
+
+    def settled(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser with what its accelerators take from the family written into it.
+
+        So a key and a record hold the coefficients themselves, and calibrating anew
+        concerns those denoisers alone that use them.
+        """
+        accelerators = tuple(
+            a.settled(self.polynomials(denoiser.model)) if hasattr(a, "settled") else a
+            for a in denoiser.accelerators
+        )
+        return replace(denoiser, accelerators=accelerators)

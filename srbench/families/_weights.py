@@ -1,0 +1,184 @@
+"""Where weights lie, and what is missing of them; no torch.
+
+A run downloads nothing: hub repositories are read from the hub's cache on this machine, at
+a commit.  So the same YAML names the same bytes for ever, online or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from srbench.errors import UserError
+from srbench.families import _checkpoint
+from srbench.registry import STRICT
+
+BUILTIN, TINY = "builtin:", "tiny:"
+# Raised by hand when the recipe of the tiny twins changes.
+TINY_VERSION = 1
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def hub_cache() -> Path:
+    """The hub's cache folder, as huggingface_hub finds it."""
+    home = os.environ.get("HF_HOME") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
+    )
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def own_cache() -> Path:
+    """Where srbench keeps what it can make again: `$SRBENCH_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SRBENCH_CACHE") or Path(base) / "srbench")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Weights:
+    """Where a component's weights lie.
+
+    source: a hub repository, a local folder, `builtin:shapes`, or `tiny:KIND` for the
+    random-weight twin of a kind of family.  revision: the commit of a hub repository, 40
+    hexadecimal digits.  subfolder: inside it.  size: bytes to download, for messages.
+    """
+
+    source: str
+    revision: str | None = None
+    subfolder: str | None = None
+    size: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.source.startswith(TINY)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source can only be meant as a folder of this machine."""
+        return self.source.startswith((BUILTIN, "/", ".", "~")) or Path(self.source).exists()
+
+    @property
+    def is_hub(self) -> bool:
+        return not self.is_local and not self.is_tiny
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the source means on this machine, whether it is there or not."""
+        if self.source.startswith(BUILTIN):
+            return Path(__file__).parents[1] / self.source.removeprefix(BUILTIN) / "model"
+        if self.is_tiny:
+            kind, _, part = self.source.removeprefix(TINY).partition("/")
+            return own_cache() / "tiny" / f"{kind}-{TINY_VERSION}" / part
+        if self.is_local:
+            return Path(self.source).expanduser()
+        return self._repository / "snapshots" / (self.revision or "")
+
+    @property
+    def _repository(self) -> Path:
+        return hub_cache() / f"models--{self.source.replace('/', '--')}"
+
+    @property
+    def path(self) -> str:
+        """What `from_pretrained` is given: always a folder, so that it never asks a hub."""
+        return str(self.folder)
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, where the weights are files that a user may have made or changed."""
+        return self.folder if self.is_local and self.folder.is_dir() else None
+
+    def identity(self, subfolders: Sequence[str]) -> dict[str, object]:
+        """What names the bytes in keys, by subfolder.
+
+        Hashes of local files; of a hub repository its commit; of a twin its recipe.
+        """
+        from srbench.store.objects import file_hash, folder_hash
+
+        if self.is_tiny:
+            return {s: [self.source, TINY_VERSION] for s in subfolders}
+        if self.is_hub:
+            return {s: [self.source, self.revision] for s in subfolders}
+        paths = {s: self.folder / s for s in subfolders}
+        return {s: file_hash(p) if p.is_file() else folder_hash(p) for s, p in paths.items()}
+
+    def mistakes(self, where: str, subfolders: Sequence[str]) -> list[UserError]:
+        """What is missing, told before anything is imported or loaded."""
+        if self.is_tiny:
+            return []  # made when it is first opened
+        if self.is_hub and not _COMMIT.fullmatch(self.revision or ""):
+            return [self._unpinned(where)]
+        # a model that is there, whole or not, is looked into; what has no config is only looked for
+        models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
+        found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
+        if found:
+            return list({str(m): m for m in found}.values())
+        wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
+        if not wrong:
+            return []
+        if self.is_hub:
+            return [self._not_downloaded(where, subfolders, wrong[0])]
+        return [
+            UserError(
+                f"{where}.source = {self.source}: {wrong[0]}",
+                "a folder in diffusers layout with safetensors weights in it",
+                "give its path, or a hub repository's name with its commit",
+            )
+        ]
+
+    def _unpinned(self, where: str) -> UserError:
+        main = self._repository / "refs" / "main"
+        known = ""
+        if main.exists():
+            known = f"{where}.revision={main.read_text().strip()} is what this machine has as main"
+        return UserError(
+            f"{where}: {self.source} at revision {self.revision!r}",
+            "a commit of 40 hexadecimal digits, since a name such as main moves",
+            f"pin a commit: {known or f'set {where}.revision'}",
+        )
+
+    def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
+        include = " ".join(s if Path(s).suffix else f"'{s}/*'" for s in subfolders)
+        size = f", {self.size / 1e9:.3g} GB" if self.size else ""
+        return UserError(
+            f"{where}: {self.source} is not on this machine ({what})",
+            f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
+            f"hf download {self.source} --revision {self.revision} --include {include}; "
+            f"or set {where}.source to a folder; or family.scale=tiny to try the plumbing without weights",
+        )
+
+
+def _incomplete(folder: Path) -> str | None:
+    """What is wrong with one component's folder; None if it can be loaded.
+
+    Models have a config.json, and safetensors that an index may list; tokenizers and
+    schedulers have files of their own.
+    """
+    if folder.is_file():
+        return None
+    if not folder.is_dir():
+        return f"no {folder.name} in it"
+    if not (folder / "config.json").exists():
+        small = any(folder.glob("*.json")) or any(folder.glob("*.model"))
+        return None if small else f"{folder.name} is empty"
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        missing = sorted(s for s in shards if not (folder / s).exists())
+        return f"{len(missing)} of {len(shards)} shards of {folder.name} are missing" if missing else None
+    return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder.name}"
+
+
+def headers(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """(dtype, shape) of every tensor in a folder's safetensors files, from their headers alone."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        found += [(t["dtype"], tuple(t["shape"])) for name, t in header.items() if name != "__metadata__"]
+    return found

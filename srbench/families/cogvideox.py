@@ -1,0 +1,117 @@
+"""CogVideoX 1.0, text to video: 5B and 2B.
+
+This module holds settings only and imports no torch; `open` gives the sampler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from srbench.errors import UserError
+from srbench.experiment import Denoiser
+from srbench.families._settings import FamilySettings
+from srbench.families._weights import Weights
+from srbench.registry import plugin
+
+if TYPE_CHECKING:
+    from srbench.families._cogvideox import CogVideoXSampler
+
+
+@plugin
+class CogVideoX(FamilySettings):
+    """A CogVideoX family: two transformers, one VAE, one T5 text encoder; see `FamilySettings`.
+
+    The models share the VAE's weights but neither its scaling factor nor the noise
+    schedule, so `small` is also asked for its scheduler and for vae/config.json.
+
+    sampler: `dpm` is CogVideoXDPMScheduler, which draws noise at every step; `ddim` is
+    CogVideoXDDIMScheduler.
+    dynamic_guidance: `use_dynamic_cfg` of diffusers and of CogVideo's cli_demo, after
+    which the guidance is 1 + g (1 − cos(π ((N − t) / N)⁵)) / 2 with t the timestep: it
+    swings between 1 and 1 + g from step to step.  That is how the authors' code has it too
+    (zai-org/CogVideo, issue 267); it is not ours to mend.
+    """
+
+    TEACACHE_MODES: ClassVar = ("default",)
+
+    guidance_scale: Annotated[float, Field(ge=0)] = 6.0
+    dynamic_guidance: bool = True
+    max_sequence_length: Annotated[int, Field(gt=0)] = 226
+    sampler: Literal["dpm", "ddim"] = "dpm"
+
+    def twin(self) -> dict[str, Any]:
+        """9 frames of 64×64; weights by the recipe `tiny:cogvideox`."""
+        return {
+            "large": Weights(source="tiny:cogvideox/large"),
+            "small": Weights(source="tiny:cogvideox/small"),
+            "components": Weights(source="tiny:cogvideox/large"),
+            **{"height": 64, "width": 64, "frames": 9, "price": None},
+        }
+
+    def subfolders(self, role: str) -> tuple[str, ...]:
+        own = super().subfolders(role)
+        return own if role == "components" else (*own, "scheduler", "vae/config.json")
+
+    @property
+    def calls_per_step(self) -> int:
+        """One: its pipeline runs both guidance branches as one batch."""
+        return 1
+
+    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
+        """What the model is told at each step: `trailing` spacing of 1000 timesteps."""
+        n = steps or self.steps
+        return tuple(float(t) for t in np.round(np.arange(1000, 0, -1000 / n)) - 1)
+
+    def objections(self, denoiser: Denoiser, where: str) -> list[UserError]:
+        found = super().objections(denoiser, where)
+        if denoiser.batch_guidance:
+            found.append(
+                UserError(
+                    f"{where}.batch_guidance = true",
+                    "nothing: CogVideoX always runs both guidance branches as one batch",
+                    f"leave it out, or give {where}.dtype another precision",
+                )
+            )
+        for accelerator in denoiser.accelerators:
+            if getattr(accelerator, "mode", None) == "ret_steps":
+                found.append(
+                    UserError(
+                        f"{where}: teacache in mode ret_steps",
+                        "mode default: CogVideoX has no projected time embedding for the other to read",
+                        "leave mode out",
+                    )
+                )
+            if getattr(accelerator, "hooks", None) == "self+cross":
+                found.append(
+                    UserError(
+                        f"{where}: pab with hooks self+cross",
+                        "hooks self: text and video share one attention in CogVideoX",
+                        "leave hooks out",
+                    )
+                )
+        return found
+
+    def objections_to_steps(self, steps: int | None, where: str) -> list[UserError]:
+        """A last step that does not end at no noise leaves noise in the video.
+
+        The schedulers step by 1000 // N from the last timestep, which must come out below 0.
+        """
+        n = steps or self.steps
+        if self.timesteps(n)[-1] < 1000 // n:
+            return []
+        return [
+            UserError(
+                f"{where if steps else 'family.steps'} = {n}",
+                "a number of steps that CogVideoX's schedulers end without noise",
+                "take one that divides 1000, as 8, 10, 20, 25, 40 or 50",
+            )
+        ]
+
+    def open(self) -> CogVideoXSampler:
+        """Load the models (torch and diffusers are imported here)."""
+        from srbench.families._cogvideox import CogVideoXSampler
+
+        return CogVideoXSampler(self)

@@ -1,0 +1,329 @@
+"""The tables as files: CSV, Parquet, Markdown and LaTeX.
+
+CSV and Parquet are tidy, a line for each value with all that stands behind it, numbers with
+all their digits. Parquet has the single videos' numbers too, and the run's provenance.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from srbench.report import legend, printed
+from srbench.report.printed import Footnotes, Printed
+from srbench.report.table import Tables
+from srbench.report.values import Row, Value
+from srbench.store.objects import write_text
+from srbench.store.records import CellRecord, RunRecord
+
+CSV_FIELDS = (
+    "method,method_id,label,role,column,unit,value,standard_error,low,high,best,n,clusters,protocol,"
+    "outcome,reason,warnings"
+).split(",")
+TYPES = {
+    "best": "bool_",
+    "dirty": "bool_",
+    "prompt_index": "int32",
+    "n": "int32",
+    "clusters": "int32",
+    "seed": "int64",
+}
+TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
+OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
+PARQUET_FIELDS = [
+    *(
+        "level",
+        *CSV_FIELDS,
+        "prompt_index",
+        "prompt",
+        "seed",
+        "cell",
+        "video",
+        "reference",
+        "host",
+        "finished",
+    ),
+    *OF_RUN,
+    *("dirty", "packages"),
+]
+
+
+def write(folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables) -> None:
+    """Write table.csv, .md, .tex and .parquet into `folder`, and dimensions.* where there are any.
+
+    A table of dimensions that an earlier report left and these records don't have is removed.
+    """
+    for name, table in (("table", tables.main), ("dimensions", tables.dimensions)):
+        made = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+        for suffix, text in made.items():
+            path = folder / f"{name}.{suffix}"
+            if table[0].values:
+                write_text(path, text(run, table), mode=0o644)
+            else:
+                path.unlink(missing_ok=True)
+    to_parquet(folder / "table.parquet", run, cells, tables)
+
+
+# Tidy
+
+
+def to_csv(run: RunRecord, table: Iterable[Row]) -> str:
+    """One line per (row, column), UTF-8; a field is empty where there is nothing."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        for value in row.values:
+            writer.writerow({k: _word(v) for k, v in _line(run, row, value).items()})
+    return out.getvalue()
+
+
+def _word(value: Any) -> str:
+    """As CSV has it: all digits, `true` or `false`, empty for nothing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _line(run: RunRecord, row: Row, value: Value) -> dict[str, Any]:
+    return {
+        "method": row.method,
+        "method_id": row.method_id,
+        "label": row.label,
+        "role": row.role,
+        "column": value.column.key,
+        "unit": value.column.marked_unit,
+        "value": value.value,
+        "standard_error": value.standard_error,
+        "low": value.low,
+        "high": value.high,
+        "best": value.best,
+        "n": value.n,
+        "clusters": value.clusters,
+        "protocol": value.protocol,
+        "outcome": value.outcome,
+        "reason": "; ".join(part for part in (value.reason, value.no_error) if part),
+        "warnings": "; ".join(run.warnings),
+    }
+
+
+def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables) -> None:
+    """One tidy file with every value, its provenance and its protocol, PARQUET_FIELDS.
+
+    level: `method` for the tables' values, `video` for a cell's scores and what it took
+    (n = 1).  Words are dictionary-encoded, for most of them repeat; an empty one is null.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    shared = {name: getattr(run, name) for name in OF_RUN} | {
+        "dirty": run.dirty,
+        "packages": ", ".join(f"{name} {version}" for name, version in run.packages.items()),
+    }
+    # By way of CSV: made from Python's lists, Arrow's arrays would import pandas, a second or two.
+    out = io.StringIO()
+    writer = csv.DictWriter(out, PARQUET_FIELDS, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    for line in (*_method_lines(run, tables), *_video_lines(run, cells)):
+        writer.writerow({k: _word(v) for k, v in (shared | line).items()})
+    words = pa.dictionary(pa.int32(), pa.string())
+    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(out.getvalue().encode()),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            true_values=["true"],
+            false_values=["false"],
+        ),
+    )
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def _method_lines(run: RunRecord, tables: Tables) -> Iterator[dict[str, Any]]:
+    for table in (tables.main, tables.dimensions):
+        for row in table:
+            for value in row.values:
+                yield {"level": "method", **_line(run, row, value)}
+
+
+def _video_lines(run: RunRecord, cells: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
+    for cell in cells:
+        about = {
+            **{name: getattr(cell, name) for name in ("method", "method_id", "label", "protocol", "prompt")},
+            **{name: getattr(cell, name) for name in ("prompt_index", "seed", "video", "host", "finished")},
+            "level": "video",
+            "cell": cell.id,
+            "role": "reference" if cell.is_reference else None,
+            "clusters": 1,
+            "best": False,
+            "warnings": "; ".join(run.warnings),
+        }
+        yield from ({**about, **line} for line in _cell_lines(cell))
+
+
+def _cell_lines(cell: CellRecord) -> Iterator[dict[str, Any]]:
+    if cell.outcome != "done":
+        yield {"column": "video", "n": 0, "outcome": cell.outcome, "reason": cell.reason}
+        return
+    for score in cell.scores:
+        known = score.value is not None and math.isfinite(score.value)
+        yield {
+            "column": score.metric.name,
+            "unit": score.metric.unit,
+            "value": score.value if known else None,
+            "n": int(known),
+            "outcome": score.outcome,
+            "reason": score.reason,
+            "reference": score.reference,
+        }
+    for stage in cell.stages:
+        yield {
+            "column": f"seconds/{stage.name}",
+            "unit": "s",
+            "value": stage.seconds,
+            "n": 1,
+            "outcome": "done",
+        }
+    if cell.trace is not None and cell.trace.switches:
+        yield {"column": "switch_step", "value": float(cell.trace.switches[0]), "n": 1, "outcome": "done"}
+
+
+# For papers and pages
+
+
+def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
+    """A GitHub table; the best is bold, scale rows are in italics, reasons are numbered below.
+
+    Words of the records are escaped: none can break the table or begin a tag.
+    """
+    narrow, empty = printed.without_empty(table)
+    columns, notes = printed.columns(narrow), Footnotes()
+    lines = [
+        _pipe(["method", *(_markdown(c.title) for c in columns)]),
+        _pipe([":--", *("--:" for _ in columns)]),
+    ]
+    for i, row in enumerate(narrow):
+        label = f"*{_markdown(row.label)}*" if row.is_scale else _markdown(row.label)
+        lines.append(_pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
+    above = [f"**{_markdown(w)}**\n" for w in legend.warnings(run)]
+    below = [f"<sup>{n}</sup> {_markdown(text)}" for text, n in notes.numbers.items()]
+    below += [_markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+    return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
+
+
+def _pipe(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#&~$!])", r"\\\1", " ".join(text.split()))
+
+
+def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
+    text = _markdown(column.texts[row])
+    mark = ",".join(map(str, notes.of(column.footnotes[row])))
+    return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
+
+
+LAST_LETTER = "\u0180"  # Latin letters with accents end there, and with them what every font has
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    **{c: rf"\{c}" for c in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "δ": r"$\delta$",
+    "Δ": r"$\Delta$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "−": r"$-$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "’": "'",
+    "[": "{[}",
+    "]": "{]}",
+}
+
+
+def latex(text: str) -> str:
+    r"""Text that LaTeX prints as it stands; what its fonts lack and has no name is “?”.
+
+    >>> latex("PAB 8 & 50 % of $x_1$")
+    'PAB 8 \\& 50 \\% of \\$x\\_1\\$'
+    """
+
+    def known(c: str) -> str:
+        return c if c.isprintable() and (c.isascii() or (c.isalpha() and c < LAST_LETTER)) else "?"
+
+    return "".join(SPECIAL.get(c, known(c)) for c in " ".join(text.split()))
+
+
+def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
+    r"""A `tabular` of booktabs in a `table*`, notes in its caption; `\usepackage{booktabs}` is all it needs.
+
+    `\input` it.  The best is bold, numbers are aligned right, scale rows stand below a rule.
+    """
+    narrow, empty = printed.without_empty(table)
+    columns, notes = printed.columns(narrow), Footnotes()
+    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    for i, row in enumerate(narrow):
+        lines += [r"\midrule"] if row.is_scale and i and not narrow[i - 1].is_scale else []
+        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+    said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
+    said += [latex(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+    title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
+    return "\n".join(
+        [
+            "% needs booktabs; made by python -m srbench.report from stored records",
+            r"\begin{table*}",
+            r"\centering\small\setlength{\tabcolsep}{4pt}",
+            *(rf"\textbf{{{latex(w)}}}\\[2pt]" for w in legend.warnings(run)),
+            rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{latex(title)}. {'. '.join(_sentence(line) for line in said)}.}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_head(column: Printed) -> str:
+    head = f"{latex(column.heading)} {latex(column.arrow)}".strip()
+    return rf"\shortstack[r]{{{head}\\{latex(column.unit)}}}" if column.unit else head
+
+
+def _latex_cell(column: Printed, row: int, notes: Footnotes) -> str:
+    text = latex(column.texts[row])
+    mark = ",".join(map(str, notes.of(column.footnotes[row])))
+    return (rf"\textbf{{{text}}}" if column.best[row] else text) + (
+        rf"\textsuperscript{{{mark}}}" if mark else ""
+    )

@@ -1,0 +1,88 @@
+"""What stands above and below every table: warnings, what the headings mean, why something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from srbench.report.values import Row, Value
+from srbench.store.records import CellRecord, RunRecord
+
+EVALUATIONS = "evaluations_"
+BEST = (
+    "the best of its column, and all that can't be told from it (95 % interval of the paired "
+    "difference); the reference and scale rows take no part"
+)
+SCALE_ROWS = "last, and apart: scale rows, no rivals; they show what a similarity means"
+
+
+def warnings(run: RunRecord) -> list[str]:
+    """The run's own, as they stand above every table."""
+    return [f"Warning: {text}" for text in run.warnings]
+
+
+def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
+    """What was run, on what, from which commit; three lines."""
+    commit = run.commit[:12] if run.commit else "unknown"
+    dirty = {True: " (dirty)", False: "", None: " (unknown whether dirty)"}[run.dirty]
+    prompts = len({c.prompt_index for c in cells})
+    seeds = len({c.seed for c in cells})
+    return [
+        f"{run.experiment} · run {run.run} · family {run.family}",
+        f"device {run.device} · commit {commit}{dirty} · protocol {run.protocol[:12]}",
+        f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}",
+    ]
+
+
+def below(table: Sequence[Row], mark: str = "*", short_counts: bool = False) -> list[str]:
+    """How to read the table: means and errors, the mark of the best, and every heading.
+
+    mark: what shows the best.  short_counts: evaluations stand in one column.
+    """
+    values = [v for row in table for v in row.values]
+    says = _errors(values)
+    says += [f"{mark}: {BEST}"] if any(v.best for v in values) else []
+    says += [SCALE_ROWS] if any(row.is_scale for row in table) else []
+    return [*says, *_headings(table, short_counts)]
+
+
+def _errors(values: Sequence[Value]) -> list[str]:
+    why = [reason for reason in dict.fromkeys(v.no_error for v in values) if reason]
+    if not any(v.standard_error is not None for v in values):
+        return ["mean over seeds", *(f"no ±: {reason}" for reason in why)]
+    says = ["mean over prompts ± its standard error over prompts (seeds repeat inside a prompt)"]
+    if any(v.column.kind == "total" and v.standard_error is not None for v in values):
+        says.append("quality, semantic and total: ± and intervals by cluster bootstrap over prompts")
+    return [*says, *(f"no ± somewhere: {reason}" for reason in why)]
+
+
+def _headings(table: Sequence[Row], short_counts: bool) -> list[str]:
+    columns = [v.column for v in table[0].values]
+    of = {
+        kind: list(dict.fromkeys(c.note for c in columns if c.kind == kind and c.note))
+        for kind in ("total", "difference", "similarity", "dimension")
+    }
+    joined = ["; ".join(notes) for notes in (of["similarity"], of["dimension"]) if notes]
+    cost = [c for c in columns if c.kind == "cost"]
+    counts = [c for c in cost if c.key.startswith(EVALUATIONS)]
+    says = [*of["total"], *of["difference"], *joined]
+    for column in cost:
+        if column in counts and short_counts:
+            says += [counts_note([c.key.removeprefix(EVALUATIONS) for c in counts])] * (column is counts[0])
+        elif column.note:
+            says.append(column.note)
+    return says
+
+
+def counts_heading(names: Iterable[str]) -> str:
+    """As in `evals L/S/reused`."""
+    return f"evals {'/'.join({'large': 'L', 'small': 'S'}.get(n, n) for n in names)}"
+
+
+def counts_note(names: Sequence[str]) -> str:
+    """What the one column with all counts means."""
+    models = [f"the {n} model" for n in names if n != "reused"]
+    words = ", by ".join(models)
+    return (
+        f"{counts_heading(names)}: model evaluations a video, computed by {words}, and taken from an "
+        "accelerator's cache (a guided step is two)"
+    )

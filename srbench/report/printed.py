@@ -1,0 +1,110 @@
+"""Columns as people read them: numbers as text, counts of evaluations as one, empty columns told of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from srbench.report.legend import EVALUATIONS, counts_heading
+from srbench.report.values import DASH, Column, Row, Value, decimals, shown
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A column as text: its heading, and for each row the number, its footnotes, whether it is best.
+
+    keys: of the columns that it shows.
+    """
+
+    keys: tuple[str, ...]
+    heading: str
+    arrow: str
+    unit: str
+    group: Literal["quality", "cost"]
+    texts: tuple[str, ...]
+    footnotes: tuple[tuple[str, ...], ...]
+    best: tuple[bool, ...]
+
+    @property
+    def title(self) -> str:
+        """As in `PSNR ↑ dB`."""
+        return " ".join(part for part in (self.heading, self.arrow, self.unit) if part)
+
+
+class Footnotes:
+    """Numbers for reasons, in order of appearance; the same reason has the same number."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def of(self, reasons: Sequence[str]) -> list[int]:
+        """The numbers of these reasons."""
+        return [self.numbers.setdefault(reason, len(self.numbers) + 1) for reason in reasons]
+
+
+def narrowed(table: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    """The rows with only those columns."""
+    return [replace(row, values=tuple(v for v in row.values if v.column.key in keys)) for row in table]
+
+
+def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The rows without costs that no method has, as a CPU's peak memory, and a line for each of those.
+
+    A quality that is missing everywhere keeps its column: it was asked for.
+    """
+    empty = {
+        column[0].column: next((v.reason for v in column if v.footnote), "")
+        for column in zip(*(row.values for row in table), strict=True)
+        if column[0].column.kind == "cost" and all(v.value is None for v in column)
+    }
+    kept = [v.column.key for v in table[0].values if v.column not in empty]
+    return narrowed(table, kept), [
+        f"no column {c.heading}: {reason}" for c, reason in empty.items() if reason
+    ]
+
+
+def columns(table: Sequence[Row]) -> list[Printed]:
+    """All columns in order; the counts of evaluations as one, `evals L/S/reused`."""
+    by_column = list(zip(*(row.values for row in table), strict=True))
+    counts = [c for c in by_column if c[0].column.key.startswith(EVALUATIONS)]
+    made = []
+    for values in by_column:
+        if values not in counts:
+            made.append(_one(values[0].column, values))
+        elif values is counts[0]:
+            made.append(_counts(counts))
+    return made
+
+
+def _one(column: Column, values: Sequence[Value]) -> Printed:
+    digits = decimals(values)
+    return Printed(
+        (column.key,),
+        column.heading,
+        column.arrow,
+        column.marked_unit,
+        column.group,
+        tuple(shown(v, digits) for v in values),
+        tuple((v.footnote,) if v.footnote else () for v in values),
+        tuple(v.best for v in values),
+    )
+
+
+def _counts(counts: Sequence[Sequence[Value]]) -> Printed:
+    keys = tuple(c[0].column.key for c in counts)
+    by_row = list(zip(*counts, strict=True))
+    return Printed(
+        keys,
+        counts_heading(k.removeprefix(EVALUATIONS) for k in keys),
+        "",
+        "",
+        counts[0][0].column.group,
+        tuple(next((v.word for v in vs if v.word), "/".join(map(_count, vs))) for vs in by_row),
+        tuple(tuple(dict.fromkeys(v.footnote for v in vs if v.footnote)) for vs in by_row),
+        tuple(False for _ in by_row),
+    )
+
+
+def _count(value: Value) -> str:
+    return DASH if value.value is None else f"{value.value:.1f}".removesuffix(".0")

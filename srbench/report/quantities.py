@@ -1,0 +1,287 @@
+"""The quantities of a table: a column, and how a done cell is measured for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from srbench.errors import UserError
+from srbench.report.latency import ONCE, Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.roles import Role
+from srbench.report.values import DASH, Column
+from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score
+
+Key = tuple[int, int]  # (prompt_index, seed)
+MODELS = ("large", "small")  # always shown, in this order; others follow
+GIB = 2.0**30
+SCALE_ROW = "a scale row: it shows what a similarity means, and is no rival"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why a cell has no number; outcome `done` where none is due (it never switched)."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method of the run with its cells by prompt and seed; `cells` may be empty."""
+
+    method: str
+    method_id: str
+    label: str
+    role: Role
+    cells: Mapping[Key, CellRecord]
+
+    @property
+    def is_reference(self) -> bool:
+        return self.role == "reference"
+
+
+Measured = Mapping[Key, float | Gap]
+
+
+def numbers(measured: Measured) -> dict[Key, float]:
+    """What was measured, without the gaps."""
+    return {k: v for k, v in measured.items() if not isinstance(v, Gap)}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column and how a done cell is measured for it.
+
+    word: (word, reason) for a method to which the quantity doesn't apply, else None.
+    prompts: those to which it applies; None for all.  summary: `mean` over prompts,
+    `videos` for the mean over videos, `ratio` for mean(reference) / mean(method), `most`
+    for the largest.
+    """
+
+    column: Column
+    measure: Callable[[CellRecord], float | Gap]
+    word: Callable[[Contender], tuple[str, str] | None] = lambda method: None
+    prompts: frozenset[int] | None = None
+    summary: Literal["mean", "videos", "ratio", "most"] = "mean"
+
+    def word_of(self, method: Contender) -> tuple[str, str] | None:
+        """Why this method has a word there in place of a number."""
+        if method.role == "scale" and self.column.kind != "similarity":
+            return DASH, SCALE_ROW
+        return self.word(method)
+
+    def of(self, method: Contender, keys: Sequence[Key]) -> Measured:
+        """The number or the gap of each video that should have one; empty where a word stands."""
+        if self.word_of(method):
+            return {}
+        due = [k for k in keys if self.prompts is None or k[0] in self.prompts]
+        return {k: self._of_cell(method.cells.get(k)) for k in due}
+
+    def _of_cell(self, cell: CellRecord | None) -> float | Gap:
+        if cell is None:
+            return Gap("missing", "the run has no record of it")
+        if cell.outcome != "done":
+            return Gap(cell.outcome, cell.reason or "no reason recorded")
+        return self.measure(cell)
+
+
+def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
+    """A quantity for each metric that compares with the reference, by name.
+
+    Raises UserError where one name has two definitions.
+    """
+    facts = [f for f in definitions(cells).values() if f.group == "similarity"]
+    stems = [_stem(f.name) for f in facts]
+    return [
+        _metric(f, stems.count(_stem(f.name)) == 1)
+        for f in sorted(facts, key=lambda f: (_stem(f.name), f.name))
+    ]
+
+
+def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]]:
+    """A suite's dimensions: those of its quality, then of its semantics, as they were recorded.
+
+    A dimension applies to the prompts of which any method's video has a score of it.
+    """
+    applies: dict[str, set[int]] = {}
+    for cell in cells:
+        for score in cell.scores:
+            if score.metric.group != "similarity":
+                applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
+    known = definitions(cells)
+    names = sorted(applies, key=lambda name: known[name].group)
+    return [(known[name], _dimension(known[name], frozenset(applies[name]))) for name in names]
+
+
+def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
+    """Latency, speedup, evaluations, switch step, peak memory."""
+    return [*_latency_quantities(run, cells), *_evaluation_quantities(cells), _switch_quantity(), _memory()]
+
+
+def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
+    """Every metric's facts by its name.  Raises UserError where one name has two."""
+    facts: dict[str, MetricFacts] = {}
+    for score in (s for c in cells for s in c.scores):
+        known = facts.setdefault(score.metric.name, score.metric)
+        if known is not score.metric and known != score.metric:
+            raise UserError(
+                f"{known.name}: versions {known.version} and {score.metric.version}, "
+                "or other facts that differ",
+                "one definition of a metric in a column",
+                "score the run again with one version of srbench",
+            )
+    return facts
+
+
+def _stem(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _metric(facts: MetricFacts, unique: bool) -> Quantity:
+    stem = _stem(facts.name)
+    short = stem.upper() if len(stem) <= 5 else stem
+    column = Column(
+        key=facts.name,
+        heading=short if unique else facts.name,
+        unit=facts.unit,
+        higher_is_better=facts.higher_is_better,
+        decimals=3 if facts.upper_bound == 1 else 2,
+        note=f"{short if unique else facts.name}: {facts.name}, version {facts.version}",
+    )
+
+    def word(method: Contender) -> tuple[str, str] | None:
+        # Against itself a video has the metric's bound or its cap: no measurement.
+        if method.is_reference and facts.needs_reference:
+            return "reference", "what the others are compared with"
+        return None
+
+    return Quantity(column, partial(_score_of, name=facts.name), word)
+
+
+def _dimension(facts: MetricFacts, prompts: frozenset[int]) -> Quantity:
+    column = Column(
+        key=facts.name,
+        heading=facts.name.rpartition("/")[2].replace("_", " "),
+        unit=facts.unit,
+        higher_is_better=facts.higher_is_better,
+        kind="dimension",
+        decimals=3,
+        note=f"{facts.name}, version {facts.version}, {facts.group}",
+    )
+    return Quantity(column, partial(_score_of, name=facts.name), prompts=prompts, summary="videos")
+
+
+def _score_of(cell: CellRecord, name: str) -> float | Gap:
+    score = next((s for s in cell.scores if s.metric.name == name), None)
+    return Gap("missing", "no score recorded") if score is None else _score(score)
+
+
+def _score(score: Score) -> float | Gap:
+    if score.outcome != "done":
+        return Gap(score.outcome, score.reason or "no reason recorded")
+    if score.value is None or not math.isfinite(score.value):  # JSON has no infinity
+        return Gap("missing", "the score is not a finite number")
+    return score.value
+
+
+def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
+    work, stages = work_seconds(cells), stage_seconds(cells)
+    estimated = run.timing != "exclusive"
+
+    def measure(cell: CellRecord) -> float | Gap:
+        try:
+            return math.fsum(cell_latency(cell, work, stages).values())
+        except LookupError as error:
+            return Gap("missing", str(error.args[0]))
+
+    note = _latency_note(cells, work, stages, estimated)
+    seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
+    about = "speedup: the reference's mean latency / the method's, over the videos that both have"
+    speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
+    return [Quantity(seconds, measure), Quantity(speedup, measure, summary="ratio")]
+
+
+def _latency_note(
+    cells: Sequence[CellRecord],
+    work: Mapping[str, Typical],
+    stages: Mapping[str, Typical],
+    estimated: bool,
+) -> str:
+    if not work:
+        return ""
+    parts = ["seconds that one video takes, as counts of steps × their median time"]
+    parts += ["of a shared run (est.)"] if estimated else []
+    parts += ["± is over prompts, not over timings"]
+    absent = [name for name in ONCE if name not in stages]
+    parts += [f"without {' and '.join(absent)}, which no cell timed"] if absent else []
+    cold = [name for name, typical in work.items() if not typical.warm]
+    parts += [f"warm-up steps only for: {'; '.join(cold)}"] if cold else []
+    hosts = {c.host for c in cells if c.step_seconds}
+    parts += [f"times from {len(hosts)} hosts"] if len(hosts) > 1 else []
+    return f"latency: {', '.join(parts)}"
+
+
+def _evaluation_quantities(cells: Sequence[CellRecord]) -> list[Quantity]:
+    used = {s.model for c in cells if c.trace is not None for s in c.trace.steps}
+    models = [*MODELS, *sorted(used.difference(MODELS))]
+    counted = [_count(m, partial(_computed, model=m)) for m in models]
+    return [*counted, _count("reused", _reused)]
+
+
+def _count(what: str, count: Callable[[CellRecord], int]) -> Quantity:
+    def measure(cell: CellRecord) -> float | Gap:
+        if cell.trace is None:
+            return Gap("missing", "no trace recorded")
+        return float(count(cell))
+
+    source = "taken from an accelerator's cache" if what == "reused" else f"computed by the {what} model"
+    note = f"evals {what}: model evaluations {source}, a video (a guided step is two evaluations)"
+    column = Column(f"evaluations_{what}", f"evals {what}", "", None, False, "cost", 1, note)
+    return Quantity(column, measure)
+
+
+def _computed(cell: CellRecord, model: str) -> int:
+    steps = cell.trace.steps if cell.trace else ()
+    return sum(s.calls_computed for s in steps if s.model == model)
+
+
+def _reused(cell: CellRecord) -> int:
+    return sum(s.calls_reused for s in (cell.trace.steps if cell.trace else ()))
+
+
+def _switch_quantity() -> Quantity:
+    def measure(cell: CellRecord) -> float | Gap:
+        if cell.trace is None:
+            return Gap("missing", "no trace recorded")
+        if not cell.trace.switches:
+            return Gap("done", "never switched")
+        return float(cell.trace.switches[0])
+
+    def word(method: Contender) -> tuple[str, str] | None:
+        paths = [cell.path for cell in method.cells.values()]
+        if paths and all(len(path) == 1 for path in paths):
+            return DASH, "the path has one segment"
+        return None
+
+    column = Column(
+        "switch_step",
+        "switch step",
+        kind="cost",
+        decimals=1,
+        note="switch step: steps done before the first change of model",
+    )
+    return Quantity(column, measure, word)
+
+
+def _memory() -> Quantity:
+    def measure(cell: CellRecord) -> float | Gap:
+        if cell.peak_memory_bytes is None:
+            return Gap("missing", "not recorded, as on a CPU")
+        return cell.peak_memory_bytes / GIB
+
+    note = "peak memory: the most that the device held while any of the method's videos was made"
+    column = Column("peak_memory", "peak memory", "GiB", False, False, "cost", 1, note)
+    return Quantity(column, measure, summary="most")

@@ -1,0 +1,84 @@
+"""What a method is in the comparison, read off its resolved path, and the order of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+Role = Literal["reference", "small", "fewer", "fixed", "adaptive", "other", "scale"]
+Path = Sequence[Mapping[str, Any]]
+FIXED = {"fixed_step", "boundary"}
+
+
+def role(is_reference: bool, path: Path, steps: int | None, scale: bool = False) -> Role:
+    """reference, the rivals that are always there, a kind of switch, other, or scale.
+
+    >>> role(False, [{"denoiser": {"model": "small"}}], None)
+    'small'
+    >>> role(False, [{"until": {"kind": "srdiffusion"}}, {}], None)
+    'adaptive'
+    """
+    if is_reference or scale:
+        return "reference" if is_reference else "scale"
+    denoisers = [segment.get("denoiser") or {} for segment in path]
+    if len(path) == 1 and not denoisers[0].get("accelerators"):
+        if denoisers[0].get("model") == "small":
+            return "small"
+        return "fewer" if steps is not None else "other"
+    kinds = {(segment.get("until") or {}).get("kind") for segment in path[:-1]}
+    if len(path) == 2 and kinds <= FIXED and denoisers[0].get("model") == "large":
+        return "fixed"
+    return "adaptive" if kinds - {*FIXED, "always", None} else "other"
+
+
+def order(role: Role, path: Path, steps: int | None, label: str) -> tuple[Any, ...]:
+    """A key to sort rows by: role, then method family, then δ, k and thresholds as numbers.
+
+    A method family is all methods whose paths differ in numbers alone; those that add
+    accelerators come after the plain ones.
+
+    >>> def srd(delta): return [{"until": {"kind": "srdiffusion", "delta": delta}}, {}]
+    >>> order("adaptive", srd(0.002), None, "b") < order("adaptive", srd(0.01), None, "a")
+    True
+    """
+    words, numbers = _parts(list(path))
+    accelerated = sum(len((s.get("denoiser") or {}).get("accelerators") or ()) for s in path)
+    return (
+        get_args(Role).index(role),
+        (len(path), accelerated),
+        words,
+        [steps or 0, *numbers],
+        natural(label),
+    )
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts numbers inside words by value.
+
+    >>> sorted(["k 10", "k 9"], key=natural)
+    ['k 9', 'k 10']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", text.casefold())
+    return [(1, float(p), "") if i % 2 else (0, 0.0, p) for i, p in enumerate(parts)]
+
+
+def _parts(value: Any) -> tuple[list[str], list[float]]:
+    """The names and words inside a path, and its numbers, each in order."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return ["#"], [float(value)]
+    if isinstance(value, Mapping):
+        return _joined([part for name, inner in value.items() for part in (str(name), inner)])
+    if isinstance(value, (list, tuple)):
+        return _joined(value)
+    return [str(value)], []
+
+
+def _joined(values: Sequence[Any]) -> tuple[list[str], list[float]]:
+    words: list[str] = []
+    numbers: list[float] = []
+    for value in values:
+        inner = ([value], []) if isinstance(value, str) else _parts(value)
+        words += inner[0]
+        numbers += inner[1]
+    return words, numbers

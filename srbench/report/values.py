@@ -1,0 +1,183 @@
+"""What a table is made of: columns, values that know what stands behind them, rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from srbench.report.roles import Role
+from srbench.report.statistics import Estimate
+from srbench.store.records import Outcome
+
+DASH = "–"
+Kind = Literal["total", "difference", "similarity", "dimension", "cost"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A quantity: key (stable, for CSV), heading and unit (for readers).
+
+    higher_is_better: None where neither direction is better.  estimated: the number is a
+    sum of a shared run's step times, marked "est.".  kind: what the quantity tells of a
+    method.  decimals: the fewest digits after the point.  note: what the heading means,
+    as it belongs below the table.
+    """
+
+    key: str
+    heading: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    estimated: bool = False
+    kind: Kind = "similarity"
+    decimals: int = 2
+    note: str = ""
+
+    @property
+    def group(self) -> Literal["quality", "cost"]:
+        """Tables that are too wide are parted between the two."""
+        return "cost" if self.kind == "cost" else "quality"
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, or empty."""
+        return {None: "", True: "↑", False: "↓"}[self.higher_is_better]
+
+    @property
+    def title(self) -> str:
+        """As in `PSNR ↑ dB` or `latency ↓ s est.`"""
+        return " ".join(part for part in (self.heading, self.arrow, self.marked_unit) if part)
+
+    @property
+    def marked_unit(self) -> str:
+        """The unit, with the mark of an estimate: the mark must go wherever a number goes."""
+        return " ".join(part for part in (self.unit, "est." if self.estimated else "") if part)
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of the table, or why there is none.
+
+    value, standard_error: in the column's unit; None is shown as "–" or not at all.  low,
+    high: its 95 % interval, of t over prompts, for totals of the cluster bootstrap.  n,
+    clusters: videos and prompts behind it.  outcome: `done` only where no video is
+    lacking, so a filter on it leaves whole values.  reason: a footnote's text.  word:
+    shown in place of a number where none applies ("reference"); its reason needs no
+    footnote.  no_error: why there is no standard error, told once below the table.
+    best: the best method's, or one that the data can't tell from it.
+    """
+
+    column: Column
+    value: float | None
+    standard_error: float | None
+    n: int
+    clusters: int
+    protocol: str
+    outcome: Outcome = "done"
+    reason: str = ""
+    word: str = ""
+    low: float | None = None
+    high: float | None = None
+    no_error: str = ""
+    best: bool = False
+
+    @property
+    def footnote(self) -> str:
+        return "" if self.word else self.reason
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's values, in the columns' order, which is the same in all rows."""
+
+    method: str
+    method_id: str
+    label: str
+    role: Role
+    values: tuple[Value, ...]
+
+    @property
+    def is_reference(self) -> bool:
+        return self.role == "reference"
+
+    @property
+    def is_scale(self) -> bool:
+        """No rival: it shows what a similarity means, below a rule."""
+        return self.role == "scale"
+
+    def __getitem__(self, key: str) -> Value:
+        """The value of the column `key`; KeyError where there is no such column."""
+        for value in self.values:
+            if value.column.key == key:
+                return value
+        raise KeyError(key)
+
+
+def of_estimate(
+    column: Column, estimate: Estimate, protocol: str, outcome: Outcome = "done", reason: str = ""
+) -> Value:
+    """A value with the 95 % t interval of its estimate."""
+    half = estimate.half_interval
+    low, high = (None, None) if half is None else (_shift(estimate, -half), _shift(estimate, half))
+    return Value(
+        column,
+        estimate.mean,
+        estimate.standard_error,
+        estimate.n,
+        estimate.clusters,
+        protocol,
+        outcome,
+        reason,
+        low=low,
+        high=high,
+        no_error=estimate.reason if estimate.mean is not None else "",
+    )
+
+
+def _shift(estimate: Estimate, by: float) -> float | None:
+    return None if estimate.mean is None else estimate.mean + by
+
+
+def decimals(values: Iterable[Value]) -> int:
+    """Digits after the point for one column, from the column's own number up to 5.
+
+    As many as it takes for two significant digits of the smallest number and one of the
+    smallest error: an error above 0 must not print as 0.
+    """
+    column = list(values)
+    # A difference may be near 0 by luck, which says nothing of how well it is known.
+    numbers = [abs(v.value) for v in column if v.value and v.column.kind != "difference"]
+    # Below 1e-9 of its number an error is rounding of the sums, not spread.
+    errors = [
+        v.standard_error for v in column if v.standard_error and v.standard_error > 1e-9 * abs(v.value or 1)
+    ]
+    digits = column[0].column.decimals if column else 0
+    needed = [1 - math.floor(math.log10(min(numbers)))] if numbers else []
+    needed += [-math.floor(math.log10(min(errors)))] if errors else []
+    return max(digits, min(5, max(needed, default=0)))
+
+
+def shown(value: Value, digits: int) -> str:
+    """As in `24.31 ±0.42`, `24.31`, `−0.8 [−1.5, −0.1]`, `reference` or `–`."""
+    if value.word:
+        return value.word
+    if value.value is None:
+        return DASH
+    number = fixed(value.value, digits)
+    if value.column.kind == "difference":
+        known = value.low is not None and value.high is not None
+        return f"{number} [{fixed(value.low, digits)}, {fixed(value.high, digits)}]" if known else number
+    return number if value.standard_error is None else f"{number} ±{value.standard_error:.{digits}f}"
+
+
+def fixed(number: float | None, digits: int) -> str:
+    """With a minus sign that is as wide as a digit, and no minus zero.
+
+    >>> fixed(-1.25, 1), fixed(-0.01, 1), fixed(None, 1)
+    ('−1.2', '0.0', '–')
+    """
+    if number is None:
+        return DASH
+    text = f"{number:.{digits}f}"
+    return text.removeprefix("-") if not float(text) else text.replace("-", "−")

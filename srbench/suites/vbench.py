@@ -1,0 +1,173 @@
+"""VBench's prompts, read from an installed `vbench` or from a file of its repository; never copied in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from srbench.errors import UserError, did_you_mean
+from srbench.registry import plugin
+from srbench.suites import base
+from srbench.suites.base import Seeds
+
+INFO = "VBench_full_info.json"
+ENTRIES, UNIQUE = 946, 944
+DIMENSIONS = (
+    "subject_consistency",
+    "background_consistency",
+    "temporal_flickering",
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
+    "imaging_quality",
+    "object_class",
+    "multiple_objects",
+    "human_action",
+    "color",
+    "spatial_relationship",
+    "scene",
+    "appearance_style",
+    "temporal_style",
+    "overall_consistency",
+)
+_GET = (
+    "`uv pip install --no-deps vbench==0.1.5` puts the list beside srbench, or set suite.info to a "
+    f"{INFO} of VBench's repository"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of VBench's list: a prompt and the dimensions that it is made for."""
+
+    prompt: str
+    dimensions: tuple[str, ...]
+
+
+@plugin
+class VBench:
+    """VBench's standard prompts: 946 entries, 944 different ones, 4,720 videos at 5 seeds.
+
+    info: its `VBench_full_info.json`; None looks in an installed `vbench`.  dimensions: only
+    prompts made for these.  subset: this many, spread evenly over the dimensions.
+    extended: prompts as a language model wrote them out, which the model is given instead: a
+    text file, line i for entry i, or a JSON file {original: extended}.  Videos keep the
+    original's name.
+    """
+
+    info: str | None = None
+    dimensions: tuple[str, ...] | None = None
+    subset: Annotated[int, Field(ge=1, le=UNIQUE)] | None = None
+    extended: str | None = None
+    seeds: Seeds = 5
+
+    def __post_init__(self) -> None:
+        for name in self.dimensions or ():
+            if name not in DIMENSIONS:
+                raise UserError(
+                    f"suite.dimensions: {name!r}", "a dimension of VBench", did_you_mean(name, DIMENSIONS)
+                )
+
+    @property
+    def _path(self) -> Path | None:
+        if self.info is not None:
+            return Path(self.info)
+        spec = importlib.util.find_spec("vbench")  # does not run it: it would want torch 2.5
+        places = spec.submodule_search_locations if spec else None
+        return next((p for where in places or () if (p := Path(where) / INFO).exists()), None)
+
+    def mistakes(self) -> list[UserError]:
+        """A list that is not here, or that is not VBench's; asked before a run, not before a plan."""
+        try:
+            if not self._entries():
+                return [UserError("suite vbench without VBench's list", "946 entries", _GET)]
+            self.text(self.list_prompts()[0])
+        except UserError as error:
+            return [error]
+        return []
+
+    def _entries(self) -> tuple[Entry, ...]:
+        return _read(self._path) if self._path else ()
+
+    def list_prompts(self) -> tuple[str, ...]:
+        """Different prompts in the list's order; where there is no list, as many placeholders."""
+        entries = self._entries()
+        if not entries:
+            return tuple(f"<VBench prompt {i}>" for i in range(self.subset or UNIQUE))
+        wanted = set(self.dimensions or DIMENSIONS)
+        asked = {e.prompt for e in entries if wanted & set(e.dimensions)}
+        chosen = asked if self.subset is None else _spread(entries, wanted, self.subset)
+        return tuple(p for p in dict.fromkeys(e.prompt for e in entries) if p in chosen)
+
+    def list_seeds(self) -> tuple[int, ...]:
+        return base.seeds(self.seeds)
+
+    def text(self, prompt: str) -> str:
+        """What the model is given for a prompt: its extension, where there is one."""
+        if self.extended is None:
+            return prompt
+        table = _extensions(Path(self.extended), tuple(e.prompt for e in self._entries()))
+        if prompt not in table:
+            raise UserError(
+                f"suite.extended = {self.extended} without {prompt!r}",
+                "an extension of every prompt",
+                f"{ENTRIES} lines in the list's order, or JSON {{original: extended}}",
+            )
+        return table[prompt]
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path) -> tuple[Entry, ...]:
+    """The list's entries.  Raises UserError for another file."""
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+        return tuple(Entry(e["prompt_en"], tuple(e["dimension"])) for e in plain)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"suite.info = {path} ({type(error).__name__})", f"VBench's {INFO}", _GET) from None
+
+
+@lru_cache(maxsize=4)
+def _extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
+    try:
+        text = path.read_text("utf-8")
+        table = json.loads(text) if path.suffix == ".json" else None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"suite.extended = {path} ({type(error).__name__})", "a readable UTF-8 file", "check the path"
+        ) from None
+    if table is not None:
+        return {str(k): str(v) for k, v in table.items()}
+    lines = text.splitlines()
+    if len(lines) != len(prompts):
+        raise UserError(
+            f"suite.extended = {path} of {len(lines)} lines",
+            f"{len(prompts)}, line i for entry i of VBench's list",
+            "or JSON {original: extended}",
+        )
+    # of two entries with one prompt the first counts: they share their videos
+    return dict(reversed(list(zip(prompts, lines, strict=True))))
+
+
+def _spread(entries: tuple[Entry, ...], wanted: set[str], n: int) -> set[str]:
+    """N prompts, taken in turn from each dimension's in a fixed random order."""
+    order = {d: sorted((e.prompt for e in entries if d in e.dimensions), key=_shuffle) for d in DIMENSIONS}
+    queues = [order[d] for d in DIMENSIONS if d in wanted]
+    chosen: set[str] = set()
+    while len(chosen) < n and any(queues):
+        for queue in queues:
+            while queue and queue[0] in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < n:
+                chosen.add(queue.pop(0))
+    return chosen
+
+
+def _shuffle(prompt: str) -> str:
+    return hashlib.sha256(b"vbench " + prompt.encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""Files that others read: tidy, escaped, whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from srbench.report import export, table
+from srbench.store.records import Score
+
+HOSTILE = r"a|b <img src=x> $x^2_i$ & 50% #{\input{x}} ~ `c` *d* [e](f) ü 中 \ δ"
+
+
+def failed(make):
+    """Three methods, one video failed."""
+    cells = make.cells()
+    cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": "broke", "scores": ()})
+    return make.run(), cells
+
+
+def test_csv_is_tidy(make):
+    run, cells = failed(make)
+    tables = table.make(run, cells)
+    lines = list(csv.DictReader(io.StringIO(export.to_csv(run, tables.main))))
+    assert tuple(lines[0]) == tuple(export.CSV_FIELDS)
+    assert len(lines) == len(tables.main) * len(tables.main[0].values)
+    line = next(x for x in lines if (x["method"], x["column"]) == ("small", "psnr"))
+    value = tables.main[1]["psnr"]
+    assert (float(line["value"]), float(line["low"])) == (value.value, value.low)
+    assert (line["outcome"], line["n"], line["unit"], line["best"]) == ("failed", "5", "dB", "false")
+    assert line["protocol"] == "p" * 64
+    assert {x["unit"] for x in lines if x["column"] == "latency"} == {"s est."}
+
+
+def test_parquet_has_every_value_with_its_provenance(make, tmp_path):
+    run, cells = failed(make)
+    run = run.model_copy(update={"warnings": ("one", "two")})
+    export.to_parquet(tmp_path / "t.parquet", run, cells, table.make(run, cells))
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+    read = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(read.columns) == export.PARQUET_FIELDS
+    methods = read[read.level == "method"].set_index(["method", "column"])
+    psnr = table.rows(run, cells)[2]["psnr"]
+    assert methods.loc[("srd_0.01", "psnr"), "value"] == psnr.value
+    videos = read[(read.level == "video") & (read.column == "psnr") & (read.method == "srd_0.01")]
+    assert videos.value.mean() == pytest.approx(psnr.value)
+    assert set(read.protocol) == {"p" * 64} and set(read.device) == {"NVIDIA H100"}
+    assert set(read.warnings) == {"one; two"}
+    gone = read[read.outcome == "failed"]
+    assert "broke" in set(gone[gone.level == "video"].reason)
+
+
+def test_hostile_words_survive_parquet(make, tmp_path):
+    words = 'a "quoted", word\nand a line, ' + HOSTILE
+    cells = [c.model_copy(update={"prompt": words}) for c in make.cells(1)]
+    export.to_parquet(tmp_path / "t.parquet", make.run(), cells, table.make(make.run(), cells))
+    assert set(pd.read_parquet(tmp_path / "t.parquet").prompt.dropna()) == {words}
+
+
+def test_markdown_is_a_table_that_no_word_breaks(make):
+    run, cells = failed(make)
+    cells = [c.model_copy(update={"label": HOSTILE + c.method}) for c in cells]
+    text = export.to_markdown(run, table.rows(run, cells))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    bars = [line.replace(r"\|", "").count("|") for line in lines]
+    assert len(set(bars)) == 1
+    assert "<img" not in text.replace(r"\<img", "") and r"\[e\](f)" in text
+    assert "**" in text and "<sup>1</sup> 1 of 6 failed: broke" in text
+
+
+def test_markdown_warns_first(make):
+    run = make.run(warnings=("random weights: plumbing only",))
+    assert export.to_markdown(run, table.rows(run, make.cells())).startswith(
+        "**Warning: random weights: plumbing only**\n\n| method"
+    )
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(make, tmp_path):
+    run, cells = failed(make)
+    run = run.model_copy(update={"warnings": (HOSTILE,), "experiment": HOSTILE})
+    sharp = make.dimension("odd_suite/sharp#ness", "quality")
+    cells = [
+        c.model_copy(
+            update={"label": HOSTILE + c.method, "scores": (*c.scores, Score(metric=sharp, value=0.5))}
+        )
+        for c in cells
+    ]
+    tables = table.make(run, cells)
+    names = []
+    for name, rows in (("table", tables.main), ("dimensions", tables.dimensions)):
+        (tmp_path / f"{name}.tex").write_text(export.to_latex(run, rows), "utf-8")
+        names.append(rf"\input{{{name}}}")
+    document = (
+        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{''.join(names)}\end{{document}}"
+    )
+    (tmp_path / "all.tex").write_text(document, "utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stdout.decode("latin-1")[-2000:]
+
+
+def test_files_of_a_run(make, tmp_path):
+    run, cells = make.run(), make.cells()
+    (tmp_path / "dimensions.csv").write_text("of an earlier report")
+    export.write(tmp_path, run, cells, table.make(run, cells))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "table.csv",
+        "table.md",
+        "table.parquet",
+        "table.tex",
+    ]
