@@ -206,8 +206,8 @@ def network(name: Network, device: str) -> Net:
 
 def load(name: Network) -> dict[str, Tensor]:
     """The weights of a network, torchvision's own file before any other source."""
-    path = torchvision_file(name)
-    if not path.is_file() or heads_file(name) is None:
+    path, own_heads = torchvision_file(name), heads_file(name)
+    if not path.is_file() or own_heads is None:
         return load_file(converted_file(name))
     wanted = path.stem.rpartition("-")[2]
     if not file_hash(path).startswith(wanted):
@@ -215,7 +215,7 @@ def load(name: Network) -> dict[str, Tensor]:
             f"{path}: its sha256 does not begin with {wanted}", "the file its name promises", "remove it"
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
-    heads = torch.load(heads_file(name), map_location="cpu", weights_only=True)
+    heads = torch.load(own_heads, map_location="cpu", weights_only=True)
     return from_torchvision(LAYOUTS[name], state, heads)
 
 
