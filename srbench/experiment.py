@@ -116,6 +116,7 @@ class Method:
     steps: number of denoising steps; the family's own where None.  noise: `own` is that of
     the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
+    lacking: what this machine lacks to run it, and how to get it; then its cells are skipped.
     """
 
     name: FolderName
@@ -124,6 +125,7 @@ class Method:
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
+    lacking: str = ""
 
     @property
     def id(self) -> str:
@@ -311,13 +313,18 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
 
 
 def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
-    """The method with what its family fills in; what the family cannot run is a mistake."""
-    segments = []
+    """The method with what its family fills in; what the family cannot run is a mistake.
+
+    What only this machine cannot run is none: its cells are skipped, and the plan says so.
+    """
+    segments, lacking = [], dict[str, None]()
     for i, segment in enumerate(method.segments):
-        mistakes.found += family.objections(segment.denoiser, f"method.{method.name}.path.{i}")
+        where = f"method.{method.name}.path.{i}"
+        mistakes.found += family.objections(segment.denoiser, where)
+        lacking |= {f"needs {m.expected}: {m.do}": None for m in family.lacking(segment.denoiser, where)}
         segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
     mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
-    return replace(method, segments=tuple(segments))
+    return replace(method, segments=tuple(segments), lacking="; ".join(lacking))
 
 
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
@@ -332,6 +339,8 @@ def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mista
             f"add it, as in 'method=[{reference},{names[0]}]', or leave metrics out: 'metric=[]'",
         )
     for method in methods:
+        if method.lacking and method.name == reference and metrics:
+            mistakes.note(f"the reference {method.name}", "a method that can run here", method.lacking)
         names_of_it = [m.name for m in methods if m.id == method.id]
         if names_of_it[0] != method.name:
             mistakes.note(

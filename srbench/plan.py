@@ -114,6 +114,8 @@ def existing_cell(run: Path, store: Store, cell: str, retry_failed: bool) -> Cel
     if not path.exists():
         return None
     record = read_cell(path)
+    if record.outcome == "skipped":
+        return None  # asked for again only where nothing is lacking any more
     kept = store.has(record.key) if record.outcome == "done" else not retry_failed
     return record if kept else None
 
@@ -168,12 +170,14 @@ def progress(
     briefs, there, keys = scan(run), store.listing(), Keys(experiment, ground)
     wanted = Wanted(experiment.metrics)
 
-    def kept(cell: str) -> Brief | None:
+    def kept(method: Method, cell: str) -> Brief | None:
         brief = briefs.get(cell)
         if brief is None:
             return None
         if brief.outcome == "done":
             sound = there.has(brief.key, f"{brief.video}{VIDEO}", brief.video_bytes)
+        elif brief.outcome == "skipped":
+            sound = bool(method.lacking)
         else:
             sound = not experiment.retry_failed
         return brief if sound else None
@@ -183,7 +187,7 @@ def progress(
     unfinished, failed = [], 0
     for unit in todo:
         ids = {m.name: keys.cell(m, unit) for m in experiment.methods}
-        found = {name: kept(cell) for name, cell in ids.items()}
+        found = {m.name: kept(m, ids[m.name]) for m in experiment.methods}
         there_already = {name: brief for name, brief in found.items() if brief is not None}
         cells[unit] = there_already
         elsewhere[unit] = {

@@ -377,7 +377,7 @@ def price(
     """
     family, there = experiment.family, store.listing()
     found = measured(experiment, results, device, keys.protocol, there)
-    methods = list(experiment.methods)
+    methods = [m for m in experiment.methods if not m.lacking]
     if experiment.late_attach:
         calls = family.calls_per_step
         methods = [late_attach(m, family.timesteps(m.steps), calls) for m in methods]
@@ -400,6 +400,7 @@ def price(
         disk = typical.cells * rate.video + typical.states * (rate.state or 0.0)
     lines = [
         *_what(experiment, done),
+        *(("skipped", f"{m.label}: {m.lacking}") for m in experiment.methods if m.lacking),
         *_evaluations(experiment, len(done.cells), whole, remaining[1]),
         ("assumed switch steps", _assumptions(experiment, expect)),
         *_times(experiment, rate, len(done.cells), whole, remaining),

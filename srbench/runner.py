@@ -159,13 +159,19 @@ class Runner:
 
     def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
         """The cells of methods that start from the same noise; what is missing is computed."""
-        found = {m.id: self._existing(m, unit) for m in methods}
+        found = {m.id: self._skipped(m, unit) or self._existing(m, unit) for m in methods}
         todo = [m for m in methods if found[m.id] is None]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
             self._keep(cell)
             cells[cell.method_id] = cell
         return cells
+
+    def _skipped(self, method: Method, unit: Unit) -> CellRecord | None:
+        """The cell of a method that this machine lacks something for."""
+        if not method.lacking:
+            return None
+        return self._blank(method, unit).model_copy(update={"outcome": "skipped", "reason": method.lacking})
 
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = self.keys.cell(method, unit)
@@ -219,7 +225,8 @@ class Runner:
 
     def roots(self, unit: Unit) -> list[Branch]:
         """The first branches of what is missing of a unit, its own noise only."""
-        own = [m for m in self.experiment.methods if m.noise_seed(unit.seed) == unit.seed]
+        able = [m for m in self.experiment.methods if not m.lacking]
+        own = [m for m in able if m.noise_seed(unit.seed) == unit.seed]
         todo = [m for m in own if self._existing(m, unit) is None]
         if not todo:
             return []

@@ -206,3 +206,16 @@ def test_another_run_takes_videos_with_their_times_from_the_store(lab: Lab) -> N
         assert cell.step_seconds == before[cell.id].step_seconds
         assert None not in cell.step_seconds
     assert next(c for c in again if c.method == "large").label == "big"
+
+
+def test_a_method_that_needs_a_missing_package_is_skipped_with_the_way_to_get_it(lab: Lab) -> None:
+    made = make("metric=[psnr]", "method.fixed_step.step=4", methods="large,fixed_step,srdiffusion_sage")
+    skipped = made.method("srdiffusion_sage")
+    if not skipped.lacking:
+        pytest.skip("sageattention is installed here")
+    cells = {c.method: c for c in lab.execute(made)}
+    assert cells["fixed_step"].outcome == "done"
+    assert cells["srdiffusion_sage"].outcome == "skipped"
+    assert "install 'srbench[sage]'" in cells["srdiffusion_sage"].reason
+    here = ground.ground(1)
+    assert plan.unfinished(made, plan.units(made), lab.run, lab.store, here) == []

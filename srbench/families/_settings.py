@@ -131,6 +131,10 @@ class FamilySettings:
 
     def objections(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """Why this family cannot run a denoiser, told at the door; `where` is its place."""
+        return []
+
+    def lacking(self, denoiser: Denoiser, where: str) -> list[UserError]:
+        """What this machine lacks to run a denoiser, and how to get it."""
         missing = attention.mistake(denoiser.attention, where) if denoiser.attention else None
         return [missing] if missing else []
 
