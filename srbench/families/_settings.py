@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Polynomial = Annotated[tuple[float, ...], Field(min_length=2)]
 Residency = Literal["both", "swap", "offload", "group"]
+# Published polynomials belong to published checkpoints; a twin takes the distance as it is.
+TWIN_TEACACHE = {role: {mode: (1.0, 0.0) for mode in ("default", "ret_steps")} for role in ("large", "small")}
 TWIN_NOTE = "random weights (scale: tiny): this run shows that the plumbing works, and nothing about quality"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from srbench.families._settings import FamilySettings, Price
+from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
 from srbench.registry import plugin
 
@@ -39,7 +39,7 @@ class Wan(FamilySettings):
             "large": Weights(source="tiny:wan", subfolder="transformer"),
             "small": Weights(source="tiny:wan", subfolder="transformer_2"),
             "components": Weights(source="tiny:wan"),
-            **{"height": 32, "width": 32, "frames": 5, "price": None},
+            **{"height": 32, "width": 32, "frames": 5, "price": None, "teacache": TWIN_TEACACHE},
         }
 
     def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
