@@ -69,6 +69,7 @@ def test_a_twin_is_the_family_with_other_weights_and_fewer_pixels(name):
     assert twin.essence() != real.essence()
     assert twin.weights_identity() != real.weights_identity()
     assert dataclasses.replace(twin, steps=8).height == twin.height
+    assert twin.teacache != real.teacache  # those belong to the published checkpoints
 
 
 # -- keys
