@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,6 @@ from srbench.store.records import MethodRecord, RunRecord, read_run_record, writ
 
 RUN_KEYS = ("run", "results", "store", "dry_run")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
-_HERE = Path(__file__).parent
 
 
 def compose(cfg: DictConfig) -> dict[str, Any]:
@@ -82,20 +80,6 @@ def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
                 )
 
 
-def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether it has uncommitted changes; None outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=_HERE, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
 def record(
     experiment: Experiment, asked: list[str], run: Path, store: Path, here: Mapping[str, str]
 ) -> RunRecord:
@@ -122,7 +106,7 @@ def record(
         methods = kept | methods
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
-    sha, dirty = commit()
+    sha, dirty = ground.commit()
     return RunRecord(
         experiment=experiment.name,
         run=run.name,

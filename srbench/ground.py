@@ -6,8 +6,10 @@ import functools
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
 # Raised by hand when our own code changes the bits of a video or a state.
@@ -81,3 +83,17 @@ def ground(threads: int, setting: str = "auto") -> dict[str, str]:
     """What goes into every key: our own version of bits, packages, device class, threads."""
     here = {"bits": str(BITS), "device": device(setting), "threads": str(threads)}
     return versions(PACKAGES) | here
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether it has uncommitted changes; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None

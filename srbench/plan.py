@@ -9,7 +9,7 @@ from typing import get_args
 
 from srbench.errors import UserError
 from srbench.experiment import Experiment, Method, Role, digest
-from srbench.metrics.base import Metric, all_facts
+from srbench.metrics.base import Metric, all_facts, unavailable
 from srbench.registry import identity
 from srbench.store.objects import VIDEO, Store
 from srbench.store.records import (
@@ -130,8 +130,8 @@ class Progress:
 
     cells: each unit's cells that need no computing, by method name; failed ones too, unless
     they are to be tried again.  elsewhere: methods whose video another run left in the
-    store, so that it only has to be scored.  unfinished: the units of which a video or a score is missing.
-    failed: how many cells have failed and stay so.
+    store, so that it only has to be scored.  unfinished: the units of which a video or a
+    score is missing.  failed: how many cells have failed and stay so.
     """
 
     cells: Mapping[Unit, Mapping[str, Brief]]
@@ -146,6 +146,11 @@ class Wanted:
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
         self._hashes: dict[MetricFacts, str] = {}
+        self._unavailable = [m for m in metrics if unavailable(m)]
+
+    def unavailable(self, prompt: str) -> frozenset[str]:
+        """Those that this machine lacks something for: having said so once is all there is to do."""
+        return frozenset(self._hash(f) for f in all_facts(self._unavailable, [prompt]).values())
 
     def __call__(self, prompt: str) -> dict[str, bool]:
         return {self._hash(f): f.needs_reference for f in all_facts(self._metrics, [prompt]).values()}
@@ -187,16 +192,26 @@ def progress(
             if ids[m.name] not in briefs and keys.video(m, unit) in there.keys
         }
         failed += sum(b.outcome == "failed" for b in there_already.values())
-        if len(there_already) < len(found) or not _all_scored(there_already, wanted(unit.prompt), experiment):
+        out_of_reach = wanted.unavailable(unit.prompt)
+        if len(there_already) < len(found) or not _all_scored(
+            there_already, wanted(unit.prompt), out_of_reach, experiment
+        ):
             unfinished.append(unit)
     return Progress(cells, elsewhere, tuple(unfinished), failed)
 
 
-def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experiment: Experiment) -> bool:
+def _all_scored(
+    cells: Mapping[str, Brief],
+    wanted: Mapping[str, bool],
+    out_of_reach: frozenset[str],
+    experiment: Experiment,
+) -> bool:
     """Whether every video has the scores that can be had.
 
     wanted: metrics by the hash of their facts, and whether each needs a reference.
+    out_of_reach: those of them whose "missing" need not be tried again.
     """
+    settled = {"done", *(() if experiment.retry_failed else ("failed",))}
     against = cells.get(experiment.reference)
     video = against.video if against and against.outcome == "done" else None
 
@@ -206,7 +221,7 @@ def _all_scored(cells: Mapping[str, Brief], wanted: Mapping[str, bool], experime
         return any(
             facts == metric
             and (reference == video or not needs_reference)
-            and (outcome == "done" or not experiment.retry_failed)
+            and (outcome in settled or (outcome == "missing" and metric in out_of_reach))
             for facts, reference, outcome in cell.scores
         )
 

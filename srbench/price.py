@@ -99,12 +99,12 @@ def cost(
     that earlier runs kept are not done again.
     """
     alone: list[Denoiser] = []
-    roots: dict[int, _Node] = {}
+    roots: dict[tuple[int, str], _Node] = {}
     for method in methods:
         timesteps = experiment.family.timesteps(method.steps)
         steps = walked(method, timesteps, assume)
         alone += steps
-        node, past = roots.setdefault(len(timesteps), _Node(None)), list[_Node]()
+        node, past = roots.setdefault((len(timesteps), method.noise), _Node(None)), list[_Node]()
         for denoiser in steps:
             past.append(node := node.then(denoiser))
         # not past the step where another denoiser takes over: there a state is needed
@@ -245,7 +245,9 @@ def expectations(experiment: Experiment, traces: Sequence[Trace]) -> Callable[..
         fitting = [t for t in traces if len(t) == len(timesteps)] if first != last else []
         if fitting:
             mean = fmean(replay(rule, t) or len(timesteps) for t in fitting)
-            return Expectation(round(mean), f"mean {mean:.1f}, measured here, {len(fitting)} videos")
+            return Expectation(
+                round(mean), f"mean {mean:.1f}, measured here, {_count(len(fitting), 'video')}"
+            )
         return Expectation(*rule.expected(timesteps, known))
 
     return expect
@@ -384,7 +386,10 @@ def price(
     def expected(rule: Rule, timesteps: Sequence[float]) -> int:
         return expect(rule, timesteps).at
 
-    assumptions = (earliest, expected, latest)
+    def late(rule: Rule, timesteps: Sequence[float]) -> int:
+        return max(expected(rule, timesteps), latest(rule, timesteps))
+
+    assumptions = (earliest, expected, late)
     whole = cost(experiment, methods, expected)
     work = Work(experiment, methods, done, keys, there)
     remaining = tuple(work.left(a) for a in assumptions)
@@ -411,7 +416,7 @@ def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),
-        ("prompts × seeds", f"{prompts} × {seeds} = {prompts * seeds} videos a method"),
+        ("prompts × seeds", f"{prompts} × {seeds} = {_count(prompts * seeds, 'video')} a method"),
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
         ("metrics", _metrics(experiment)),
         ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),
@@ -448,10 +453,8 @@ def _assumptions(experiment: Experiment, expect: Callable[..., Expectation]) -> 
         for segment in method.segments[:-1]:
             first, last = segment.until.window(timesteps)
             if first != last:
-                e = expect(segment.until, timesteps)
-                told.append(
-                    f"{method.label}: {e.at} ({e.why}), range {first} to {latest(segment.until, timesteps)}"
-                )
+                e, most = expect(segment.until, timesteps), latest(segment.until, timesteps)
+                told.append(f"{method.label}: {e.at} ({e.why}), range {first} to {max(e.at, most)}")
     return "\n".join(told) or "none: no adaptive rule"
 
 
@@ -502,14 +505,14 @@ def _sizes(
         workers = _count(experiment.engine.workers, "worker")
         lines.append(("memory", f"{size(price.memory)} each of {workers}, with both models resident"))
     if rate is not None and disk is not None:
-        states = f"{rest.states:,} states (keep={experiment.keep})"
+        states = f"{_count(rest.states, 'state')} (keep={experiment.keep})"
         unknown = "" if rate.state or not rest.states else ", whose size is not known"
-        lines.append(("disk", f"{size(disk)} more: {rest.cells:,} videos, {states}{unknown}"))
+        lines.append(("disk", f"{size(disk)} more: {_count(rest.cells, 'video')}, {states}{unknown}"))
     return lines
 
 
 def _count(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+    return f"{n} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def size(n: float) -> str:

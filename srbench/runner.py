@@ -22,6 +22,7 @@ from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
 from srbench.ground import ground
+from srbench.metrics.base import CHUNK
 from srbench.paths import late_attach
 from srbench.plan import (
     Keys,
@@ -32,7 +33,7 @@ from srbench.plan import (
 from srbench.registry import identity
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Branch, Failure, outcome, roots, run_segment, walk
-from srbench.scoring import score
+from srbench.scoring import score_all
 from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
     CellRecord,
@@ -341,25 +342,15 @@ class Runner:
     def _score(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
         """The cells with the experiment's metrics; what is scored already is not scored again."""
         reference = next((c for c in cells if c.is_reference and c.outcome == "done"), None)
-        held: dict[str, NDArray] = {}
+        return score_all(cells, reference, self.experiment.metrics, self._chunks)
 
-        def pixels(cell: CellRecord) -> NDArray:
-            if cell.key not in held:
-                # of two videos at most: the reference, and the one that is being scored
-                for other in [i for i in held if reference is None or i != reference.key]:
-                    del held[other]
-                held[cell.key] = self._pixels(cell)
-            return held[cell.key]
-
-        return [score(cell, reference, self.experiment.metrics, pixels) for cell in cells]
-
-    def _pixels(self, cell: CellRecord) -> NDArray:
+    def _chunks(self, cell: CellRecord) -> Iterator[NDArray]:
         path = self.store.get(cell.key)
         if path is None:
             raise Damaged(
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
             )
-        return video.read(path)[0]
+        return video.chunks(path, CHUNK)
 
 
 def _peak_memory(device: torch.device) -> int | None:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from srbench.metrics.base import Metric, Similarity, all_facts, facts, has_dimensions
-from srbench.store.records import CellRecord, MetricFacts, Score
+import numpy as np
+from numpy.typing import NDArray
+
+from srbench.errors import UserError
+from srbench.metrics.base import (
+    Metric,
+    Prepares,
+    Similarity,
+    all_facts,
+    compare_many,
+    facts,
+    has_dimensions,
+    unavailable,
+)
+from srbench.store.records import CellRecord, MetricFacts, Outcome, Score
 from srbench.video import Video
+
+Chunks = Callable[[CellRecord], Iterator[Video]]
+NO_REFERENCE = "the reference's video of this prompt and seed is missing"
 
 
 def kept(
@@ -23,47 +39,109 @@ def kept(
     }
 
 
-def is_scored(cell: CellRecord, reference: CellRecord | None, metrics: Sequence[Metric]) -> bool:
-    """Whether a finished cell has every score that the metrics give for its prompt."""
-    wanted = all_facts(metrics, [cell.prompt])
-    return len(kept(cell, reference, wanted)) == len(wanted)
+def score_all(
+    cells: Sequence[CellRecord], reference: CellRecord | None, metrics: Sequence[Metric], chunks: Chunks
+) -> list[CellRecord]:
+    """The cells of one prompt and seed with every score that the metrics give; what is there is kept.
 
-
-def score(
-    cell: CellRecord,
-    reference: CellRecord | None,
-    metrics: Sequence[Metric],
-    pixels: Callable[[CellRecord], Video],
-) -> CellRecord:
-    """The cell with every score that the metrics give; what it has already is kept.
-
-    pixels: reads the video of a cell.  A score that needs a missing reference is "missing".
+    chunks: reads a cell's video, a few frames at a time.  The reference is read, filtered and
+    turned into features once for all cells, and a video that several cells have is scored
+    once.  A score without a reference, or that this machine lacks something for, is
+    "missing"; one whose metric refuses the video is "failed"; each with the reason.
     """
-    if cell.outcome != "done":
-        return cell
-    scores = kept(cell, reference, all_facts(metrics, [cell.prompt]))
-    for metric in metrics:
-        asked = facts(metric, cell.prompt)
-        if set(asked) <= set(scores):
-            continue
-        if has_dimensions(metric):
-            values = metric(pixels(cell), cell.prompt)
-            scores |= {n: Score(metric=f, value=values[n], reference=None) for n, f in asked.items()}
-        else:
-            scores[metric.facts.name] = _compare(metric, cell, reference, pixels)
-    return cell.model_copy(update={"scores": tuple(scores.values())})
+    scored = [_Scoring(cell, reference, metrics) for cell in cells]
+    for own in scored:
+        own.look(chunks)
+    _compare(scored, reference, metrics, chunks)
+    return [own.result() for own in scored]
+
+
+class _Scoring:
+    """One cell on its way to its scores, kept in the metrics' order."""
+
+    def __init__(self, cell: CellRecord, reference: CellRecord | None, metrics: Sequence[Metric]) -> None:
+        self.cell, self.reference, self.metrics = cell, reference, metrics
+        self.wanted = all_facts(metrics, [cell.prompt]) if cell.outcome == "done" else {}
+        self.scores = kept(cell, reference, self.wanted)
+
+    def lacks(self, metric: Metric) -> bool:
+        return self.cell.outcome == "done" and not set(facts(metric, self.cell.prompt)) <= set(self.scores)
+
+    def look(self, chunks: Chunks) -> None:
+        """Score what needs no reference, and say what cannot be scored."""
+        for metric in filter(self.lacks, self.metrics):
+            asked = facts(metric, self.cell.prompt)
+            lacking = unavailable(metric)
+            if lacking:
+                self.note(metric, "missing", lacking)
+            elif has_dimensions(metric):
+                try:
+                    values = metric(_whole(chunks(self.cell)), self.cell.prompt)
+                except UserError as error:
+                    self.note(metric, "failed", f"{error.got}; {error.do}")
+                else:
+                    self.scores |= {n: Score(metric=f, value=values[n]) for n, f in asked.items()}
+            elif self.reference is None:
+                self.note(metric, "missing", NO_REFERENCE)
+
+    def note(self, metric: Metric, outcome: Outcome, reason: str) -> None:
+        for name, f in facts(metric, self.cell.prompt).items():
+            video = self.reference.video if self.reference and f.needs_reference else None
+            self.scores[name] = Score(metric=f, value=None, reference=video, outcome=outcome, reason=reason)
+
+    def add(self, metric: Similarity, per_frame: NDArray[np.float64]) -> None:
+        assert self.reference is not None
+        self.scores[metric.facts.name] = Score(
+            metric=metric.facts,
+            value=float(per_frame.mean()),
+            per_frame=tuple(map(float, per_frame)),
+            reference=self.reference.video,
+        )
+
+    def result(self) -> CellRecord:
+        if self.cell.outcome != "done":
+            return self.cell
+        ordered = tuple(self.scores[name] for name in self.wanted if name in self.scores)
+        return self.cell.model_copy(update={"scores": ordered})
 
 
 def _compare(
-    metric: Similarity, cell: CellRecord, reference: CellRecord | None, pixels: Callable[[CellRecord], Video]
-) -> Score:
-    if reference is None:
-        reason = "the reference's video of this prompt and seed is missing"
-        return Score(metric=metric.facts, value=None, reference=None, outcome="missing", reason=reason)
-    per_frame = metric(pixels(cell), pixels(reference))
-    return Score(
-        metric=metric.facts,
-        value=float(per_frame.mean()),
-        per_frame=tuple(map(float, per_frame)),
-        reference=reference.video,
-    )
+    scored: Sequence[_Scoring], reference: CellRecord | None, metrics: Sequence[Metric], chunks: Chunks
+) -> None:
+    """Score what needs the reference; videos that lack the same metrics go through together."""
+    groups: dict[tuple[int, ...], dict[str, list[_Scoring]]] = {}
+    for own in scored if reference else ():
+        lacking = tuple(i for i, m in enumerate(metrics) if not has_dimensions(m) and own.lacks(m))
+        groups.setdefault(lacking, {}).setdefault(own.cell.video or own.cell.id, []).append(own)
+    for lacking, videos in groups.items():
+        asked = [m for i in lacking if not has_dimensions(m := metrics[i])]
+        if reference and asked:
+            _compare_group(list(videos.values()), reference, asked, chunks)
+
+
+def _compare_group(
+    videos: Sequence[Sequence[_Scoring]], reference: CellRecord, metrics: Sequence[Similarity], chunks: Chunks
+) -> None:
+    """All videos (each of one or several cells) by all metrics; a metric that refuses fails alone."""
+    together = [m for m in metrics if isinstance(m, Prepares)]
+    try:
+        found = compare_many(together, [chunks(v[0].cell) for v in videos], chunks(reference))
+    except UserError:
+        found = None  # then one by one, to see whom it concerns
+    for i, cells in enumerate(videos):
+        for metric in metrics:
+            try:
+                if found is not None and metric in together:
+                    per_frame = found[i][together.index(metric)]
+                else:
+                    per_frame = metric(_whole(chunks(cells[0].cell)), _whole(chunks(reference)))
+            except UserError as error:
+                for own in cells:
+                    own.note(metric, "failed", f"{error.got}; {error.do}")
+            else:
+                for own in cells:
+                    own.add(metric, per_frame)
+
+
+def _whole(parts: Iterator[Video]) -> Video:
+    return np.concatenate(list(parts))

@@ -7,6 +7,10 @@ in Chromium, so what is measured is what is seen.
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -87,18 +91,94 @@ def read(path: Path) -> tuple[Video, Fraction]:
     Files of `write_lossless` come back exactly.  Others, as H.264 in yuv420p, are converted
     to RGB by FFmpeg's swscale.  Raises UserError where there is no video to read.
     """
+    facts = look(path)
+    return np.concatenate(list(chunks(path, 64))), facts.fps
+
+
+def chunks(path: Path, frames: int) -> Iterator[Video]:
+    """The video's frames in order, as many at a time as asked, the rest last.
+
+    Never holds more than that.  Raises UserError, when begun, where there is no video to read.
+    """
+    held: list[Any] = []
+    count = 0
+    with _opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            held.append(frame.to_ndarray(format="rgb24"))
+            count += 1
+            if len(held) == frames:
+                yield np.stack(held)
+                held = []
+    if held:
+        yield np.stack(held)
+    if not count:
+        raise _unreadable(path, "no frames")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a container says of its video; frames counted by their packets, nothing decoded."""
+
+    frames: int
+    width: int
+    height: int
+    fps: Fraction
+    codec: str
+    pixels: str
+
+
+def look(path: Path) -> Look:
+    """A video's frame count, size, frames a second and encoding.
+
+    Raises UserError where there is no video to read.
+    """
+    with _opened(path) as (container, stream):
+        fps = stream.average_rate or stream.guessed_rate
+        if not fps:
+            raise _unreadable(path, "no frame rate")
+        about = stream.codec_context
+        size, codec, pixels = (about.width, about.height), about.name, about.pix_fmt or "unknown"
+        frames = sum(1 for packet in container.demux(stream) if packet.size)
+    return Look(frames, *size, fps, codec, pixels)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open container and its first video stream.  Raises UserError for any trouble with it."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise _unreadable(path, "no video stream in it")
-            stream = container.streams.video[0]
-            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
-            fps = stream.average_rate or stream.guessed_rate
+            yield container, container.streams.video[0]
     except (av.FFmpegError, OSError) as error:
         raise _unreadable(path, error.strerror or str(error)) from None
-    if not frames or not fps:
-        raise _unreadable(path, "no frames" if not frames else "no frame rate")
-    return np.stack(frames), fps
+
+
+def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
+    """The video as a viewer of an mp4 gets it: H.264 by libx264 in yuv420p, and back to RGB.
+
+    One thread, so the same video and settings give the same bytes.  Raises UserError for a bad
+    video, and for an odd width or height, which 4:2:0 cannot hold.
+    """
+    check(video, "the video to encode")
+    if video.shape[1] % 2 or video.shape[2] % 2:
+        raise UserError(
+            f"{video.shape[2]}×{video.shape[1]} pixels",
+            "an even width and height, as yuv420p halves both",
+            "leave out the metrics through mp4",
+        )
+    held = io.BytesIO()
+    with av.open(held, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": preset})
+        stream.width, stream.height, stream.pix_fmt = video.shape[2], video.shape[1], "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    held.seek(0)
+    decoded: Any
+    with av.open(held) as decoded:
+        return np.stack([f.to_ndarray(format="rgb24") for f in decoded.decode(video=0)])
 
 
 def _unreadable(path: Path, why: str) -> UserError:

@@ -62,7 +62,7 @@ def test_the_shipped_experiment_says_what_would_run(door) -> None:
 
 
 def test_an_unknown_experiment_is_told_with_the_nearest_name(door) -> None:
-    assert "did you mean shapes_delta_sweep?" in refused(door("+experiment=shapes_delta_swep"))
+    assert "did you mean shapes_delta_sweep" in refused(door("+experiment=shapes_delta_swep"))
 
 
 def test_an_unknown_method_is_told_with_the_nearest_name(door) -> None:

@@ -62,6 +62,10 @@ SHIPPED = {
     "large_small_large": ((20, 30), (20, 30)),
     "srdiffusion": ((6, 44), (50, 0)),
     "srdiffusion_teacache": ((6, 44), (50, 0)),
+    "srdiffusion_sage": ((6, 44), (50, 0)),
+    "disturbed": ((50, 0), (50, 0)),
+    "scale_batched": ((50, 0), (50, 0)),
+    "scale_bfloat16": ((50, 0), (50, 0)),
 }
 
 
@@ -220,13 +224,14 @@ def leave(made: Experiment, folder: Path, methods: Sequence[str], device: str = 
         ),
     )
     for unit, method in itertools.product(units(made), map(made.method, methods)):
-        key = keys.cell(method, unit)
+        key = keys.video(method, unit)
         path = store.put(key, ".webm", lambda p, key=key: p.write_text(key))  # type: ignore[misc]
         large = method.name == "large"
         write_cell(
             run,
             CellRecord(
-                id=key,
+                id=keys.cell(method, unit),
+                key=key,
                 family="shapes",
                 method=method.name,
                 label=method.label,
@@ -304,7 +309,8 @@ def test_kept_states_spare_the_steps_before_them(tmp_path: Path) -> None:
     assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 80 left to do")
     store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").id
     for unit in units(made):
-        for key in (trace_key(keys.unit(unit), 50, [], large), state_key(keys.unit(unit), 50, [], large, 8)):
+        named = keys.unit(unit.prompt, unit.seed), keys.weights(["large"]), 50, list[str](), large
+        for key in (trace_key(*named), state_key(*named, 8)):
             store.put(key, ".x", lambda p: p.write_text("x"))
     assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 16 left to do")
 

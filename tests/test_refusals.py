@@ -62,7 +62,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["+experiment=shapes_delta_swep"], ["'shapes_delta_swep'", "did you mean shapes_delta_sweep?"]),
+        (["+experiment=shapes_delta_swep"], ["'shapes_delta_swep'", "did you mean shapes_delta_sweep"]),
         (["method=[large,smal]"], ["method 'smal'", "did you mean small?"]),
         (["family=shpes"], ["family 'shpes'", "did you mean shapes?"]),
         (["suite=prompt"], ["suite 'prompt'", "did you mean prompts?"]),

@@ -16,7 +16,7 @@ from srbench.experiment import check
 from srbench.runner import Damaged, Runner
 from srbench.sampling.walk import Failure
 from srbench.store.objects import Store, locked
-from srbench.store.records import MetricFacts, Score, scan
+from srbench.store.records import scan
 
 
 @pytest.fixture
@@ -106,18 +106,6 @@ def test_a_family_whose_texts_cannot_be_encoded_is_a_users_mistake(runner: Runne
     runner.__dict__["sampler"] = Sampler()
     with pytest.raises(UserError, match="no model of the hub"):
         runner.encode(["a cat"])
-
-
-def test_a_metric_of_another_version_scores_again(runner: Runner) -> None:
-    now = runner.experiment.metrics[0].facts
-    old = now.model_copy(update={"version": now.version + 1})
-    cell = failed(runner, UserError("a", "b", "c")).model_copy(update={"outcome": "done", "video": "v"})
-
-    def scored(facts: MetricFacts) -> bool:
-        score = Score(metric=facts, value=1.0, reference="v")
-        return now in plan.scored(cell.model_copy(update={"scores": (score,)}), cell)
-
-    assert scored(now) and not scored(old)
 
 
 def test_two_writers_of_one_file_lose_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ must lie on a file system that all of them see.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ class Ray:
                 num_cpus=cores,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         try:
             actors = self._actors(experiment, run.absolute(), store.absolute(), len(units))

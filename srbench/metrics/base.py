@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,21 @@ from srbench.errors import UserError
 from srbench.store.records import MetricFacts
 from srbench.video import Video, check
 
+CHUNK = 4
+"""Frames that are compared at a time.
+
+At 720p the prepared frames of SSIM and LPIPS take about 90 MiB each, so that a reference and
+a dozen videos stay below 2 GiB however long they are.
+"""
+
 
 class Similarity(Protocol):
-    """How near a video is to its reference; a pure function, nothing is kept."""
+    """How near a video is to its reference; a pure function, nothing is kept.
+
+    A metric that can may also be a `Prepares`, which `compare_many` makes use of, and may have
+    a property `unavailable`: a sentence that says why it cannot be computed on this machine
+    and which command mends that, or an empty string.
+    """
 
     @property
     def facts(self) -> MetricFacts:
@@ -27,6 +39,19 @@ class Similarity(Protocol):
 
         Raises UserError where the two cannot be compared.
         """
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A similarity that does the reference's share of the work once for many videos."""
+
+    def prepare(self, reference: Video) -> Any:
+        """What videos are compared with: the reference's frames, filtered or turned into features."""
+        ...
+
+    def compare(self, video: Video, prepared: Any) -> NDArray[np.float64]:
+        """As `__call__`, with the reference prepared; both are checked already."""
         ...
 
 
@@ -50,6 +75,11 @@ def has_dimensions(metric: Metric) -> TypeIs[Dimensions]:
     return hasattr(metric, "dimensions")
 
 
+def unavailable(metric: Metric) -> str:
+    """Why a metric cannot be computed here, with the command that mends it; empty if it can."""
+    return str(getattr(metric, "unavailable", ""))
+
+
 def facts(metric: Metric, prompt: str) -> Mapping[str, MetricFacts]:
     """What a metric gives for a video of this prompt, by name."""
     if has_dimensions(metric):
@@ -65,6 +95,45 @@ def all_facts(metrics: Sequence[Metric], prompts: Sequence[str]) -> dict[str, Me
     return {name: f for m in metrics for prompt in prompts for name, f in facts(m, prompt).items()}
 
 
+def compare_chunks(metric: Prepares, video: Video, reference: Video) -> NDArray[np.float64]:
+    """One value a frame, a few frames at a time.  Raises UserError: see check_pair."""
+    check_pair(video, reference)
+    starts = range(0, len(video), CHUNK)
+    return np.concatenate(
+        [metric.compare(video[i : i + CHUNK], metric.prepare(reference[i : i + CHUNK])) for i in starts]
+    )
+
+
+def compare_many(
+    metrics: Sequence[Similarity], videos: Sequence[Iterator[Video]], reference: Iterator[Video]
+) -> list[list[NDArray[np.float64]]]:
+    """Per-frame values [video][metric] of many videos against one reference.
+
+    All come as chunks of frames, as `video.chunks` reads them, so that nobody holds a whole
+    video; what a metric prepares of the reference is computed once.
+
+    Raises UserError where a video differs from the reference in frame count or size.
+    """
+    found: list[list[list[NDArray[np.float64]]]] = [[[] for _ in metrics] for _ in videos]
+    done = 0
+    for chunk in reference:
+        prepared = [m.prepare(chunk) if isinstance(m, Prepares) else None for m in metrics]
+        for own, frames in zip(found, videos, strict=True):
+            part = next(frames, chunk[:0])
+            if len(part) != len(chunk):
+                raise _frame_count(done + len(part), done + len(chunk) + sum(map(len, reference)))
+            check_pair(part, chunk)
+            for values, metric, ready in zip(own, metrics, prepared, strict=True):
+                values.append(
+                    metric.compare(part, ready) if isinstance(metric, Prepares) else metric(part, chunk)
+                )
+        done += len(chunk)
+    for frames in videos:
+        if rest := sum(map(len, frames)):
+            raise _frame_count(done + rest, done)
+    return [[np.concatenate(values) for values in own] for own in found]
+
+
 def check_pair(video: Video, reference: Video) -> None:
     """Refuse two videos that differ in dtype, frame count or size; never cut one to fit.
 
@@ -74,17 +143,21 @@ def check_pair(video: Video, reference: Video) -> None:
     check(video, "the video")
     check(reference, "the reference")
     if len(video) != len(reference):
-        raise UserError(
-            f"{len(video)} frames against {len(reference)} of the reference",
-            "as many frames in both",
-            "generate both with the same frames setting",
-        )
+        raise _frame_count(len(video), len(reference))
     if video.shape != reference.shape:
         raise UserError(
             f"{_size(video)} pixels against {_size(reference)} of the reference",
             "the same width and height in both",
             "generate both at the same size; srbench neither crops nor resizes",
         )
+
+
+def _frame_count(own: int, reference: int) -> UserError:
+    return UserError(
+        f"{own} frames against {reference} of the reference",
+        "as many frames in both",
+        "generate both with the same frames setting",
+    )
 
 
 def _size(video: Video) -> str:

@@ -51,6 +51,6 @@ class PSNR:
 
 def _mse(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> float:
     """Mean squared difference on [0, 1] of two frames (height, width, 3)."""
-    # int32, as uint8 would wrap around; the sum of whole numbers is exact
-    difference = x.astype(np.int32) - y
-    return float(np.mean(np.square(difference), dtype=np.float64)) / 255.0**2
+    # float64, as uint8 would wrap around; it holds the sum of whole numbers exactly
+    difference = np.subtract(x, y, dtype=np.float64).ravel()
+    return float(difference @ difference) / x.size / 255.0**2

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from srbench.report import export, figures, page, table, terminal
-from srbench.store.records import read_run
+from srbench.report import export, figures, page, reading, table, terminal
 
 
 def make(run: Path, console: Console) -> None:
@@ -19,7 +18,7 @@ def make(run: Path, console: Console) -> None:
     Raises UserError where `run` is not a run's folder, has no cells, or would put
     numbers of two protocols into one column.
     """
-    record, cells = read_run(run)
+    record, cells = reading.read(run)
     tables = table.make(record, cells)
     terminal.show(record, cells, tables.main, console)
     export.write(run, record, cells, tables)

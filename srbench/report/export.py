@@ -10,7 +10,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ TYPES = {
     "seed": "int64",
 }
 TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
+CHUNK = 20_000  # lines of Parquet written at a time
 OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
 PARQUET_FIELDS = [
     *(
@@ -126,28 +128,36 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
         "dirty": run.dirty,
         "packages": ", ".join(f"{name} {version}" for name, version in run.packages.items()),
     }
-    # By way of CSV: made from Python's lists, Arrow's arrays would import pandas, a second or two.
+    words = pa.dictionary(pa.int32(), pa.string())
+    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=types,
+        null_values=[""],
+        strings_can_be_null=True,
+        true_values=["true"],
+        false_values=["false"],
+    )
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    lines = (shared | line for line in chain(_method_lines(run, tables), _video_lines(run, cells)))
+    partial = path.with_name(f".{path.name}.partial")
+    schema = pa.schema([(name, types[name]) for name in PARQUET_FIELDS])
+    with pq.ParquetWriter(partial, schema, compression="zstd") as file:
+        while chunk := list(islice(lines, CHUNK)):
+            text = io.BytesIO(_csv_text(chunk).encode())
+            file.write_table(pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert))
+    partial.replace(path)
+
+
+def _csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines on their way into Arrow.
+
+    By way of CSV, for made from Python's lists Arrow's arrays import pandas, a second or two.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, PARQUET_FIELDS, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    for line in (*_method_lines(run, tables), *_video_lines(run, cells)):
-        writer.writerow({k: _word(v) for k, v in (shared | line).items()})
-    words = pa.dictionary(pa.int32(), pa.string())
-    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
-    table = pyarrow.csv.read_csv(
-        io.BytesIO(out.getvalue().encode()),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=types,
-            null_values=[""],
-            strings_can_be_null=True,
-            true_values=["true"],
-            false_values=["false"],
-        ),
-    )
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    writer.writerows({k: _word(v) for k, v in line.items()} for line in lines)
+    return out.getvalue()
 
 
 def _method_lines(run: RunRecord, tables: Tables) -> Iterator[dict[str, Any]]:
@@ -236,6 +246,7 @@ def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
 
+SMALL, SCRIPT = 100, 130  # letters that a line of two columns of a paper holds in these sizes
 LAST_LETTER = "\u0180"  # Latin letters with accents end there, and with them what every font has
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -277,16 +288,16 @@ def latex(text: str) -> str:
 
 
 def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
-    r"""A `tabular` of booktabs in a `table*`, notes in its caption; `\usepackage{booktabs}` is all it needs.
+    r"""A `table*` of booktabs, notes in its caption; `\usepackage{booktabs}` is all it needs.
 
     `\input` it.  The best is bold, numbers are aligned right, scale rows stand below a rule.
+    What is too wide for a page is parted: quality above, cost below; of the differences from
+    the reference the total's alone is there, as in a terminal.
     """
-    narrow, empty = printed.without_empty(table)
+    narrow, empty = printed.without_empty(printed.short(table))
     columns, notes = printed.columns(narrow), Footnotes()
-    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
-    for i, row in enumerate(narrow):
-        lines += [r"\midrule"] if row.is_scale and i and not narrow[i - 1].is_scale else []
-        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+    blocks, size = _blocks(columns, max(len(row.label) for row in narrow))
+    tabulars = [_latex_tabular(narrow, block, notes) for block in blocks]
     said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
     said += [latex(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
     title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
@@ -294,18 +305,41 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
         [
             "% needs booktabs; made by python -m srbench.report from stored records",
             r"\begin{table*}",
-            r"\centering\small\setlength{\tabcolsep}{4pt}",
+            rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}",
             *(rf"\textbf{{{latex(w)}}}\\[2pt]" for w in legend.warnings(run)),
-            rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+            "\\\\[6pt]\n".join(tabulars),
             rf"\caption{{{latex(title)}. {'. '.join(_sentence(line) for line in said)}.}}",
             r"\end{table*}",
             "",
         ]
     )
+
+
+def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]], str]:
+    r"""Columns that fit beside labels of so many letters, and their size: all, else by group, smaller."""
+
+    def letters(block: Sequence[Printed]) -> int:
+        return label + sum(2 + max(map(len, (*c.texts, c.heading))) for c in block)
+
+    if letters(columns) <= SMALL:
+        return [list(columns)], r"\small"
+    blocks: list[list[Printed]] = []
+    for column in columns:
+        last = blocks[-1] if blocks else []
+        if last and last[0].group == column.group and letters([*last, column]) <= SCRIPT:
+            last.append(column)
+        else:
+            blocks.append([column])
+    return blocks, r"\scriptsize"
+
+
+def _latex_tabular(table: Sequence[Row], columns: Sequence[Printed], notes: Footnotes) -> str:
+    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    for i, row in enumerate(table):
+        lines += [r"\midrule"] if row.is_scale and i and not table[i - 1].is_scale else []
+        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+    begin = rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}"
+    return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def _sentence(text: str) -> str:

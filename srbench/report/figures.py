@@ -251,7 +251,7 @@ def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) ->
         raise _LackError(f"no method has both a speedup and {column.heading}")
     canvas, (axes,) = _canvas(2.35 + 0.13 * math.ceil(len(points) / 2))
     _frame(axes, points)
-    outside = _scale_lines(axes, scale, column)
+    outside = _scale_lines(axes, scale, column, [p.at for p in points])
     for point in points:
         _mark(axes, point)
     front = sorted((p.at for p in points if not _beaten(p, points)), reverse=True)
@@ -279,7 +279,9 @@ def _frame(axes: Axes, points: Sequence[_Point]) -> None:
         limit(low - pad, high + pad)
 
 
-def _scale_lines(axes: Axes, scale: Sequence[Method], column: Column) -> str:
+def _scale_lines(
+    axes: Axes, scale: Sequence[Method], column: Column, points: Sequence[tuple[float, float]]
+) -> str:
     """A faint line for each scale row that is near the points; the caption's words on the others."""
     low, high = axes.get_ylim()
     reach, outside, drawn = 0.6 * (high - low), [], []
@@ -292,12 +294,16 @@ def _scale_lines(axes: Axes, scale: Sequence[Method], column: Column) -> str:
             continue
         drawn.append(value)
         axes.axhline(value, color="0.6", lw=0.6, ls=(0, (4, 2)), zorder=0)
-        at = (0.99, value)
+        # on the right, unless a point lies there
+        first, last = axes.get_xlim()
+        left = any(
+            x > first + 0.6 * (last - first) and abs(y - value) < 0.1 * (high - low) for x, y in points
+        )
         axes.annotate(
             method.label,
-            at,
+            (0.01 if left else 0.99, value),
             xycoords=("axes fraction", "data"),
-            ha="right",
+            ha="left" if left else "right",
             va="bottom",
             fontsize=5.5,
             color="0.35",
@@ -616,14 +622,16 @@ def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, A
     """Mean seconds of each of STAGES over the method's cells; empty where there are no times."""
     sums: dict[str, float] = defaultdict(float)
     count = 0
-    for cell in method.cells:
+    one_of = {id(cell.trace): cell for cell in method.cells}  # what takes equally long has one trace
+    for trace, videos in Counter(id(cell.trace) for cell in method.cells).items():
+        cell = one_of[trace]
         try:
             whole = cell_latency(cell, work, stages)
         except LookupError:
             continue
-        count += 1
+        count += videos
         for step in cell.trace.steps if cell.trace else ():
-            sums[step.model if step.model in STAGES else "other model"] += work[step.work].seconds
+            sums[step.model if step.model in STAGES else "other model"] += videos * work[step.work].seconds
         for name in ("encode", "hand_over", "decode"):
-            sums[name.replace("_", " ")] += whole.get(name, 0.0)
+            sums[name.replace("_", " ")] += videos * whole.get(name, 0.0)
     return {name: total / count for name, total in sums.items()}

@@ -17,6 +17,7 @@ from statistics import median
 
 from srbench.errors import UserError
 from srbench.store.records import CellRecord
+from srbench.trace import Trace
 
 ONCE = ("encode", "decode")  # stages that every cell goes through once, whatever its path
 
@@ -46,31 +47,36 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = 2) -> dict[str, Typi
     """
     warm: dict[str, list[float]] = defaultdict(list)
     cold: dict[str, list[float]] = defaultdict(list)
-    for cell in cells:
-        for position, (work, seconds, switched) in enumerate(_timed_steps(cell)):
-            (cold if position < warmup or switched else warm)[work].append(seconds)
+    timed = [cell for cell in cells if _is_timed(cell)]
+    traces = {id(c.trace): c.trace for c in timed if c.trace is not None}  # few, for many cells
+    kinds = {name: _kinds(trace) for name, trace in traces.items()}
+    for cell in timed:
+        steps = zip(kinds[id(cell.trace)], cell.step_seconds, strict=True)
+        for position, ((work, switched), seconds) in enumerate(steps):
+            if seconds is not None:  # else an earlier run did that step
+                (cold if position < warmup or switched else warm)[work].append(seconds)
     typical = {work: Typical(median(times), len(times), False) for work, times in cold.items()}
     return typical | {work: Typical(median(times), len(times)) for work, times in warm.items()}
 
 
-def _timed_steps(cell: CellRecord) -> list[tuple[str, float, bool]]:
-    """(work, seconds, is it the first after a switch) of each step; empty if not timed."""
+def _is_timed(cell: CellRecord) -> bool:
+    """Has it times?  Raises UserError where they don't fit its steps."""
     if cell.outcome != "done" or cell.trace is None or not cell.step_seconds:
-        return []
-    steps = cell.trace.steps
-    if len(steps) != len(cell.step_seconds):
+        return False
+    if len(cell.trace) != len(cell.step_seconds):
         raise UserError(
-            f"cell {cell.id[:12]} ({cell.method}): {len(cell.step_seconds)} times, {len(steps)} steps",
+            f"cell {cell.id[:12]} ({cell.method}): {len(cell.step_seconds)} times, {len(cell.trace)} steps",
             "one time for each step",
             "delete the cell's record and run the experiment again",
         )
-    models = [step.model for step in steps]
-    before = [models[0], *models[:-1]]
-    return [
-        (step.work, seconds, step.model != last)
-        for step, seconds, last in zip(steps, cell.step_seconds, before, strict=True)
-        if seconds is not None  # an earlier run did that step
-    ]
+    return True
+
+
+def _kinds(trace: Trace) -> list[tuple[str, bool]]:
+    """(work, is it the first after a switch) of each step."""
+    models = [step.model for step in trace.steps]
+    before = [models[0], *models[:-1]] if models else []
+    return [(step.work, step.model != last) for step, last in zip(trace.steps, before, strict=True)]
 
 
 def stage_seconds(cells: Iterable[CellRecord]) -> dict[str, Typical]:
@@ -100,9 +106,13 @@ def cell_latency(
     and the caller says so.  Every cell is charged for text encoding and for decoding,
     also where sharing spared it, for a method run alone would pay them.
 
+    An imported cell's latency is what whoever made it says, as one stage `told`.
+
     Raises LookupError, with a sentence, where the cell has no trace or does work that
     no cell was timed at.
     """
+    if cell.latency_seconds is not None:
+        return {"told": cell.latency_seconds}
     if cell.trace is None or not cell.trace.steps:
         raise LookupError("no trace recorded")
     counts = Counter(step.work for step in cell.trace.steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from srbench.report.values import Row, Value
+from srbench.report.values import FEWEST_TO_RANK, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
 EVALUATIONS = "evaluations_"
@@ -40,7 +40,10 @@ def below(table: Sequence[Row], mark: str = "*", short_counts: bool = False) -> 
     """
     values = [v for row in table for v in row.values]
     says = _errors(values)
-    says += [f"{mark}: {BEST}"] if any(v.best for v in values) else []
+    if any(v.best for v in values):
+        says.append(f"{mark}: {BEST}")
+    elif max((v.clusters for v in values), default=0) < FEWEST_TO_RANK:
+        says.append(f"the best is not marked: fewer than {FEWEST_TO_RANK} prompts tell hardly any two apart")
     says += [SCALE_ROWS] if any(row.is_scale for row in table) else []
     return [*says, *_headings(table, short_counts)]
 

@@ -28,12 +28,13 @@ from typing import Any
 from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
-from srbench.report.values import Column, Row, Value, decimals, fixed, shown
+from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
 
 ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
+POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
 
@@ -319,7 +320,7 @@ def _count(n: int, word: str) -> str:
 def verdicts(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row]) -> list[str]:
     """What the records say, in plain sentences, the most needed first; nothing beyond them."""
     found = methods(run, cells, table)
-    said = [_done(run, cells, found), *_fastest(found), *_alone(found)]
+    said = [_done(run, cells, found), *_kept(table), *_fastest(found), *_alone(found)]
     clusters = max((v.clusters for row in table for v in row.values), default=0)
     if 0 < clusters < FEW_PROMPTS:
         said.append(f"Only {_count(clusters, 'prompt')}: intervals are wide, and differences may be chance.")
@@ -342,6 +343,32 @@ def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) 
         f"({_count(len(found), 'method')}, {_count(len(run.prompts), 'prompt')}, "
         f"{_count(len(run.seeds), 'seed')})."
     )
+
+
+def _kept(table: Sequence[Row]) -> list[str]:
+    """Who keeps the large model's total: the interval's lower end above −half the large–small gap."""
+    said = []
+    columns = [v.column for v in table[0].values if v.column.key.endswith("/total_difference")]
+    for column in columns:
+        known = [(row, row[column.key]) for row in table if row[column.key].low is not None]
+        gaps = [value for row, value in known if row.role == "small"]
+        what = column.heading.removeprefix("Δ ").capitalize()
+        if not gaps:
+            continue
+        if any(value.high is None or value.high >= 0 for value in gaps):
+            said.append(
+                f"{what}: large and small can't be told apart, so who keeps the large one's can't either."
+            )
+            continue
+        margin = -max(value.value or 0.0 for value in gaps) / 2
+        rivals = [(row, value) for row, value in known if row.role != "small"]
+        kept = [row.label for row, value in rivals if value.low is not None and value.low > -margin]
+        strict = [row.label for row, value in rivals if value.low is not None and value.low > -POINTS]
+        said.append(
+            f"{what} not worse than large's by {margin:.1f} points (half the large–small gap): "
+            f"{'; '.join(kept) or 'none'}. By {POINTS:g} points: {'; '.join(strict) or 'none'}."
+        )
+    return said
 
 
 def _fastest(found: Sequence[Method]) -> list[str]:
@@ -439,7 +466,7 @@ def table_html(table: Sequence[Row], name: str) -> str:
     Scale rows have a body of their own, so that sorting leaves them where they are.
     """
     every = list(zip(*(row.values for row in table), strict=True))
-    digits = {values[0].column: decimals(values) for values in every}
+    digits = {values[0].column: printed.digits_of(table, values) for values in every}
     columns = [values for values in every if values[0].column.kind != "difference"]
     heads = "".join(
         f'<th scope="col" class="{c.group}" aria-sort="none"><button type="button" title="{escape(c.note)}">'
@@ -540,12 +567,12 @@ def _figure_html(figure: Figure, lazy: bool = True) -> str:
             f'<figure class="missing" id="figure-{escape(figure.name)}"><h3>{title}</h3>'
             f"<p>Not drawn: {escape(figure.missing)}.</p></figure>"
         )
-    loading, caption = "lazy" if lazy else "eager", escape(figure.caption)
+    loading, caption, heading = "lazy" if lazy else "eager", escape(figure.caption), "h3" if lazy else "h2"
     if not lazy:
         caption = f"<details><summary>What it shows</summary>{caption}</details>"
     name, (width, height) = re.sub(r"[^\w.-]", "_", figure.name), figure.size
     return (
-        f'<figure id="figure-{name}"><h3>{title}</h3>'
+        f'<figure id="figure-{name}"><{heading}>{title}</{heading}>'
         f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="{loading}" '
         f'alt="{title}. {escape(figure.caption)}">'
         f'<figcaption>{caption} <a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'

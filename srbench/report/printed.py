@@ -48,6 +48,13 @@ def narrowed(table: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     return [replace(row, values=tuple(v for v in row.values if v.column.key in keys)) for row in table]
 
 
+def short(table: Sequence[Row]) -> list[Row]:
+    """The rows with the total's difference from the reference alone, for where width is dear."""
+    columns = [v.column for v in table[0].values]
+    kept = [c.key for c in columns if c.kind != "difference" or c.key.endswith("total_difference")]
+    return narrowed(table, kept)
+
+
 def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows without costs that no method has, as a CPU's peak memory, and a line for each of those.
 
@@ -71,14 +78,19 @@ def columns(table: Sequence[Row]) -> list[Printed]:
     made = []
     for values in by_column:
         if values not in counts:
-            made.append(_one(values[0].column, values))
+            made.append(_one(values[0].column, values, digits_of(table, values)))
         elif values is counts[0]:
             made.append(_counts(counts))
     return made
 
 
-def _one(column: Column, values: Sequence[Value]) -> Printed:
-    digits = decimals(values)
+def digits_of(table: Sequence[Row], column: Sequence[Value]) -> int:
+    """Digits after the point that the rows which compete need; scale rows take theirs."""
+    own = [v for row, v in zip(table, column, strict=True) if not row.is_scale]
+    return decimals(own or column)
+
+
+def _one(column: Column, values: Sequence[Value], digits: int) -> Printed:
     return Printed(
         (column.key,),
         column.heading,

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from srbench.errors import UserError
 from srbench.report.latency import ONCE, Typical, cell_latency, stage_seconds, work_seconds
 from srbench.report.roles import Role
 from srbench.report.values import DASH, Column
 from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score
+from srbench.trace import Trace
 
 Key = tuple[int, int]  # (prompt_index, seed)
 MODELS = ("large", "small")  # always shown, in this order; others follow
@@ -44,6 +45,23 @@ class Contender:
 
 
 Measured = Mapping[Key, float | Gap]
+Result = TypeVar("Result")
+
+
+def once_per_trace(compute: Callable[[CellRecord], Result]) -> Callable[[CellRecord], Result]:
+    """`compute`, which may look at the cell's trace alone, called once for each trace there is.
+
+    Thousands of videos share few traces, and counting their steps is most of a table's time.
+    """
+    known: dict[int, tuple[Trace | None, Result]] = {}
+
+    def result(cell: CellRecord) -> Result:
+        found = known.get(id(cell.trace))
+        if found is None:  # the trace is kept beside it: its id is then no other's
+            found = known[id(cell.trace)] = (cell.trace, compute(cell))
+        return found[1]
+
+    return result
 
 
 def numbers(measured: Measured) -> dict[Key, float]:
@@ -191,6 +209,7 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
     work, stages = work_seconds(cells), stage_seconds(cells)
     estimated = run.timing != "exclusive"
 
+    @once_per_trace
     def measure(cell: CellRecord) -> float | Gap:
         try:
             return math.fsum(cell_latency(cell, work, stages).values())
@@ -225,13 +244,15 @@ def _latency_note(
 
 
 def _evaluation_quantities(cells: Sequence[CellRecord]) -> list[Quantity]:
-    used = {s.model for c in cells if c.trace is not None for s in c.trace.steps}
+    traces = {id(c.trace): c.trace for c in cells if c.trace is not None}
+    used = {s.model for trace in traces.values() for s in trace.steps}
     models = [*MODELS, *sorted(used.difference(MODELS))]
     counted = [_count(m, partial(_computed, model=m)) for m in models]
     return [*counted, _count("reused", _reused)]
 
 
 def _count(what: str, count: Callable[[CellRecord], int]) -> Quantity:
+    @once_per_trace
     def measure(cell: CellRecord) -> float | Gap:
         if cell.trace is None:
             return Gap("missing", "no trace recorded")
@@ -253,6 +274,7 @@ def _reused(cell: CellRecord) -> int:
 
 
 def _switch_quantity() -> Quantity:
+    @once_per_trace
     def measure(cell: CellRecord) -> float | Gap:
         if cell.trace is None:
             return Gap("missing", "no trace recorded")

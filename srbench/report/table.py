@@ -14,7 +14,7 @@ from srbench.errors import UserError
 from srbench.report import quantities, roles, statistics, totals
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
 from srbench.report.statistics import Estimate
-from srbench.report.values import Column, Row, Value, decimals, of_estimate, shown
+from srbench.report.values import FEWEST_TO_RANK, Column, Row, Value, decimals, of_estimate, shown
 from srbench.store.records import CellRecord, MethodRecord, Outcome, RunRecord
 
 __all__ = ["Column", "Row", "Tables", "Value", "decimals", "dimension_rows", "make", "rows", "shown"]
@@ -204,12 +204,13 @@ def _mark_best(
 ) -> list[Value]:
     """Mark the best and all that a paired t interval can't tell from it; reference and scale rows apart.
 
-    Nothing is marked with one prompt: nothing could be told from the best.
+    With fewer than FEWEST_TO_RANK prompts nothing is marked: next to nothing could be told from
+    the best, and all would be.
     """
     rivals = {
         i: v.value
         for i, (m, v) in enumerate(zip(methods, values, strict=True))
-        if m.role not in ("reference", "scale") and v.value is not None and v.clusters > 1
+        if m.role not in ("reference", "scale") and v.value is not None and v.clusters >= FEWEST_TO_RANK
     }
     if column.higher_is_better is None or not rivals:
         return list(values)

@@ -30,7 +30,7 @@ def show(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], cons
     table: report.table.rows(run, cells).  Quality comes before cost where it is parted.  Of
     the differences from the reference the total's alone is here; all other formats have all.
     """
-    narrow, empty = printed.without_empty(_short(table))
+    narrow, empty = printed.without_empty(printed.short(table))
     notes = Footnotes()
     texts = {column.keys: _texts(column, notes) for column in printed.columns(narrow)}
     labels = [row.label for row in narrow]
@@ -42,12 +42,6 @@ def show(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], cons
     console.print()
     reasons = [f"{_raised([n])} {text}" for text, n in notes.numbers.items()]
     _say(console, [*reasons, *empty, *legend.below(narrow, BEST, short_counts=True)])
-
-
-def _short(table: Sequence[Row]) -> list[Row]:
-    columns = [v.column for v in table[0].values]
-    kept = [c.key for c in columns if c.kind != "difference" or c.key.endswith("total_difference")]
-    return printed.narrowed(table, kept)
 
 
 def _say(console: Console, lines: Iterable[str]) -> None:

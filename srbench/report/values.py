@@ -12,6 +12,7 @@ from srbench.report.statistics import Estimate
 from srbench.store.records import Outcome
 
 DASH = "–"
+FEWEST_TO_RANK = 4  # prompts; with fewer the best is not marked
 Kind = Literal["total", "difference", "similarity", "dimension", "cost"]
 
 
@@ -148,10 +149,7 @@ def decimals(values: Iterable[Value]) -> int:
     column = list(values)
     # A difference may be near 0 by luck, which says nothing of how well it is known.
     numbers = [abs(v.value) for v in column if v.value and v.column.kind != "difference"]
-    # Below 1e-9 of its number an error is rounding of the sums, not spread.
-    errors = [
-        v.standard_error for v in column if v.standard_error and v.standard_error > 1e-9 * abs(v.value or 1)
-    ]
+    errors = [v.standard_error for v in column if v.standard_error and _is_spread(v)]
     digits = column[0].column.decimals if column else 0
     needed = [1 - math.floor(math.log10(min(numbers)))] if numbers else []
     needed += [-math.floor(math.log10(min(errors)))] if errors else []
@@ -168,7 +166,19 @@ def shown(value: Value, digits: int) -> str:
     if value.column.kind == "difference":
         known = value.low is not None and value.high is not None
         return f"{number} [{fixed(value.low, digits)}, {fixed(value.high, digits)}]" if known else number
-    return number if value.standard_error is None else f"{number} ±{value.standard_error:.{digits}f}"
+    return number if value.standard_error is None else f"{number} ±{_error(value, digits)}"
+
+
+def _error(value: Value, digits: int) -> str:
+    """An error above 0 never prints as 0, also where the digits are other rows'."""
+    error = value.standard_error or 0.0
+    text = f"{error:.{digits}f}"
+    return f"<{10.0**-digits:.{digits}f}" if _is_spread(value) and not float(text) else text
+
+
+def _is_spread(value: Value) -> bool:
+    """Below 1e-9 of its number an error is rounding of the sums, not spread."""
+    return bool(value.standard_error) and (value.standard_error or 0.0) > 1e-9 * abs(value.value or 1)
 
 
 def fixed(number: float | None, digits: int) -> str:

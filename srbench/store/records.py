@@ -27,6 +27,7 @@ from srbench.trace import Trace
 
 VERSION: Literal[1] = 1
 Outcome = Literal["done", "skipped", "failed", "missing"]
+Source = Literal["generated", "imported"]  # imported: another tool made the video, only scored here
 
 
 class _Record(BaseModel):
@@ -62,6 +63,21 @@ class Score(_Record):
     reference: str | None = Field(default=None, description="sha256 of the reference video's bytes")
     outcome: Outcome = "done"
     reason: str = ""
+
+    @property
+    def at_bound(self) -> int:
+        """Frames at the metric's best value, as identical ones are: of PSNR, those at its cap."""
+        return len(self.per_frame) - len(self._below)
+
+    @property
+    def value_below_bound(self) -> float | None:
+        """The mean over the other frames; None where there are none."""
+        return sum(self._below) / len(self._below) if self._below else None
+
+    @property
+    def _below(self) -> tuple[float, ...]:
+        bound = self.metric.upper_bound if self.metric.higher_is_better else self.metric.lower_bound
+        return tuple(v for v in self.per_frame if v != bound)
 
 
 class Stage(_Record):
@@ -101,6 +117,10 @@ class CellRecord(_Record):
     shared_steps: int = Field(default=0, description="steps computed once for several methods")
     finished: str = Field(default="", description="UTC, ISO 8601")
     host: str = ""
+    source: Source = "generated"
+    latency_seconds: float | None = Field(
+        default=None, description="of an imported video, as whoever made it says; not measured here"
+    )
 
 
 class TextTimes(_Record):
@@ -148,6 +168,7 @@ class RunRecord(_Record):
     threads: int
     warnings: tuple[str, ...] = ()
     started: str
+    source: Source = "generated"
 
 
 def write_json(path: Path, record: BaseModel) -> os.stat_result:
@@ -164,7 +185,7 @@ INDEX = "cells.jsonl"
 class Brief:
     """Of a cell's record, what decides whether there is anything left to do.
 
-    scores: of those done or failed: hash of the metric's facts, sha256 of the reference's
+    scores: of those not skipped: hash of the metric's facts, sha256 of the reference's
     video, outcome.
     """
 
@@ -200,7 +221,7 @@ _BRIEF = {"id", "key", "outcome", "video", "video_bytes", "scores"}
 
 
 def _line(name: str, stat: os.stat_result, cell: Mapping[str, Any]) -> bytes:
-    scores = [s for s in cell["scores"] if s["outcome"] in ("done", "failed")]
+    scores = [s for s in cell["scores"] if s["outcome"] != "skipped"]
     brief = {k: cell.get(k) for k in sorted(_BRIEF)}
     brief["scores"] = [(facts_hash(s["metric"]), s["reference"], s["outcome"]) for s in scores]
     line = {"file": name, "size": stat.st_size, "mtime": stat.st_mtime_ns} | brief

@@ -18,7 +18,7 @@ HOSTILE = r"a|b <img src=x> $x^2_i$ & 50% #{\input{x}} ~ `c` *d* [e](f) ü 中 \
 
 def failed(make):
     """Three methods, one video failed."""
-    cells = make.cells()
+    cells = make.cells(4)
     cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": "broke", "scores": ()})
     return make.run(), cells
 
@@ -32,7 +32,7 @@ def test_csv_is_tidy(make):
     line = next(x for x in lines if (x["method"], x["column"]) == ("small", "psnr"))
     value = tables.main[1]["psnr"]
     assert (float(line["value"]), float(line["low"])) == (value.value, value.low)
-    assert (line["outcome"], line["n"], line["unit"], line["best"]) == ("failed", "5", "dB", "false")
+    assert (line["outcome"], line["n"], line["unit"], line["best"]) == ("failed", "7", "dB", "false")
     assert line["protocol"] == "p" * 64
     assert {x["unit"] for x in lines if x["column"] == "latency"} == {"s est."}
 
@@ -71,7 +71,7 @@ def test_markdown_is_a_table_that_no_word_breaks(make):
     bars = [line.replace(r"\|", "").count("|") for line in lines]
     assert len(set(bars)) == 1
     assert "<img" not in text.replace(r"\<img", "") and r"\[e\](f)" in text
-    assert "**" in text and "<sup>1</sup> 1 of 6 failed: broke" in text
+    assert "**" in text and "<sup>1</sup> 1 of 8 failed: broke" in text
 
 
 def test_markdown_warns_first(make):

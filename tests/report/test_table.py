@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from srbench.errors import UserError
+from srbench.report.printed import columns
 from srbench.report.table import decimals, rows, shown
 
 
@@ -107,9 +108,9 @@ def test_intervals_are_t(make: Any) -> None:
 
 
 def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None:
-    noise = [0.3, -0.4, 0.2]
-    cells = make.cells()
-    for p in range(3):
+    noise = [0.3, -0.4, 0.2, -0.3]
+    cells = make.cells(4)
+    for p in range(4):
         for s in range(2):
             scores = make.scores(24.0 + p + 0.1 * s + noise[p])
             cells.append(make.cell("srd_0.02", p, s, switch=12, scores=scores))
@@ -118,6 +119,11 @@ def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None
     assert {m for m, r in table.items() if r["lpips/alex-spatial"].best} == {"srd_0.01"}  # lower is better
     assert {m for m, r in table.items() if r["speedup"].best} == {"small"}
     assert not any(v.best for v in table["large"].values), "the reference takes no part"
+
+
+def test_nothing_is_best_of_three_prompts(make: Any) -> None:
+    table = rows(make.run(), make.cells(3))
+    assert not any(v.best for row in table for v in row.values)
 
 
 def test_scale_rows_come_last_and_compete_for_nothing(make: Any) -> None:
@@ -135,6 +141,18 @@ def test_scale_rows_come_last_and_compete_for_nothing(make: Any) -> None:
     assert (last["psnr"].protocol, table[1]["psnr"].protocol) == ("another", "p" * 64)
     assert not any(v.best for v in last.values)
     assert shown(last["latency"], 1) == "–" and last["latency"].footnote == ""
+
+
+def test_digits_are_those_of_the_rows_that_compete(make: Any) -> None:
+    cells = [make.cell("exact", p, 0, scores=make.scores(60 + p * 1e-5), path=[{}]) for p in range(3)]
+    named = make.named("large", "small", "srd_0.01", "exact")
+    named = (*named[:3], named[3].model_copy(update={"role": "scale"}))
+    psnr = next(
+        c
+        for c in columns(rows(make.run(methods=named), [*make.cells(seeds=1), *cells]))
+        if c.keys == ("psnr",)
+    )
+    assert psnr.texts[2:] == ("25.00 ±0.58", "60.00 ±<0.01")
 
 
 def test_peak_memory_is_the_most_of_any_video(make: Any) -> None:

@@ -82,7 +82,7 @@ def test_warnings_come_first(make: Any) -> None:
 
 
 def test_headings_are_explained_below(make: Any) -> None:
-    said = " ".join(text(make.run(), make.cells(), 200).split())
+    said = " ".join(text(make.run(), make.cells(4), 200).split())
     for words in (
         "evals L/S/reused: model evaluations a video, computed by the large model, by the small model, and "
         "taken from an accelerator's cache (a guided step is two)",

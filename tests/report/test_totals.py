@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from srbench.report import page
 from srbench.report.table import make as make_tables
 from srbench.report.table import shown
 from srbench.store.records import Score
@@ -24,7 +25,13 @@ def records(make, prompts=10, seeds=2, drop=None, suite="shapes"):
         scores += [Score(metric=relation, value=level - 0.1)] if cell.prompt_index % 2 == 0 else []
         kept = tuple(s for s in scores if (cell.method, s.metric.name) != drop)
         cells.append(cell.model_copy(update={"scores": (*cell.scores, *kept)}))
-    return make.run(prompts=tuple(f"prompt {p}" for p in range(prompts)), seeds=(0, 1)), cells
+    small = [{"denoiser": {"model": "small"}}]
+    methods = tuple(
+        m.model_copy(update={"path": small}) if m.name == "small" else m
+        for m in make.named("large", "small", "srd_0.01")
+    )
+    run = make.run(methods=methods, prompts=tuple(f"prompt {p}" for p in range(prompts)), seeds=(0, 1))
+    return run, cells
 
 
 def by_method(table):
@@ -115,3 +122,17 @@ def test_without_dimensions_there_are_no_totals(make):
     tables = make_tables(make.run(), make.cells())
     assert not any(v.column.kind in ("total", "difference") for v in tables.main[0].values)
     assert all(row.values == () for row in tables.dimensions)
+
+
+def test_verdict_names_who_keeps_the_total(make):
+    run, cells = records(make)
+    said = " ".join(page.verdicts(run, cells, make_tables(run, cells).main))
+    assert "not worse than large's by 15.0 points (half the large–small gap): srd_0.01" in said
+    assert "By 0.3 points: none" in said
+
+
+def test_without_a_gap_nothing_can_be_told(make, monkeypatch):
+    monkeypatch.setitem(METHODS, "small", 0.8)
+    run, cells = records(make)
+    said = " ".join(page.verdicts(run, cells, make_tables(run, cells).main))
+    assert "large and small can't be told apart" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,15 @@ def walked(steps: int, denoiser: Denoiser = LARGE) -> list[Branch]:
 
 def memory(folder: Path, policy: str = "all") -> StoredMemory:
     sampler: Any = Sampler()
-    return StoredMemory(Store(folder), sampler, "unit", policy)
+    return StoredMemory(Store(folder), sampler, "unit", policy, lambda roles: "+".join(sorted(roles)))
+
+
+def keep(kept: StoredMemory, start: Branch, steps: list[Branch], forked: Sequence[int]) -> None:
+    """Walk a segment with these branches after each step."""
+    notes = kept.begin(start)
+    for branch in steps:
+        notes.note(branch, branch.state.index in forked)
+    notes.write(steps[-1].trace)
 
 
 def indices(kept: StoredMemory) -> tuple[int, ...]:
@@ -77,15 +86,15 @@ def test_what_a_policy_keeps_of_a_trunk_that_a_method_left_after_five_steps(
     tmp_path: Path, policy: str, kept: tuple[int, ...]
 ) -> None:
     own = memory(tmp_path, policy)
-    own.keep(entry(), walked(6), [5])
+    keep(own, entry(), walked(6), [5])
     assert indices(own) == kept
     assert len(list(tmp_path.glob(f"objects/*/*{STATE}"))) == len(kept)
 
 
 def test_a_new_fork_adds_one_object_and_rewrites_none(tmp_path: Path) -> None:
-    memory(tmp_path, "forks").keep(entry(), walked(6), [2])
+    keep(memory(tmp_path, "forks"), entry(), walked(6), [2])
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob(f"objects/*/*{STATE}")}
-    memory(tmp_path, "forks").keep(entry(), walked(4), [4])
+    keep(memory(tmp_path, "forks"), entry(), walked(4), [4])
     after = {p: p.stat().st_mtime_ns for p in tmp_path.glob(f"objects/*/*{STATE}")}
     assert before.items() < after.items() and len(after) == 2
     known = memory(tmp_path).recall(entry())
@@ -93,7 +102,7 @@ def test_a_new_fork_adds_one_object_and_rewrites_none(tmp_path: Path) -> None:
 
 
 def test_a_branch_is_taken_up_as_late_as_its_traveller_stays(tmp_path: Path) -> None:
-    memory(tmp_path).keep(entry(), walked(6), [])
+    keep(memory(tmp_path), entry(), walked(6), [])
     ahead = take_up(entry(leaves=4), memory(tmp_path).recall(entry()))
     assert ahead is not None
     assert (ahead.state.index, float(ahead.state.latents), len(ahead.trace)) == (4, 40.0, 4)
@@ -102,8 +111,8 @@ def test_a_branch_is_taken_up_as_late_as_its_traveller_stays(tmp_path: Path) -> 
 
 def test_a_damaged_state_is_set_aside_and_the_one_before_it_taken(tmp_path: Path) -> None:
     own = memory(tmp_path)
-    own.keep(entry(), walked(6), [])
-    path = own.store.get(own._state_key(entry(), 4))
+    keep(own, entry(), walked(6), [])
+    path = own.store.get(own.state_key(entry(), 4))
     assert path is not None
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -116,7 +125,7 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_taken(tmp_path: Path
 def test_accelerated_segments_keep_nothing(tmp_path: Path) -> None:
     cached = Denoiser(model="large", accelerators=(build("accelerators", {"kind": "pab"}, "a"),))
     start = replace(entry(), denoiser=cached)
-    memory(tmp_path).keep(start, walked(6, cached), [3])
+    keep(memory(tmp_path), start, walked(6, cached), [3])
     assert memory(tmp_path).recall(start) is None and not list(tmp_path.glob("objects/*/*"))
 
 
@@ -127,12 +136,12 @@ def test_a_full_disk_costs_the_state_and_not_the_cell(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("srbench.sampling.memory.save_file", full)
-    memory(tmp_path).keep(entry(), walked(6), [])
-    assert memory(tmp_path).recall(entry()) is None
+    keep(memory(tmp_path), entry(), walked(6), [])
+    assert indices(memory(tmp_path)) == ()
 
 
 def test_another_unit_or_past_knows_nothing_of_it(tmp_path: Path) -> None:
-    memory(tmp_path).keep(entry(), walked(6), [])
+    keep(memory(tmp_path), entry(), walked(6), [])
     other = memory(tmp_path)
     other.unit = "another prompt"
     assert other.recall(entry()) is None

@@ -51,7 +51,7 @@ def run_record() -> RunRecord:
 
 def cell(key: str, video: Path) -> CellRecord:
     return CellRecord(
-        id=key, family="f", method=f"method_{key}", label="", method_id="m", path=[], prompt="p",
+        id=key, key=key, family="f", method=f"method_{key}", label="", method_id="m", path=[], prompt="p",
         prompt_index=0, seed=0, outcome="done", protocol="p", video=video.name.partition(".")[0],
         video_bytes=video.stat().st_size,
     )  # fmt: skip

@@ -1,0 +1,428 @@
+"""`python -m srbench.score FOLDER … --reference FOLDER`: score videos that some other tool made.
+
+Videos are paired by prompt and seed, which their names tell as VBench has it,
+`{prompt}-{seed}.mp4` (without a number at the end the seed is 0), or by a CSV with the columns
+video, reference, prompt and seed.  What comes out is a run's folder like any other: the same
+table, figures and page, its rows marked as imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from srbench import configs, errors, ground, report, video
+from srbench.errors import UserError
+from srbench.experiment import digest
+from srbench.metrics.base import CHUNK, Metric
+from srbench.registry import build, identity
+from srbench.scoring import score_all
+from srbench.store.objects import file_hash
+from srbench.store.records import (
+    CellRecord,
+    MethodRecord,
+    RunRecord,
+    cell_path,
+    read_cell,
+    write_cell,
+    write_json,
+)
+
+SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
+UNKNOWN = "unknown (imported)"
+PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image", "lpips")
+
+
+class Key(NamedTuple):
+    """What two videos must share to be compared."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One folder's videos as a row of the table."""
+
+    name: str
+    videos: Mapping[Key, Path]
+    is_reference: bool = False
+    seconds: Mapping[Key, float] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return digest(["imported", self.name, self.is_reference])
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} (imported)"
+
+
+def key_of(name: str) -> Key:
+    """Prompt and seed of a file's name without its suffix.
+
+    >>> key_of("a dog runs-3"), key_of("a dog runs")
+    (Key(prompt='a dog runs', seed=3), Key(prompt='a dog runs', seed=0))
+    """
+    found = re.fullmatch(r"(.+)-(\d+)", unicodedata.normalize("NFC", name), re.DOTALL)
+    return Key(found[1], int(found[2])) if found else Key(unicodedata.normalize("NFC", name), 0)
+
+
+def by_name(folder: Path) -> dict[Key, Path]:
+    """A folder's videos by what their names say; other files are left alone.
+
+    Raises UserError where there is no video, or two of one prompt and seed.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}", "a folder of videos", "check the path")
+    found: dict[Key, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            other = found.setdefault(key_of(path.stem), path)
+            if other is not path:
+                raise UserError(
+                    f"{folder}: {other.name} and {path.name}", "one video a prompt and seed", "remove one"
+                )
+    if not found:
+        raise UserError(f"{folder}: no video in it", f"files that end in {', '.join(SUFFIXES)}", "check it")
+    return found
+
+
+def table(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[dict[str, str]]:
+    """A CSV's lines by column.  Raises UserError where a column is lacking or unknown."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file, strict=True))
+            columns = list(lines[0]) if lines else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: {error}", "a CSV file in UTF-8 with a header", "check it") from None
+    if not set(needed) <= set(columns) <= set(known):
+        raise UserError(
+            f"{path} with the columns {', '.join(map(str, columns)) or 'none'}",
+            f"{', '.join(needed)}" + "".join(f"; if wanted {k}" for k in known if k not in needed),
+            "write them as the first line",
+        )
+    return lines
+
+
+def by_table(path: Path, folders: Sequence[Path], reference: Path) -> list[dict[Key, Path]]:
+    """Videos of each folder, the reference's last, as a CSV pairs them."""
+    found: list[dict[Key, Path]] = [{} for _ in [*folders, reference]]
+    for line in table(path, ("video", "reference"), ("video", "reference", "prompt", "seed")):
+        guess = key_of(Path(line["video"]).stem)
+        seed = line.get("seed") or str(guess.seed)
+        if not seed.isdecimal():
+            raise UserError(f"{path}: seed {seed!r}", "a whole number from 0 on", "correct it")
+        key = Key(line.get("prompt") or guess.prompt, int(seed))
+        for videos, file in zip(
+            found, [*(f / line["video"] for f in folders), reference / line["reference"]], strict=True
+        ):
+            if videos.setdefault(key, file) != file:
+                raise UserError(
+                    f"{path}: {key.prompt!r}, seed {key.seed} twice", "one line each", "give them seeds"
+                )
+    return found
+
+
+def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[str] | None) -> None:
+    """Refuse videos without a reference, or of prompts that the suite doesn't have, with the list."""
+    lonely = [
+        f"{m.name}/{path.name}"
+        for m in methods
+        for key, path in m.videos.items()
+        if key not in reference.videos
+    ]
+    if lonely:
+        raise UserError(
+            _listed(f"{len(lonely)} videos without a reference", lonely),
+            f"a video of the same prompt and seed in {reference.name}",
+            "name them alike, `{prompt}-{seed}`, or pair them with --pairs CSV",
+        )
+    if prompts is not None:
+        known = {unicodedata.normalize("NFC", p) for p in prompts}
+        strange = [k.prompt for k in reference.videos if k.prompt not in known]
+        if strange:
+            raise UserError(
+                _listed(f"{len(strange)} prompts that are not the suite's", strange),
+                "files named `{prompt}-{seed}` by the suite's own prompts",
+                "rename them, or leave --suite out",
+            )
+
+
+def _listed(what: str, lines: Iterable[str]) -> str:
+    return "\n  ".join([what, *lines])
+
+
+def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
+    """What all videos have in common, by their containers alone.
+
+    Raises UserError with the whole list where size, length or fps of a pair differ, or where
+    the references differ among each other: those do not belong into one table.
+    """
+    looks = {key: video.look(path) for key, path in reference.videos.items()}
+    first = next(iter(looks.values()))
+    wrong = [
+        f"{reference.name}/{reference.videos[key].name}: {said}, as the first of them"
+        for key, own in looks.items()
+        if (said := _differs(own, first))
+    ]
+    wrong += [
+        f"{method.name}/{path.name}: {said}"
+        for method in methods
+        for key, path in method.videos.items()
+        if (said := _differs(video.look(path), looks[key]))
+    ]
+    if wrong:
+        raise UserError(
+            _listed(f"{len(wrong)} videos that differ", wrong),
+            "the same size, frames and fps throughout; nothing is cut, resized or resampled",
+            "score those that fit together, or write them alike",
+        )
+    return first
+
+
+def _differs(own: video.Look, other: video.Look) -> str:
+    """As in `80 frames, expected 81`; empty if they fit."""
+    facts = [
+        (f"{own.width}×{own.height}", f"{other.width}×{other.height}"),
+        (f"{own.frames} frames", f"{other.frames} frames"),
+        (f"{float(own.fps):g} fps", f"{float(other.fps):g} fps"),
+    ]
+    return "; ".join(f"{a}, expected {b}" for a, b in facts if a != b)
+
+
+def latencies(path: Path, methods: Sequence[Imported]) -> dict[str, dict[Key, float]]:
+    """Seconds of each video by the row's name, from a CSV of seconds and method or video or both."""
+    found: dict[str, dict[Key, float]] = {m.name: {} for m in methods}
+    for line in table(path, ("seconds",), ("method", "video", "seconds")):
+        rows = [m for m in methods if line.get("method") in (None, "", m.name)]
+        asked = line.get("video") or ""
+        keys = {m.name: [k for k, p in m.videos.items() if asked in ("", p.name, p.stem)] for m in rows}
+        try:
+            seconds = float(line["seconds"])
+        except ValueError:
+            seconds = -1.0
+        if seconds <= 0 or not any(keys.values()):
+            raise UserError(
+                f"{path}: {', '.join(f'{k} {v}' for k, v in line.items())}",
+                f"seconds above 0 of one of {', '.join(m.name for m in methods)} and a video of it",
+                "correct the line",
+            )
+        for name, own in keys.items():
+            found[name] |= dict.fromkeys(own, seconds)
+    return found
+
+
+# Records
+
+
+@dataclass(frozen=True)
+class Import:
+    """All that a run of imported videos is about; the reference is the first method."""
+
+    name: str
+    methods: tuple[Imported, ...]
+    metrics: tuple[Metric, ...]
+    look: video.Look
+    prompts: tuple[str, ...]
+    suite: str | None
+    told: str  # where latencies come from
+
+    @property
+    def family(self) -> dict[str, Any]:
+        """What is known of the model, which is what its videos show."""
+        about = self.look
+        unknown = dict.fromkeys(("model", "sampler", "steps", "guidance scale", "device"), UNKNOWN)
+        return {
+            "kind": "imported",
+            "frames": about.frames,
+            "size": f"{about.width}×{about.height}",
+            "fps": float(about.fps),
+            "read from": f"{about.codec}, {about.pixels}",
+        } | unknown
+
+    @property
+    def protocol(self) -> str:
+        """Hash of what is known; equal ones may still differ in what is not."""
+        return digest(["imported", {k: v for k, v in self.family.items() if k != "read from"}])
+
+    def keys(self) -> list[Key]:
+        """The videos to score: those of the reference."""
+        place = {p: i for i, p in enumerate(self.prompts)}
+        return sorted(self.methods[0].videos, key=lambda k: (place[k.prompt], k.seed))
+
+    def record(self, run: Path, store: Path, asked: Sequence[str]) -> RunRecord:
+        """What is known of the run, and that the rest is not."""
+        warnings = ["videos imported: how they were made is not known here"]
+        warnings += [f"latencies as {self.told} says, not measured here"] if self.told else []
+        commit, dirty = ground.commit()
+        return RunRecord(
+            experiment=self.name,
+            run=run.name,
+            family="imported",
+            asked=list(asked),
+            resolved={
+                "family": self.family,
+                "suite": self.suite,
+                "metrics": identity(self.metrics),
+                "folders": {m.name: str(next(iter(m.videos.values())).parent) for m in self.methods},
+            },
+            store=os.path.relpath(store, run),
+            methods=tuple(
+                MethodRecord(
+                    name=m.name, label=m.label, id=m.id, is_reference=m.is_reference, path=[], steps=None
+                )
+                for m in self.methods
+            ),
+            prompts=self.prompts,
+            seeds=tuple(sorted({k.seed for k in self.keys()})),
+            timing="exclusive" if self.told else "shared",
+            protocol=self.protocol,
+            commit=commit,
+            dirty=dirty,
+            packages=ground.versions(PACKAGES),
+            device=f"of the videos unknown; scored on {ground.described()}",
+            threads=1,
+            warnings=tuple(warnings),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            source="imported",
+        )
+
+    def cell(self, method: Imported, key: Key) -> CellRecord:
+        """One video, not scored yet."""
+        sha256 = file_hash(method.videos[key])
+        return CellRecord(
+            id=digest(["imported", sha256, method.id, key.prompt, key.seed], 64),
+            family="imported",
+            method=method.name,
+            label=method.label,
+            method_id=method.id,
+            path=[],
+            is_reference=method.is_reference,
+            prompt=key.prompt,
+            prompt_index=self.prompts.index(key.prompt),
+            seed=key.seed,
+            outcome="done",
+            video=sha256,
+            video_bytes=method.videos[key].stat().st_size,
+            protocol=self.protocol,
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=platform.node(),
+            source="imported",
+            latency_seconds=method.seconds.get(key),
+        )
+
+
+def score_key(job: Import, key: Key, run: Path) -> None:
+    """Score all videos of one prompt and seed; scores of the same bytes are kept."""
+    from srbench.runner import link
+
+    cells: list[CellRecord] = []
+    paths: dict[str, Path] = {}
+    for method in (m for m in job.methods if key in m.videos):
+        cell = job.cell(method, key)
+        at = cell_path(run, cell.id)
+        cells.append(cell.model_copy(update={"scores": read_cell(at).scores}) if at.exists() else cell)
+        paths[cell.id] = method.videos[key].resolve()
+        # the page looks for this name; browsers tell containers by their bytes
+        shown = f"p{cell.prompt_index:03}-seed{key.seed}/{method.name}-{method.id[:4]}.webm"
+        link(run / "videos" / shown, paths[cell.id])
+
+    def chunks(cell: CellRecord) -> Iterator[video.Video]:
+        return video.chunks(paths[cell.id], CHUNK)
+
+    for cell in score_all(cells, cells[0], job.metrics, chunks):
+        write_cell(run, cell)
+
+
+# The command
+
+
+def metrics_of(names: Sequence[str]) -> tuple[Metric, ...]:
+    """Metrics by the names of their YAML.  Raises UserError for one that needs Hydra to be resolved."""
+    found = []
+    for name in names:
+        settings = configs.read("metric", name)
+        if "kind" not in settings:
+            settings = settings[name]  # a file of several; the first is the one it is named by
+        found.append(build("metrics", settings, f"metric.{name}"))
+    return tuple(found)
+
+
+def row_name(folder: Path) -> str:
+    """A folder as a row of the table and a part of file names."""
+    return re.sub(r"[^\w.-]+", "_", folder.resolve().name) or "videos"
+
+
+def arranged(args: argparse.Namespace) -> Import:
+    """The command's arguments, checked.  Raises UserError for whatever does not fit."""
+    metrics = metrics_of(args.metric)
+    folders = [*args.folder, args.reference]
+    names = [row_name(f) for f in folders]
+    if len(set(names)) < len(names):
+        raise UserError(f"folders named {', '.join(names)}", "a name of its own for each", "rename one")
+    videos = (
+        by_table(args.pairs, args.folder, args.reference) if args.pairs else [by_name(f) for f in folders]
+    )
+    *methods, reference = (
+        Imported(n, v, f is args.reference) for n, v, f in zip(names, videos, folders, strict=True)
+    )
+    suite = args.suite and build("suites", configs.read("suite", args.suite), "suite")
+    listed = suite.list_prompts() if suite else None
+    paired(methods, reference, listed)
+    look = looked_at(methods, reference)
+    everyone = [reference, *methods]
+    seconds = latencies(args.latency, everyone) if args.latency else {}
+    return Import(
+        name=args.name,
+        methods=tuple(Imported(m.name, m.videos, m.is_reference, seconds.get(m.name, {})) for m in everyone),
+        metrics=metrics,
+        look=look,
+        prompts=tuple(listed or sorted({k.prompt for k in reference.videos})),
+        suite=args.suite,
+        told=args.latency.name if args.latency else "",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 after a mistake a user can mend, told in three lines or with a list on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m srbench.score", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="+", help="videos to score; one row each")
+    parser.add_argument("--reference", type=Path, required=True, help="the folder they are compared with")
+    parser.add_argument("--metric", nargs="+", default=["psnr", "ssim", "lpips"], help="files of conf/metric")
+    parser.add_argument("--suite", help="a file of conf/suite; every video must be of one of its prompts")
+    parser.add_argument("--pairs", type=Path, help="CSV: video, reference, and if wanted prompt, seed")
+    parser.add_argument("--latency", type=Path, help="CSV: seconds, with method or video or both")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--name", default="imported", help="folder below results")
+    args = parser.parse_args(given)
+    try:
+        job, console = arranged(args), Console()
+        run = args.results / job.name / digest([job.protocol, [m.name for m in job.methods], job.prompts], 8)
+        write_json(run / "run.json", job.record(run, args.results / "store", given))
+        keys = job.keys()
+        for i, key in enumerate(keys):
+            score_key(job, key, run)
+            print(f"{i + 1} of {len(keys)}: {key.prompt}, seed {key.seed}", file=sys.stderr)
+        report.make(run, console)
+    except UserError as error:
+        errors.except_hook(type(error), error, error.__traceback__)
+        return errors.EXIT_USER
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

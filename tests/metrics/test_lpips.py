@@ -1,0 +1,264 @@
+"""LPIPS: against the baselines' own numbers, against the lpips package, and by its laws.
+
+The package's networks are compared with random weights, the same on both sides, so that
+these tests need no download; with the published ones the oracle's numbers must come out.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import lpips
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srbench import lpips_weights
+from srbench.errors import UserError
+from srbench.metrics import _lpips
+from srbench.metrics.base import CHUNK
+from srbench.metrics.lpips import LPIPS, Definition, Network, converted_file
+
+HERE = Path(__file__).parent
+ORACLE = json.loads((HERE / "oracle.json").read_text())
+VIDEOS = dict(np.load(HERE / "oracle.npz"))
+published = pytest.mark.skipif(bool(LPIPS().unavailable), reason=LPIPS().unavailable)
+
+
+def video(seed: int, frames: int = 2, height: int = 40, width: int = 53) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+@functools.cache
+def package(network: Network) -> lpips.LPIPS:
+    """The package's network; its features have random weights."""
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net=network, pnet_rand=True, verbose=False).eval()
+
+
+def as_ours(network: Network, theirs: lpips.LPIPS) -> _lpips.Net:
+    """Our network with the package's weights."""
+    state: dict[str, torch.Tensor] = {}
+    for n in range(1, 6):
+        for name, layer in getattr(theirs.net, f"slice{n}").named_children():
+            if isinstance(layer, torch.nn.Conv2d):
+                state |= {f"features.{name}.weight": layer.weight, f"features.{name}.bias": layer.bias}
+    layout = _lpips.LAYOUTS[network]
+    weights = _lpips.from_torchvision(layout, state, theirs.state_dict())
+    return _lpips.Net(layout, weights, torch.device("cpu"))
+
+
+@functools.cache
+def random_net(network: Network) -> _lpips.Net:
+    """Ours with random weights, narrower than the real one."""
+    layout, generator = _lpips.LAYOUTS[network], torch.Generator().manual_seed(5)
+    first = 11 if network == "alex" else 3
+    widths, sizes = (
+        [3, 8, 12, 12, 8, 8] if network == "alex" else [3] + [6] * 13,
+        [first, 5 if first > 3 else 3],
+    )
+    weights = {}
+    for i, (cin, cout) in enumerate(itertools.pairwise(widths)):
+        size = sizes[i] if i < 2 else 3
+        weights[f"{i}.weight"] = torch.randn(cout, cin, size, size, generator=generator) / (cin * size)
+        weights[f"{i}.bias"] = torch.randn(cout, generator=generator) / 10
+    for i, tap in enumerate(layout.tapped):
+        weights[f"head.{i}"] = torch.rand(widths[tap + 1], generator=generator)
+    return _lpips.Net(layout, weights, torch.device("cpu"))
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS with random features in place of the published ones."""
+    monkeypatch.setattr(_lpips, "network", lambda name, device: random_net(name))
+    monkeypatch.setattr(LPIPS, "unavailable", "")
+
+
+# --- the same numbers as others' code
+
+
+@published
+@pytest.mark.parametrize("pair", ORACLE["pairs"])
+@pytest.mark.parametrize("definition", ["alex-spatial", "alex"])
+def test_lpips_is_the_baselines(pair: str, definition: Definition) -> None:
+    reference, candidate = pair.split("-")
+    got = LPIPS(definition=definition, device="cpu")(VIDEOS[candidate], VIDEOS[reference])
+    # the oracle asks for 1e-5; Winograd's layers keep well within it
+    np.testing.assert_allclose(got, ORACLE["pairs"][pair][f"lpips/{definition}"], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("spatial", [True, False])
+@pytest.mark.parametrize(
+    ("network", "size"), [("alex", (67, 93)), ("alex", (64, 64)), ("alex", (101, 35)), ("vgg", (35, 49))]
+)
+def test_the_network_is_the_lpips_packages(network: Network, size: tuple[int, int], spatial: bool) -> None:
+    theirs = package(network)
+    theirs.spatial = spatial
+    x, y = (video(seed, 2, *size) for seed in (1, 2))
+    on_unit = [torch.from_numpy(v).permute(0, 3, 1, 2).float() / 255 * 2 - 1 for v in (x, y)]
+    with torch.no_grad():
+        expected = theirs(*on_unit).mean((1, 2, 3))
+    net = as_ours(network, theirs)
+    got = net.distances(x, net.features(y), spatial)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (29, 51), (3, 1)])
+def test_winograds_convolution_is_a_convolution(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x, kernel, bias = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3), torch.randn(7)
+    expected = F.conv2d(x, kernel, bias, padding=1)
+    got = _lpips.winograd(x, _lpips.winograd_kernel(kernel), bias)
+    assert (got - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("n", "to"), [(3, 67), (11, 67), (1, 5), (29, 480)])
+def test_the_mean_of_an_enlarged_map_is_a_weighted_mean_of_the_map(n: int, to: int) -> None:
+    small = torch.rand(1, 1, n, 4, dtype=torch.float64)
+    enlarged = F.interpolate(small, size=(to, 33), mode="bilinear", align_corners=False)
+    got = _lpips.share(n, to) @ small[0, 0] @ _lpips.share(4, 33)
+    assert got.item() == pytest.approx(enlarged.mean().item(), abs=1e-12)
+
+
+# --- laws
+
+
+@pytest.mark.parametrize("definition", ["alex-spatial", "alex"])
+@settings(max_examples=8, deadline=None)
+@given(first=st.integers(0, 10**6), second=st.integers(0, 10**6))
+def test_a_distance(definition: Definition, first: int, second: int) -> None:
+    """0 to itself, the same both ways, and more than 0 to another."""
+    net = random_net("alex")
+    x, y = video(first), video(second + 10**7)
+    there, back = (
+        net.distances(a, net.features(b), definition == "alex-spatial") for a, b in ((x, y), (y, x))
+    )
+    assert net.distances(x, net.features(x), definition == "alex-spatial").tolist() == [0.0, 0.0]
+    assert there.tolist() == back.tolist()
+    assert (there > 0).all()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_how_many_frames_come_at_a_time_changes_no_bit() -> None:
+    x, y = video(1, frames=CHUNK + 2), video(2, frames=CHUNK + 2)
+    metric = LPIPS(device="cpu")
+    together = metric(x, y)
+    alone = [metric(x[i : i + 1], y[i : i + 1])[0] for i in range(len(x))]
+    assert together.tolist() == alone
+
+
+@published
+def test_more_noise_is_farther() -> None:
+    clean = VIDEOS["a"][:1].astype(np.int16)
+    sign = np.where(video(0, 1, 67, 93) < 128, -1, 1)
+    noisy = [np.clip(clean + level * sign, 0, 255).astype(np.uint8) for level in (0, 4, 16, 64)]
+    values = [LPIPS()(v, VIDEOS["a"][:1])[0] for v in noisy]
+    assert values == sorted(values)
+    assert len(set(values)) == 4
+    assert not LPIPS().facts.higher_is_better
+
+
+# --- refusals
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(("definition", "least"), [("alex-spatial", 31), ("alex", 31), ("vgg", 16)])
+def test_frames_too_small_for_the_network_are_refused(definition: Definition, least: int) -> None:
+    metric = LPIPS(definition=definition)
+    fits = video(0, 1, least, least)
+    assert metric(fits, fits).tolist() == [0.0]
+    with pytest.raises(UserError, match=f"at least {least}×{least}"):
+        metric(fits[:, 1:], fits[:, 1:])
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_cannot_be_compared_is_refused() -> None:
+    x = video(0)
+    for wrong, said in (
+        (x.astype(np.float32) / 255, "dtype float32"),
+        (x[:1], "1 frames against 2"),
+        (x[:, :, 1:], "52×40 pixels against 53×40"),
+        (x[0], "of shape"),
+    ):
+        with pytest.raises(UserError, match=said):
+            LPIPS()(wrong, x)
+
+
+@pytest.fixture
+def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_without_weights_it_says_which_command_gets_them(nothing_there: Path) -> None:
+    assert LPIPS().unavailable == "no LPIPS weights: make lpips-weights gets them"
+    assert "NET=vgg" in LPIPS(definition="vgg").unavailable
+    with pytest.raises(UserError, match="make lpips-weights"):
+        LPIPS()(video(0), video(0))
+
+
+def test_a_file_with_torchvisions_name_and_other_bytes_is_refused(nothing_there: Path) -> None:
+    """Never a random backbone, whatever its file is called."""
+    path = nothing_there / "torch/hub/checkpoints/alexnet-owt-7be5be79.pth"
+    path.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": torch.randn(64, 3, 11, 11)}, path)
+    _lpips.network.cache_clear()
+    assert LPIPS().unavailable == ""
+    with pytest.raises(UserError, match="sha256 does not begin with 7be5be79"):
+        LPIPS()(video(0), video(0))
+
+
+# --- weights from the stand-by
+
+
+def test_the_unpickler_takes_arrays_and_nothing_else() -> None:
+    arrays = {"a": np.arange(3, dtype=np.float32)}
+    taken = lpips_weights.ArraysOnly(
+        io.BytesIO(pickle.dumps(arrays, protocol=3).replace(b"_core", b"core"))
+    ).load()
+    assert taken["a"].tolist() == [0, 1, 2]
+    for wrong in (print, Path("/tmp"), np.random.default_rng):
+        with pytest.raises(pickle.UnpicklingError, match="is not allowed"):
+            lpips_weights.ArraysOnly(io.BytesIO(pickle.dumps(wrong))).load()
+
+
+def test_kernels_are_turned_to_torchs_axes() -> None:
+    kernel = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)  # rows, columns, in, out
+    layers = {"Conv_0": {"kernel": kernel, "bias": np.zeros(5, np.float32)}}
+    heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 5, 1), np.float32)}} for i in range(5)}
+    content = pickle.dumps({"AlexNet_0": layers} | heads, protocol=3).replace(b"_core", b"core")
+    made = lpips_weights.convert("alex", content)
+    assert made["0.weight"].shape == (5, 4, 2, 3)
+    assert made["0.weight"][4, 3, 1, 2] == kernel[1, 2, 3, 4]
+    assert made["head.4"].shape == (5,)
+
+
+def test_another_archive_is_refused(nothing_there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = nothing_there / "archive.tar.gz"
+    wrong.write_bytes(b"anything")
+    assert lpips_weights.main(["--archive", str(wrong)]) == 2
+    assert lpips_weights.ARCHIVE_SHA256 in capsys.readouterr().err
+    assert not converted_file("alex").exists()
+
+
+@pytest.mark.skipif(
+    not converted_file("alex").is_file(), reason=LPIPS().unavailable or "torchvision's are there"
+)
+def test_the_stand_bys_heads_are_the_lpips_packages() -> None:
+    theirs = package("alex").state_dict()
+    weights = _lpips.load_file(converted_file("alex"))
+    for i in range(5):
+        assert torch.equal(weights[f"head.{i}"], theirs[f"lin{i}.model.1.weight"].flatten())
