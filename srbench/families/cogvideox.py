@@ -12,7 +12,7 @@ from pydantic import Field
 
 from srbench.errors import UserError
 from srbench.experiment import Denoiser
-from srbench.families._settings import FamilySettings
+from srbench.families._settings import TWIN_TEACACHE, FamilySettings
 from srbench.families._weights import Weights
 from srbench.registry import plugin
 
@@ -48,7 +48,7 @@ class CogVideoX(FamilySettings):
             "large": Weights(source="tiny:cogvideox/large"),
             "small": Weights(source="tiny:cogvideox/small"),
             "components": Weights(source="tiny:cogvideox/large"),
-            **{"height": 64, "width": 64, "frames": 9, "price": None},
+            **{"height": 64, "width": 64, "frames": 9, "price": None, "teacache": TWIN_TEACACHE},
         }
 
     def subfolders(self, role: str) -> tuple[str, ...]:

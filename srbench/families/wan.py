@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from srbench.families._settings import FamilySettings, Price
+from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
 from srbench.registry import plugin
 
@@ -39,13 +39,14 @@ class Wan(FamilySettings):
             "large": Weights(source="tiny:wan", subfolder="transformer"),
             "small": Weights(source="tiny:wan", subfolder="transformer_2"),
             "components": Weights(source="tiny:wan"),
-            **{"height": 32, "width": 32, "frames": 5, "price": None},
+            **{"height": 32, "width": 32, "frames": 5, "price": None, "teacache": TWIN_TEACACHE},
         }
 
     def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
         """What the model is told at each step, without a model or a scheduler.
 
-        σ shifted, σ' = s σ / (1 + (s − 1) σ), times 1000 and cut to a whole number.
+        σ shifted, σ' = s σ / (1 + (s − 1) σ), times 1000 and cut to a whole number; a σ of 1
+        made smaller by 1e-6, as the scheduler does, so it is told as 999.
         """
         n = steps or self.steps
         if self.sigma_grid == "wan":
@@ -53,6 +54,7 @@ class Wan(FamilySettings):
         else:
             sigma = np.linspace(1, 1 / 1000, n + 1)[:-1]
         shifted = self.shift * sigma / (1 + (self.shift - 1) * sigma)
+        shifted = np.where(np.abs(shifted - 1) < 1e-6, shifted - 1e-6, shifted)
         return tuple(float(t) for t in (shifted * 1000).astype(np.int64))
 
     def open(self) -> WanSampler:

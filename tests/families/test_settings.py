@@ -55,6 +55,13 @@ def test_settings_need_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.parametrize(("grid", "first"), [("diffusers", 999), ("wan", 999)])
+def test_timesteps_are_told_without_a_model(grid, first):
+    """In the grid of diffusers σ begins at 1, which its scheduler makes 1 − 1e-6."""
+    told = family("wan21_480p", sigma_grid=grid).timesteps(8)
+    assert told[0] == first and len(told) == 8 and list(told) == sorted(told, reverse=True)
+
+
 # -- twins
 
 
@@ -69,6 +76,7 @@ def test_a_twin_is_the_family_with_other_weights_and_fewer_pixels(name):
     assert twin.essence() != real.essence()
     assert twin.weights_identity() != real.weights_identity()
     assert dataclasses.replace(twin, steps=8).height == twin.height
+    assert twin.teacache != real.teacache  # those belong to the published checkpoints
 
 
 # -- keys
