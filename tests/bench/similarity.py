@@ -61,7 +61,8 @@ def _ssim_of_channel(x: NDArray, y: NDArray) -> float:
 
 
 def lpips_loop(x: Frame, y: Frame) -> float:
-    return NET(torch.from_numpy(x)[None] * 2 - 1, torch.from_numpy(y)[None] * 2 - 1).mean().detach().cpu().item()
+    distance = NET(torch.from_numpy(x)[None] * 2 - 1, torch.from_numpy(y)[None] * 2 - 1)
+    return distance.mean().detach().cpu().item()
 
 
 LOOPS: dict[str, Callable[[Frame, Frame], float]] = {
