@@ -24,13 +24,13 @@ from srbench.video import Video
 
 DEFINITIONS: tuple[Similarity, ...] = (
     PSNR(),
-    *(SSIM(definition=d) for d in ssim.DEFINITIONS),  # type: ignore[call-arg]
-    *(LPIPS(definition=d) for d in lpips.DEFINITIONS),  # type: ignore[call-arg]
+    *(SSIM(definition=d) for d in ssim.DEFINITIONS),
+    *(LPIPS(definition=d) for d in lpips.DEFINITIONS),
 )
 THROUGH_MP4: tuple[Similarity, ...] = (
-    Mp4(of="psnr"),  # type: ignore[call-arg]
-    Mp4(of="ssim/gauss11-valid"),  # type: ignore[call-arg]
-    Mp4(of="lpips/alex-spatial"),  # type: ignore[call-arg]
+    Mp4(of="psnr"),
+    Mp4(of="ssim/gauss11-valid"),
+    Mp4(of="lpips/alex-spatial"),
 )
 
 
