@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format train-shapes clean
+.PHONY: help install demo test test-all lint format bench lpips-weights train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -34,6 +34,13 @@ lint: install ## ruff, mypy, import contracts, doctests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules srbench -o testpaths=srbench
+
+bench: install ## PSNR, SSIM and LPIPS against the loops others use, in one run (half an hour on one core)
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[bench]"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.similarity $(BENCH)
+
+lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
+	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)
 
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

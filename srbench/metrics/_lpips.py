@@ -113,7 +113,10 @@ class Net:
 
     def _features(self, video: Video) -> list[Features]:
         x = torch.from_numpy(np.ascontiguousarray(video)).to(self.device)
-        x = torch.addcmul(self.offset, x.float(), self.factor).permute(0, 3, 1, 2)  # stays channels last
+        # whole rows at once: three channels are too short a loop
+        factor, offset = self.factor.repeat(x.shape[2]), self.offset.repeat(x.shape[2])
+        on_scale = x.flatten(2).float().mul_(factor).add_(offset).reshape(x.shape)
+        x = on_scale.permute(0, 3, 1, 2)  # stays channels last
         found = []
         for i in range(len(self.kernels)):
             if i in self.layout.pooled:
@@ -188,7 +191,7 @@ def winograd(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     product = _AT @ product.reshape(4, 6, -1)
     whole = product.reshape(4, 4, batch, down, across, -1).permute(2, 3, 0, 4, 1, 5)
     whole = whole.reshape(batch, 4 * down, 4 * across, -1)[:, :height, :width]
-    return (whole + bias).permute(0, 3, 1, 2)
+    return whole.add_(bias).permute(0, 3, 1, 2)
 
 
 # Weights

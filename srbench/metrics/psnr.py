@@ -51,6 +51,9 @@ class PSNR:
 
 def _mse(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> float:
     """Mean squared difference on [0, 1] of two frames (height, width, 3)."""
-    # float64, as uint8 would wrap around; it holds the sum of whole numbers exactly
-    difference = np.subtract(x, y, dtype=np.float64).ravel()
-    return float(difference @ difference) / x.size / 255.0**2
+    # whole numbers throughout, so the sum is exact; a square of 255 still fits into 16 bits
+    difference = np.maximum(x, y)
+    difference -= np.minimum(x, y)
+    squares = difference.astype(np.uint16)
+    squares *= squares
+    return int(squares.sum(dtype=np.uint64)) / x.size / 255.0**2

@@ -140,7 +140,9 @@ def _planes(frame: NDArray[np.uint8], window: _Window) -> Map:
     """
     planes = np.ascontiguousarray(frame.transpose(2, 0, 1)).astype(np.float32)
     planes /= np.float32(255)
-    reach = 0 if window.valid else len(window.weights) // 2
+    if window.valid:
+        return planes.astype(np.float64)
+    reach = len(window.weights) // 2
     return np.pad(planes.astype(np.float64), ((0, 0), (reach, reach), (reach, reach)))
 
 

@@ -1,0 +1,59 @@
+"""The page of definitions, and what is told of frames at a metric's best value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srbench import video
+from srbench.definitions import DEFINITIONS, THROUGH_MP4, main, markdown
+from srbench.metrics.base import unavailable
+from srbench.store.records import MetricFacts, Score
+
+HERE = Path(__file__).parent
+PAGE = (HERE.parents[1] / "METRICS.md").read_text()
+# cut to an even size, as yuv420p wants it
+VIDEOS = {k: v[:, :66, :92] for k, v in np.load(HERE / "oracle.npz").items()}
+
+
+@pytest.mark.parametrize("metric", DEFINITIONS + THROUGH_MP4, ids=lambda m: m.facts.name)
+def test_the_page_says_what_the_code_computes(metric) -> None:
+    if lacking := unavailable(metric):
+        pytest.skip(lacking)
+    columns = {"noisier frame by frame": VIDEOS["b"], "another scene": VIDEOS["d"], "itself": VIDEOS["a"]}
+    head, _, line = markdown(columns, VIDEOS["a"], [metric]).splitlines()
+    assert head in PAGE
+    if metric not in THROUGH_MP4:  # another build of x264 may end elsewhere
+        assert line in PAGE
+    assert f"`{metric.facts.name}`" in PAGE
+
+
+def test_the_command_shows_every_definition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        video.write_lossless(tmp_path / f"{name}.webm", VIDEOS[name][:2], 8)
+    assert main([str(tmp_path / "b.webm"), "--reference", str(tmp_path / "a.webm")]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + THROUGH_MP4)
+    assert "(1 of 2 frames at 100; 90.8476 without)" in shown
+
+
+def test_a_video_that_is_not_there_is_a_mistake_to_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.mp4", "--reference", "nowhere.mp4"]) == 2
+    assert "nowhere.mp4" in capsys.readouterr().err
+
+
+def test_frames_at_the_cap_are_counted_and_left_out() -> None:
+    psnr = MetricFacts(
+        name="psnr", version=1, unit="dB", higher_is_better=True, lower_bound=0, upper_bound=100
+    )
+    score = Score(metric=psnr, value=65.0, per_frame=(100.0, 30.0, 30.0, 100.0))
+    assert (score.at_bound, score.value_below_bound) == (2, 30.0)
+    assert Score(metric=psnr, value=100.0, per_frame=(100.0,)).value_below_bound is None
+
+
+def test_for_a_distance_the_best_value_is_the_lower_bound() -> None:
+    lpips = MetricFacts(name="lpips/alex", version=1, unit="", higher_is_better=False, lower_bound=0)
+    score = Score(metric=lpips, value=0.1, per_frame=(0.0, 0.2))
+    assert (score.at_bound, score.value_below_bound) == (1, 0.2)

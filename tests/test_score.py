@@ -1,0 +1,161 @@
+"""Videos that other tools made: written as their scripts write them, scored as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from srbench import score, video
+from srbench.metrics.psnr import PSNR
+from srbench.score import Key, key_of
+from srbench.store.records import CellRecord, read_run
+from srbench.video import Video
+
+PROMPTS = ("a cat sits, calmly", "a dog runs")
+REFERENCE = {"a cat sits, calmly": 0, "a dog runs": 5}
+
+
+def noise(seed: int, frames: int = 3, size: tuple[int, int] = (32, 48)) -> Video:
+    rng = np.random.default_rng(seed)
+    smooth = np.kron(rng.integers(0, 200, (frames, size[0] // 8, size[1] // 8, 3)), np.ones((1, 8, 8, 1)))
+    return (smooth + rng.integers(0, 40, smooth.shape)).astype(np.uint8)
+
+
+def mp4(path: Path, pixels: Video, fps: int = 16) -> None:
+    """As imageio writes it for VideoSys's and TeaCache's scripts: H.264 in yuv420p."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "23"})
+        stream.height, stream.width = pixels.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """samples/<experiment>/{prompt}-{seed}.mp4 for two prompts and two seeds, and a note beside."""
+    for name, moved in (("original", 0), ("teacache_fast", 100)):
+        for prompt, base in REFERENCE.items():
+            for seed in range(2):
+                mp4(tmp_path / name / f"{prompt}-{seed}.mp4", noise(base + seed + moved))
+    (tmp_path / "teacache_fast" / "0latency.txt").write_text("12.5")
+    return tmp_path
+
+
+def command(folders: Path, *more: str, methods: tuple[str, ...] = ("teacache_fast",)) -> int:
+    given = [str(folders / m) for m in methods]
+    given += ["--reference", str(folders / "original"), "--results", str(folders / "results")]
+    return score.main([*given, "--metric", "psnr", *more])
+
+
+def cells(folders: Path) -> list[CellRecord]:
+    (run,) = (folders / "results" / "imported").iterdir()
+    return read_run(run)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("a dog runs-3", Key("a dog runs", 3)),
+        ("a dog runs", Key("a dog runs", 0)),
+        ("a well-known dog-12", Key("a well-known dog", 12)),
+        ("fac\u0327ades-0", Key("fa\u00e7ades", 0)),  # a disk that takes accents apart
+    ],
+)
+def test_names_tell_prompt_and_seed(name: str, key: Key) -> None:
+    assert key_of(name) == key
+
+
+def test_a_folder_of_theirs_becomes_a_run(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folders) == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    assert (record.source, record.prompts, record.seeds) == ("imported", PROMPTS, (0, 1))
+    assert record.resolved["family"]["steps"] == "unknown (imported)"
+    assert {c.source for c in found} == {"imported"}
+    assert len(found) == 8
+    for cell in (c for c in found if not c.is_reference):
+        own, other = (
+            video.read(folders / m / f"{cell.prompt}-{cell.seed}.mp4")[0]
+            for m in ("teacache_fast", "original")
+        )
+        assert cell.scores[0].per_frame == tuple(PSNR()(own, other))
+    assert (run / "report.html").exists() and (run / "table.csv").exists()
+    shown = capsys.readouterr().out
+    assert "teacache_fast (imported)" in shown
+    assert "how they were made is not known" in " ".join(shown.split())
+
+
+def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(folders)
+    before = [c.scores for c in cells(folders)]
+    monkeypatch.setattr(PSNR, "__call__", None)
+    monkeypatch.setattr(video, "chunks", None)
+    assert command(folders) == 0
+    assert [c.scores for c in cells(folders)] == before
+
+
+def test_latencies_are_taken_from_a_table(folders: Path) -> None:
+    told = folders / "latency.csv"
+    told.write_text("method,video,seconds\noriginal,,80\nteacache_fast,a dog runs-1.mp4,40\n")
+    assert command(folders, "--latency", str(told)) == 0
+    seconds = {(c.method, c.prompt, c.seed): c.latency_seconds for c in cells(folders)}
+    assert {v for k, v in seconds.items() if k[0] == "original"} == {80.0}
+    assert seconds["teacache_fast", "a dog runs", 1] == 40.0
+    assert seconds["teacache_fast", "a dog runs", 0] is None
+
+
+def test_a_table_may_pair_them(folders: Path) -> None:
+    (folders / "teacache_fast" / "a dog runs-1.mp4").rename(folders / "teacache_fast" / "out7.mp4")
+    pairs = folders / "pairs.csv"
+    pairs.write_text("video,reference,prompt,seed\nout7.mp4,a dog runs-1.mp4,a dog runs,1\n")
+    assert command(folders, "--pairs", str(pairs)) == 0
+    assert {(c.prompt, c.seed) for c in cells(folders)} == {("a dog runs", 1)}
+
+
+def test_what_differs_is_refused_with_the_whole_list(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = folders / "teacache_fast"
+    mp4(bad / "a dog runs-0.mp4", noise(1, frames=2))
+    mp4(bad / "a dog runs-1.mp4", noise(1, size=(32, 64)))
+    mp4(bad / "a cat sits, calmly-0.mp4", noise(1), fps=8)
+    assert command(folders) == 2
+    said = capsys.readouterr().err
+    assert "3 videos that differ" in said
+    for part in ("2 frames, expected 3 frames", "64×32, expected 48×32", "8 fps, expected 16 fps"):
+        assert part in said
+    assert not (folders / "results").exists()
+
+
+def test_videos_without_a_reference_are_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mp4(folders / "teacache_fast" / "a dog runs-2.mp4", noise(1))
+    assert command(folders) == 2
+    assert "teacache_fast/a dog runs-2.mp4" in capsys.readouterr().err
+
+
+def test_a_suites_prompts_must_be_the_folders(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folders, "--suite", "shapes") == 2
+    said = capsys.readouterr().err
+    assert "4 prompts that are not the suite's" in said and "a dog runs" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seconds\n-1\n", "seconds above 0"),
+        ("method,seconds\nnobody,3\n", "one of original, teacache_fast"),
+        ("method\noriginal\n", "with the columns method"),
+    ],
+)
+def test_latencies_that_mean_nothing_are_refused(
+    folders: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    (folders / "latency.csv").write_text(text)
+    assert command(folders, "--latency", str(folders / "latency.csv")) == 2
+    assert said in capsys.readouterr().err
