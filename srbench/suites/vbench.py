@@ -123,6 +123,11 @@ class VBench:
         return table[prompt]
 
 
+def entries(info: Path) -> tuple[Entry, ...]:
+    """Every entry of a `VBench_full_info.json`, in its order.  Raises UserError for another file."""
+    return _read(info)
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path) -> tuple[Entry, ...]:
     """The list's entries.  Raises UserError for another file."""
