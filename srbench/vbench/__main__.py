@@ -75,16 +75,24 @@ def show_final(args: argparse.Namespace) -> int:
     for method in dict.fromkeys(c.method for c in job.cells):
         wanted = final.due_dimensions(job, args.preset)
         found = {d: final.coverage(job, method, d, args.preset) for d in wanted}
-        print(f"{method}")
-        for dimension, own in found.items():
-            if own.due:
-                print(f"  {_line(dimension, own)}")
-        print(f"  {_total(found, args)}")
-    for line in _detectable(job):
-        print(line)
-    for line in final.protocol(job, tuple(DIMENSIONS)):
+        begun = [d for d, own in found.items() if own.scored or own.reason]
+        if begun:
+            print(method)
+            _show_method(job, found, args)
+    for line in [*_detectable(job), *final.protocol(job, tuple(DIMENSIONS))]:
         print(f"  {line}")
     return 0
+
+
+def _show_method(job: Job, found: dict[str, Coverage], args: argparse.Namespace) -> None:
+    for dimension, own in found.items():
+        if own.scored or own.reason:
+            print(f"  {_line(dimension, own)}")
+    rest = [d for d, own in found.items() if own.due and not (own.scored or own.reason)]
+    if rest:
+        print(f"  not scored: {', '.join(rest)}")
+    if job.is_standard:
+        print(f"  {_total(found, args)}")
 
 
 def _line(dimension: str, own: Coverage) -> str:

@@ -61,7 +61,7 @@ def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> C
     lacking = next((s.reason for _, s in scores if s is not None and s.outcome != "done"), "")
     failed = next((c.reason for c in cells if c.outcome != "done"), "")
     raw = aggregate([s.value or 0.0 for s in done], [s.count for s in done])
-    reason = lacking or failed or ("" if len(done) else "not scored")
+    reason = lacking or failed
     return Coverage(raw, len(done), len(due) * seeds_due(job, preset), reason)
 
 

@@ -86,6 +86,11 @@ class Job:
     def is_standard(self) -> bool:
         return bool(self.lines)
 
+    @property
+    def scale_rows(self) -> frozenset[str]:
+        """Methods that only show what a similarity means: not scored unless asked for by name."""
+        return frozenset(m.name for m in self.record.methods if m.role == "scale")
+
     def due(self, dimension: str) -> frozenset[str]:
         """The run's prompts that a dimension is taken on."""
         if not self.is_standard:
@@ -157,11 +162,12 @@ def _asked(job: Job, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]
                 "VBench takes the others on its own prompts only",
             )
     named = tuple(dict.fromkeys(c.method for c in job.cells))
+    rivals = tuple(n for n in named if n not in job.scale_rows)
     for name in options.methods:
         if name not in named:
             raise UserError(f"method {name!r}", "a method of the run", did_you_mean(name, named))
     wanted = set(options.dimensions or there)
-    return tuple(d for d in there if d in wanted), options.methods or named
+    return tuple(d for d in there if d in wanted), options.methods or rivals
 
 
 def count(job: Job, dimensions: Iterable[str], methods: Iterable[str]) -> dict[Outcome, int]:
