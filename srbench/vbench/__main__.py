@@ -1,4 +1,4 @@
-"""`python -m srbench.vbench setup | check | weights | score | final | export | import`: VBench, the official one."""
+"""`python -m srbench.vbench setup | check | weights | score | final | export | read`: official VBench."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.vbench import environment, final, run, weights
+from srbench.vbench import environment, export, final, run, weights
 from srbench.vbench.final import Coverage
 from srbench.vbench.run import Job, Options
 from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
@@ -127,6 +127,25 @@ def _detectable(job: Job) -> list[str]:
     ]
 
 
+def make_export(args: argparse.Namespace) -> int:
+    """A method's results or videos for elsewhere: the leaderboard's zip, VBench-2.0, VBench-Long."""
+    job = run.open_run(args.run)
+    if args.to == "leaderboard":
+        export.leaderboard(job, args.method, args.target)
+        print(f"{args.target}: {len(DIMENSIONS)} result files")
+    else:
+        count = export.stage(job, args.method, args.target, args.to, args.encoding)
+        print(f"{args.target}: {count} videos, and nothing else in it")
+    return 0
+
+
+def read_back(args: argparse.Namespace) -> int:
+    """Means by dimension from result files of VBench-2.0, VBench-Long or VBench."""
+    for dimension, (mean, videos) in export.read_results(args.file).items():
+        print(f"{dimension:32}{mean:10.6f}  {videos} videos")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
     made = argparse.ArgumentParser(prog="python -m srbench.vbench", description=__doc__)
@@ -143,6 +162,14 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--dimension", nargs="+", choices=list(DIMENSIONS))
     own.add_argument("--fetch", action="store_true", help="get what its licence lets anyone have")
     own.add_argument("--verify", action="store_true", help="hash what is there, where a hash is told")
+    own = command("export", make_export)
+    own.add_argument("run", type=Path)
+    own.add_argument("method", help="a method of the run")
+    own.add_argument("target", type=Path, help="a zip to write, or a new folder")
+    own.add_argument("--to", choices=["leaderboard", "vbench2", "long"], default="leaderboard")
+    own.add_argument("--encoding", choices=["rgb", "yuv420p"], default="rgb")
+    own = command("read", read_back)
+    own.add_argument("file", type=Path, nargs="+", help="*_eval_results.json")
     for name, does in (("score", score), ("final", show_final)):
         own = command(name, does)
         own.add_argument("run", type=Path, help="a run's folder, results/<experiment>/<run>")

@@ -75,7 +75,9 @@ def setup() -> dict[str, str]:
     free = shutil.disk_usage(there).free / 1e9
     if free < ROOM:
         raise UserError(
-            f"{free:.1f} GB free for {target}", f"{ROOM:g} GB", f"free some, or set {VARIABLE} to another disk"
+            f"{free:.1f} GB free for {target}",
+            f"{ROOM:g} GB",
+            f"free some, or set {VARIABLE} to another disk",
         )
     print(f"VBench's environment goes to {target}: {COST}")
     _run([*uv, "venv", "--quiet", "--allow-existing", "--python", PYTHON, str(target)])
@@ -114,7 +116,9 @@ def check() -> dict[str, str]:
     """
     if problem := lacking():
         raise UserError("no VBench here", "its environment", problem)
-    done = subprocess.run([str(python()), str(WORKER), "--check"], capture_output=True, text=True, env=clean())
+    done = subprocess.run(
+        [str(python()), str(WORKER), "--check"], capture_output=True, text=True, env=clean()
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise UserError(

@@ -46,15 +46,15 @@ def prompts_due(job: Job, dimension: str, preset: Preset) -> frozenset[str]:
     return frozenset(e.prompt for e in job.lines if dimension in e.dimensions)
 
 
-def seeds_due(job: Job, preset: Preset) -> tuple[int, ...] | int:
-    """The run's seeds, or how many videos a prompt a preset wants."""
+def videos_due(job: Job, preset: Preset) -> int:
+    """How many videos a prompt: the run's seeds, or what a preset wants."""
     return {"run": len(job.record.seeds), "standard": STANDARD_SEEDS, "mlperf": 1}[preset]
 
 
 def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> Coverage:
     """How much of a dimension there is, by its own rule of averaging."""
     due = prompts_due(job, dimension, preset)
-    seeds = set(job.record.seeds[: seeds_due(job, preset)])
+    seeds = set(job.record.seeds[: videos_due(job, preset)])
     cells = [c for c in job.cells if c.method == method and c.prompt in due and c.seed in seeds]
     scores = [(c, score_of(c, dimension)) for c in cells]
     done = [s for _, s in scores if s is not None and s.outcome == "done" and s.value is not None]
@@ -62,7 +62,7 @@ def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> C
     failed = next((c.reason for c in cells if c.outcome != "done"), "")
     raw = aggregate([s.value or 0.0 for s in done], [s.count for s in done])
     reason = lacking or failed
-    return Coverage(raw, len(done), len(due) * seeds_due(job, preset), reason)
+    return Coverage(raw, len(done), len(due) * videos_due(job, preset), reason)
 
 
 def due_dimensions(job: Job, preset: Preset) -> tuple[str, ...]:
@@ -97,9 +97,7 @@ def what_it_is(job: Job, preset: Preset) -> str:
     """Which VBench a number is, in a sentence that belongs beside it."""
     prompts, seeds = len(job.record.prompts), len(job.record.seeds)
     if not job.is_standard:
-        return (
-            f"VBench's scorers on {prompts} prompts that are not VBench's (mode custom_input): no VBench score"
-        )
+        return f"VBench's scorers on {prompts} prompts of another suite (mode custom_input): no VBench score"
     if preset == "mlperf":
         return f"MLPerf's VBench: {MLPERF_PROMPTS} prompts × 1 video, plain mean of six raw scores"
     if preset == "standard" or (prompts == UNIQUE and seeds == STANDARD_SEEDS):

@@ -275,7 +275,7 @@ def _refuse_mixture(job: Job, dimension: str, fresh: Mapping[str, Score], option
 # -- the worker
 
 
-def _path_of(job: Job, cell: CellRecord) -> Path:
+def path_of(job: Job, cell: CellRecord) -> Path:
     """Where a cell's video lies.  Raises Failure where it is gone or damaged."""
     if cell.source == "imported":
         name = f"p{cell.prompt_index:03}-seed{cell.seed}/{cell.method}-{cell.method_id[:4]}.webm"
@@ -295,7 +295,7 @@ def stage(job: Job, cells: Sequence[CellRecord], encoding: Encoding, kept: Path)
     staged, told = [], set()
     for cell in cells:
         try:
-            file, how = staging.readable(_path_of(job, cell), kept, encoding)
+            file, how = staging.readable(path_of(job, cell), kept, encoding)
             index = staging.index_of(cell.seed, job.record.seeds)
             staged.append(Staged(cell.id, cell.prompt, index, file, video.look(file).frames))
         except UserError as error:

@@ -130,9 +130,7 @@ def final(raws: Mapping[str, float], as_published: bool = False) -> Final:
     """
     refuse_incomplete(raws)
     digits = PUBLISHED_DIGITS if as_published else None
-    parts = {
-        d: normalised(d, value if digits is None else round(value, digits)) for d, value in raws.items()
-    }
+    parts = {d: normalised(d, value if digits is None else round(value, digits)) for d, value in raws.items()}
     quality, semantic = (100.0 * _mean(group, parts) for group in GROUPS)
     whole = sum(TOTAL_WEIGHTS.values())
     total = (TOTAL_WEIGHTS["quality"] * quality + TOTAL_WEIGHTS["semantic"] * semantic) / whole

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 
@@ -144,13 +144,15 @@ def encode(master: Path, target: Path, encoding: Encoding) -> None:
     def write(path: Path) -> None:
         codec, pixels, options = _CODEC[encoding]
         with av.open(str(path), "w", format="mp4") as container:
-            stream = container.add_stream(codec, rate=about.fps, options={"preset": "veryfast"} | options)
-            stream.width, stream.height, stream.pix_fmt = about.width, about.height, pixels  # type: ignore[attr-defined]
+            stream: Any = container.add_stream(
+                codec, rate=about.fps, options={"preset": "veryfast"} | options
+            )
+            stream.width, stream.height, stream.pix_fmt = about.width, about.height, pixels
             stream.codec_context.thread_count = 1
             for chunk in video.chunks(master, 8):
                 for frame in chunk:
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))  # type: ignore[attr-defined]
-            container.mux(stream.encode())  # type: ignore[attr-defined]
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
 
     write_atomic(target, write)
 

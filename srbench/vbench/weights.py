@@ -293,6 +293,8 @@ def _opened(file: File) -> BinaryIO:
         inside = file.source.removeprefix("env:")
         found = next(environment.folder().glob(f"lib/python*/site-packages/{inside}"), None)
         if found is None:
-            raise UserError(f"no {inside} in {environment.folder()}", "VBench's environment", environment.SETUP)
+            raise UserError(
+                f"no {inside} in {environment.folder()}", "VBench's environment", environment.SETUP
+            )
         return open(found, "rb")
     return urllib.request.urlopen(file.source, timeout=TIMEOUT)

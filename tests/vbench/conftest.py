@@ -27,7 +27,7 @@ LIST = [
     {"prompt_en": "A Cat", "dimension": ["imaging_quality", "subject_consistency"]},
 ]
 PROMPTS = tuple(e["prompt_en"] for e in LIST)
-STAND_IN = '''#!{python}
+STAND_IN = """#!{python}
 import json, os, pathlib, sys
 place = pathlib.Path({place!r})
 job = json.loads(pathlib.Path(sys.argv[2]).read_text())
@@ -51,7 +51,7 @@ ground = {{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": j
 swallowed = behave.get("swallowed", [])
 (out / "worker.json").write_text(json.dumps(
     {{"ground": ground, "swallowed": swallowed, "swallowed_count": len(swallowed)}}))
-'''
+"""
 
 
 class StandIn:

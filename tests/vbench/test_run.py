@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,8 @@ from srbench.vbench import __main__ as command
 from srbench.vbench import final, run
 from srbench.vbench.run import Options, score, score_of
 
-from .conftest import StandIn
-
 MakeRun = Callable[..., Path]
+StandIn = Any  # of conftest
 
 
 def quiet(said: str) -> None:
@@ -52,7 +52,9 @@ def test_scores_are_recorded_with_software_device_and_settings(make_run: MakeRun
     stand_in.behave(values={"a façade-0.mp4": 0.9, "a façade-1.mp4": 0.7})
     told = score(folder, Options(dimensions=("temporal_flickering",), methods=("small",)), quiet)
     assert told == {"done": 2}
-    by_seed = {c.seed: score_of(c, "temporal_flickering") for c in cells_of(folder, "small", "temporal_flickering")}
+    by_seed = {
+        c.seed: score_of(c, "temporal_flickering") for c in cells_of(folder, "small", "temporal_flickering")
+    }
     own = by_seed[0]
     assert own is not None and own.value == 0.9 and by_seed[1].value == 0.7
     assert own.metric.name == "vbench/temporal_flickering" and own.metric.scale == (0.6293, 1.0)
@@ -140,7 +142,7 @@ def test_scores_of_another_torch_are_not_mixed_in_unless_all_are_made_again(
     folder = make_run(seeds=(0,))
     score(folder, Options(dimensions=("color",), methods=("large",)), quiet)
     stand_in.behave(torch="2.15.0")
-    with pytest.raises(UserError, match="torch 2.15.0"):
+    with pytest.raises(UserError, match=r"torch 2\.15\.0"):
         score(folder, Options(dimensions=("color",), methods=("small",)), quiet)
     assert score(folder, Options(dimensions=("color",), again=True), quiet) == {"done": 2}
 
@@ -149,7 +151,7 @@ def test_without_its_environment_nothing_is_begun(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="srbench.vbench setup"):
+    with pytest.raises(UserError, match=r"srbench\.vbench setup"):
         score(make_run(suite="shapes"), Options(), quiet)
 
 
