@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format train-shapes clean
+.PHONY: help install demo test test-all lint format vbench train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -38,6 +38,9 @@ lint: install ## ruff, mypy, import contracts, doctests
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+vbench: install ## VBench's own environment (5.8 GB in your cache), built and checked
+	$(BIN)/python -m srbench.vbench setup
 
 train-shapes: install ## train the embedded family again, from nothing (hours)
 	for stage in text vae latents denoisers export; do \

@@ -64,6 +64,12 @@ def lacking() -> str:
     return ""
 
 
+def after(run: Path) -> str:
+    """What is left to do for a run's VBench scores, as its plan tells it, and what is lacking for it."""
+    told = f"scores after the videos: python -m srbench.vbench score {run}"
+    return f"{told}; {problem}" if (problem := lacking()) else told
+
+
 def setup() -> dict[str, str]:
     """Build the environment, say what was built, check it.  Returns check()'s versions.
 
