@@ -52,7 +52,14 @@ def directly(file: Path) -> float:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the family that srbench ships: one prompt, six steps, large and small."""
     place = tmp_path_factory.mktemp("shipped")
-    words = ["family=shapes", "suite=shapes", "method=[large,small]", "family.steps=6", "suite.prompts=1"]
+    words = [
+        "family=shapes",
+        "suite=shapes",
+        "method=[large,small]",
+        "family.steps=6",
+        "suite.prompts=1",
+        "suite.seeds=1",
+    ]
     words += [f"results={place}/results", f"store={place}/store", "metric=[psnr]"]
     subprocess.run([sys.executable, "-m", "srbench", *words], check=True, cwd=HERE.parents[1])
     return next((place / "results").glob("*/*/run.json")).parent
