@@ -79,7 +79,7 @@ def show_final(args: argparse.Namespace) -> int:
         if begun:
             print(method)
             _show_method(job, found, args)
-    for line in [*_detectable(job), *final.protocol(job, tuple(DIMENSIONS))]:
+    for line in [*_detectable(job, args.prompts), *final.protocol(job, tuple(DIMENSIONS))]:
         print(f"  {line}")
     return 0
 
@@ -114,16 +114,18 @@ def _total(found: dict[str, Coverage], args: argparse.Namespace) -> str:
     return f"quality {own.quality:.2f}  semantic {own.semantic:.2f}  total {own.total:.2f}{rounded}"
 
 
-def _detectable(job: Job) -> list[str]:
+def _detectable(job: Job, prompts: int | None) -> list[str]:
     """The smallest differences that these videos can tell, where the reference is scored as well."""
+    of = f" with {prompts} prompts" if prompts else ""
     lines = [
-        f"Δ {dimension} of {method}: {mean:+.6f}; a true difference below {least:.6f} would mostly be missed"
+        f"Δ {dimension} of {method}: {mean:+.6f}; "
+        f"a true difference below {least:.6f} would mostly be missed{of}"
         for dimension in DIMENSIONS
-        for method, (mean, least) in final.differences(job, dimension).items()
+        for method, (mean, least) in final.differences(job, dimension, prompts).items()
     ]
     return lines + [
-        f"Δ total of {method}: a true difference below {least:.2f} points would mostly be missed"
-        for method, least in final.total_detectable(job).items()
+        f"Δ total of {method}: a true difference below {least:.2f} points would mostly be missed{of}"
+        for method, least in final.total_detectable(job, prompts).items()
     ]
 
 
@@ -144,6 +146,12 @@ def read_back(args: argparse.Namespace) -> int:
     for dimension, (mean, videos) in export.read_results(args.file).items():
         print(f"{dimension:32}{mean:10.6f}  {videos} videos")
     return 0
+
+
+def _two_or_more(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError("a whole number from 2 on")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -174,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
         own = command(name, does)
         own.add_argument("run", type=Path, help="a run's folder, results/<experiment>/<run>")
         own.add_argument("--preset", choices=["run", "standard", "mlperf"], default="run")
+        own.add_argument("--prompts", type=_two_or_more, help="tell what a subset of this many could detect")
         own.add_argument("--as-published", action="store_true", help="round raw scores to 4 decimals first")
         if name == "score":
             own.add_argument("--dimension", nargs="+", help="these only")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.errors import UserError
+from srbench.suites import vbench as suite
 
 PYTHON = "3.11"  # the highest for which all pinned packages have wheels
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
@@ -29,12 +30,6 @@ SETUP = "python -m srbench.vbench setup (or make vbench)"
 VARIABLE = "SRBENCH_VBENCH_ENV"
 
 
-def cache() -> Path:
-    """The user's cache folder for VBench; XDG_CACHE_HOME moves it."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home.expanduser() / "srbench" / "vbench"
-
-
 def weights_home() -> Path:
     """Where the weights lie: VBENCH_CACHE_DIR, or VBench's own default in the user's cache."""
     return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench").expanduser()
@@ -42,7 +37,7 @@ def weights_home() -> Path:
 
 def folder() -> Path:
     """The environment's own folder; SRBENCH_VBENCH_ENV names one made by other means."""
-    return Path(os.environ.get(VARIABLE) or cache() / "env").expanduser()
+    return suite.environment()
 
 
 def python() -> Path:
@@ -52,7 +47,7 @@ def python() -> Path:
 
 def info() -> Path | None:
     """VBench's own list of prompts in it; None without the environment."""
-    return next(folder().glob("lib/python*/site-packages/vbench/VBench_full_info.json"), None)
+    return suite.official_info()
 
 
 def lacking() -> str:

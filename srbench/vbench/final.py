@@ -139,10 +139,12 @@ def detectable(standard_error: float, clusters: int, power: float = POWER) -> fl
     return float(stdtrit(clusters - 1, 0.975) + stdtrit(clusters - 1, power)) * standard_error
 
 
-def differences(job: Job, dimension: str) -> dict[str, tuple[float, float]]:
+def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[str, tuple[float, float]]:
     """Per method: mean difference from the reference over shared videos, and what could be detected.
 
-    In raw units.  Methods without two prompts in common with the reference are left out.
+    In raw units.  prompts: detected with that many of the same spread and seeds, as SE falls with
+    their root; None for as many as there are.  Methods without two prompts in common with the
+    reference are left out.
     """
     by_method: dict[str, dict[tuple[str, int], float]] = {}
     reference = next((c.method for c in job.cells if c.is_reference), None)
@@ -157,20 +159,26 @@ def differences(job: Job, dimension: str) -> dict[str, tuple[float, float]]:
         difference = statistics.paired_difference(
             [values[k] for k in both], [base[k] for k in both], [k[0] for k in both]
         )
-        own_error = difference.estimate.standard_error
-        if difference.estimate.mean is not None and own_error is not None:
-            found[method] = difference.estimate.mean, detectable(own_error, difference.estimate.clusters)
+        mean, error = difference.estimate.mean, difference.estimate.standard_error
+        if mean is not None and error is not None:
+            found[method] = mean, _detectable(error, difference.estimate.clusters, prompts)
     return found
 
 
-def total_detectable(job: Job) -> dict[str, float]:
+def _detectable(standard_error: float, clusters: int, prompts: int | None) -> float:
+    planned = prompts or clusters
+    return detectable(standard_error * math.sqrt(clusters / planned), planned)
+
+
+def total_detectable(job: Job, prompts: int | None = None) -> dict[str, float]:
     """Per method: the smallest difference of totals from the reference that could be detected, in points.
 
-    By the report's cluster bootstrap; empty where there is no total or too few prompts.
+    By the report's cluster bootstrap; empty where there is no total or too few prompts.  prompts: as
+    in `differences`.
     """
     rows = table.make(job.record, list(job.cells)).main
     return {
-        row.method: detectable(value.standard_error, value.clusters)
+        row.method: _detectable(value.standard_error, value.clusters, prompts)
         for row in rows
         for value in row.values
         if value.column.key == "vbench/total_difference" and value.standard_error and value.clusters > 1

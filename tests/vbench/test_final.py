@@ -142,6 +142,12 @@ def test_a_detectable_difference_is_found_four_times_of_five() -> None:
     assert found.mean() == pytest.approx(0.8, abs=0.02)
 
 
+def test_a_quarter_of_the_prompts_detects_about_twice_the_difference(scored: Path) -> None:
+    job = run.open_run(scored)
+    (_, at_900), (_, at_3600) = (final.differences(job, "color", n)["small"] for n in (900, 3600))
+    assert at_900 == pytest.approx(2 * at_3600, rel=2e-3)
+
+
 def test_the_leaderboards_zip_has_16_files_that_read_back(scored: Path, tmp_path: Path) -> None:
     job = run.open_run(scored)
     export.leaderboard(job, "large", tmp_path / "large.zip")
