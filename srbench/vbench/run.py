@@ -87,6 +87,11 @@ class Job:
         return bool(self.lines)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Those with cells, by name."""
+        return tuple(dict.fromkeys(c.method for c in self.cells))
+
+    @property
     def scale_rows(self) -> frozenset[str]:
         """Methods that only show what a similarity means: not scored unless asked for by name."""
         return frozenset(m.name for m in self.record.methods if m.role == "scale")
@@ -161,7 +166,7 @@ def _asked(job: Job, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]
                 f"one of {', '.join(there) or 'none'}",
                 "VBench takes the others on its own prompts only",
             )
-    named = tuple(dict.fromkeys(c.method for c in job.cells))
+    named = job.methods
     rivals = tuple(n for n in named if n not in job.scale_rows)
     for name in options.methods:
         if name not in named:
@@ -255,11 +260,10 @@ def _write(run: Path, dimension: str, scores: Mapping[str, Score]) -> None:
 def _refuse_mixture(job: Job, dimension: str, fresh: Mapping[str, Score], options: Options) -> None:
     """Scores move with torch, device and encoding: one column holds those of one of each.
 
-    Raises UserError; with `again` the old ones are being replaced.
+    Raises UserError; with `again` those of the methods asked for are being replaced.
     """
-    if options.again:
-        return
-    names = {c.method for c in job.cells}
+    replaced = set(options.methods or job.methods) if options.again else set()
+    names = set(job.methods) - replaced
     old = [s for c in _cells(job, dimension, names) if (s := score_of(c, dimension)) and _is_done(s)]
     new = next((s.made for s in fresh.values() if _is_done(s)), None)
     other = next((s.made for s in old if new is not None and s.made != new), None)

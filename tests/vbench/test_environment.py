@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +37,14 @@ def test_without_it_the_sentence_has_the_command_and_the_cost(
     assert "python -m srbench.vbench setup" in told and "5.8 GB" in told
     assert command.main(["check"]) == 2
     assert "no VBench here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "lines"), [("vbench", 1), ("shapes", 0)])
+def test_a_plan_tells_it_of_vbenchs_prompts_alone(kind: str, lines: int) -> None:
+    from srbench.__main__ import vbench_lines
+
+    experiment: Any = SimpleNamespace(suite=SimpleNamespace(kind=kind))
+    assert len(vbench_lines(experiment, Path("results/x/y"))) == lines
 
 
 def test_setup_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

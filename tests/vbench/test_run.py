@@ -144,6 +144,8 @@ def test_scores_of_another_torch_are_not_mixed_in_unless_all_are_made_again(
     stand_in.behave(torch="2.15.0")
     with pytest.raises(UserError, match=r"torch 2\.15\.0"):
         score(folder, Options(dimensions=("color",), methods=("small",)), quiet)
+    with pytest.raises(UserError, match=r"torch 2\.15\.0"):
+        score(folder, Options(dimensions=("color",), methods=("small",), again=True), quiet)
     assert score(folder, Options(dimensions=("color",), again=True), quiet) == {"done": 2}
 
 
