@@ -90,3 +90,18 @@ def test_mlperf_is_the_plain_mean_of_six_raw_scores() -> None:
 def test_the_suite_and_the_score_know_the_same_dimensions() -> None:
     assert tuple(DIMENSIONS) == suite.DIMENSIONS
     assert {facts.weight for d, facts in DIMENSIONS.items() if d != "dynamic_degree"} == {1.0}
+
+
+def test_the_scales_are_those_of_vbenchs_constant_py() -> None:
+    """Read at Vchitect/VBench 7975661; the paper's tables cannot tell, they print normalised values."""
+    told = {d: (own.low, own.high) for d, own in DIMENSIONS.items() if (own.low, own.high) != (0, 1)}
+    assert told == {
+        "subject_consistency": (0.1462, 1.0),
+        "background_consistency": (0.2615, 1.0),
+        "temporal_flickering": (0.6293, 1.0),
+        "motion_smoothness": (0.706, 0.9975),
+        "scene": (0.0, 0.8222),
+        "appearance_style": (0.0009, 0.2855),
+        "temporal_style": (0.0, 0.364),
+        "overall_consistency": (0.0, 0.364),
+    }
