@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench lpips-weights train-shapes clean
+.PHONY: help install demo test test-all lint format bench lpips-weights vbench train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -45,6 +45,9 @@ lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for 
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+vbench: install ## VBench's own environment (5.8 GB in your cache), built and checked
+	$(BIN)/python -m srbench.vbench setup
 
 train-shapes: install ## train the embedded family again, from nothing (hours)
 	for stage in text vae latents denoisers export; do \

@@ -38,6 +38,7 @@ from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistak
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
 from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
+from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
@@ -173,12 +174,19 @@ def execute(
     return again.failed
 
 
+def vbench_lines(experiment: Experiment, run: Path) -> list[tuple[str, str]]:
+    """What a run of VBench's prompts has still to do for its scores, and what it lacks for it."""
+    if getattr(experiment.suite, "kind", "") != "vbench":
+        return []
+    return [("VBench", environment.after(run))]
+
+
 def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Console) -> None:
     """Print what would run."""
     title = f"{experiment.name}: what would run"
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
     lacking = [("first", f"{m.got}: {m.do}") for m in plan.mistakes(experiment)]
-    for what, much in [*told.lines, ("folder", str(run)), *lacking]:
+    for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run), *lacking]:
         table.add_row(Text(what), Text(much))
     console.print(table)
 
@@ -325,6 +333,8 @@ def _run(
         if todo != list(done.cells):
             done = plan.progress(experiment, todo, run, place.store, place.ground)
         failed = execute(experiment, done, place, console, label)
+        for what, much in vbench_lines(experiment, run):
+            console.print(f"{what}: {much}", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print(f"interrupted; {kept(run, began)}. The same command goes on from there.", markup=False)
         return errors.EXIT_INTERRUPTED

@@ -102,7 +102,9 @@ class _Scoring:
         if self.cell.outcome != "done":
             return self.cell
         ordered = tuple(self.scores[name] for name in self.wanted if name in self.scores)
-        return self.cell.model_copy(update={"scores": ordered})
+        # what another pass scored, as VBench's does, is not this one's to drop
+        elsewhere = tuple(s for s in self.cell.scores if s.made and s.metric.name not in self.wanted)
+        return self.cell.model_copy(update={"scores": (*ordered, *elsewhere)})
 
 
 def _compare(

@@ -76,7 +76,7 @@ class Quantity:
     word: (word, reason) for a method to which the quantity doesn't apply, else None.
     prompts: those to which it applies; None for all.  summary: `mean` over prompts,
     `videos` for the mean over videos, `ratio` for mean(reference) / mean(method), `most`
-    for the largest.
+    for the largest.  count: how much a cell counts in the mean over videos.
     """
 
     column: Column
@@ -84,6 +84,11 @@ class Quantity:
     word: Callable[[Contender], tuple[str, str] | None] = lambda method: None
     prompts: frozenset[int] | None = None
     summary: Literal["mean", "videos", "ratio", "most"] = "mean"
+    count: Callable[[CellRecord], float] = lambda cell: 1.0
+
+    def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
+        """How much each number counts, in the order of numbers(measured)."""
+        return {k: self.count(method.cells[k]) for k in numbers(measured)}
 
     def word_of(self, method: Contender) -> tuple[str, str] | None:
         """Why this method has a word there in place of a number."""
@@ -131,7 +136,19 @@ def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]
                 applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
     known = definitions(cells)
     names = sorted(applies, key=lambda name: known[name].group)
-    return [(known[name], _dimension(known[name], frozenset(applies[name]))) for name in names]
+    made = _made(cells)
+    return [
+        (known[name], _dimension(known[name], frozenset(applies[name]), made.get(name, ""))) for name in names
+    ]
+
+
+def _made(cells: Sequence[CellRecord]) -> dict[str, str]:
+    """By metric, what scores that another environment computed were made with."""
+    found: dict[str, dict[str, None]] = {}
+    for score in (s for c in cells for s in c.scores if s.made and s.outcome == "done"):
+        own = found.setdefault(score.metric.name, {})
+        own |= dict.fromkeys(f"{k} {v}" for k, v in score.made.items())
+    return {name: ", ".join(parts) for name, parts in found.items()}
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
@@ -179,7 +196,7 @@ def _metric(facts: MetricFacts, unique: bool) -> Quantity:
     return Quantity(column, partial(_score_of, name=facts.name), word)
 
 
-def _dimension(facts: MetricFacts, prompts: frozenset[int]) -> Quantity:
+def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Quantity:
     column = Column(
         key=facts.name,
         heading=facts.name.rpartition("/")[2].replace("_", " "),
@@ -187,14 +204,24 @@ def _dimension(facts: MetricFacts, prompts: frozenset[int]) -> Quantity:
         higher_is_better=facts.higher_is_better,
         kind="dimension",
         decimals=3,
-        note=f"{facts.name}, version {facts.version}, {facts.group}",
+        note=f"{facts.name}, version {facts.version}, {facts.group}" + (f" ({made})" if made else ""),
     )
-    return Quantity(column, partial(_score_of, name=facts.name), prompts=prompts, summary="videos")
+    return Quantity(
+        column,
+        partial(_score_of, name=facts.name),
+        prompts=prompts,
+        summary="videos",
+        count=partial(_count_of, name=facts.name),
+    )
 
 
 def _score_of(cell: CellRecord, name: str) -> float | Gap:
     score = next((s for s in cell.scores if s.metric.name == name), None)
     return Gap("missing", "no score recorded") if score is None else _score(score)
+
+
+def _count_of(cell: CellRecord, name: str) -> float:
+    return next((s.count for s in cell.scores if s.metric.name == name), 1.0)
 
 
 def _score(score: Score) -> float | Gap:

@@ -120,21 +120,30 @@ def ratio_of_means(
     return Estimate(ratio, error / abs(below), len(numerator), len(n_g))
 
 
-def mean_of_videos(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
+def mean_of_videos(
+    values: Sequence[float], clusters: Sequence[Hashable], counts: Sequence[float] | None = None
+) -> Estimate:
     """M = Σ_g s_g / Σ_g n_g, where every video weighs the same, as a suite's dimension is meant.
 
     s_g, n_g: prompt g's sum and count; the error is that of ratio_of_means(s, n).  With
-    equally many videos a prompt it is clustered_mean.  Raises ValueError as that does.
+    equally many videos a prompt it is clustered_mean.  counts: (n,), ≥ 0, where a video counts
+    as more than one, as of a mean over the frames of all.  Raises ValueError as that does.
 
     >>> mean_of_videos([1.0, 3.0, 8.0], ["a", "a", "b"]).mean
     4.0
+    >>> mean_of_videos([1.0, 3.0], ["a", "b"], [10.0, 30.0]).mean
+    2.5
     """
     _check(values, clusters)
-    members: dict[Hashable, list[float]] = defaultdict(list)
-    for value, cluster in zip(values, clusters, strict=True):
-        members[cluster].append(value)
-    sums, counts = [math.fsum(vs) for vs in members.values()], [float(len(vs)) for vs in members.values()]
-    return replace(ratio_of_means(sums, counts, list(members)), n=len(values))
+    if counts is None:
+        counts = [1.0] * len(values)
+    sums: dict[Hashable, list[float]] = defaultdict(list)
+    sizes: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster, count in zip(values, clusters, counts, strict=True):
+        sums[cluster].append(value * count)
+        sizes[cluster].append(count)
+    totals, whole = ([math.fsum(vs) for vs in of.values()] for of in (sums, sizes))
+    return replace(ratio_of_means(totals, whole, list(sums)), n=len(values))
 
 
 def t_quantile(clusters: int, confidence: float = 0.95) -> float:

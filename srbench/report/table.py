@@ -15,7 +15,7 @@ from srbench.report import quantities, roles, statistics, totals
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
 from srbench.report.statistics import Estimate
 from srbench.report.values import FEWEST_TO_RANK, Column, Row, Value, decimals, of_estimate, shown
-from srbench.store.records import CellRecord, MethodRecord, Outcome, RunRecord
+from srbench.store.records import CellRecord, MethodRecord, MetricFacts, Outcome, RunRecord
 
 __all__ = ["Column", "Row", "Tables", "Value", "decimals", "dimension_rows", "make", "rows", "shown"]
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "missing", "skipped", "done")
@@ -55,7 +55,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
         return _column(quantity, methods, measured, protocol(quantity.column, measured))
 
     found = quantities.dimensions(cells)
-    dimensions = [totals.Dimension(facts, tuple(q.of(m, keys) for m in methods)) for facts, q in found]
+    dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, _gaps)
     main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
@@ -70,6 +70,14 @@ def rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
 def dimension_rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
     """The rows with a suite's single dimensions; see make()."""
     return make(run, cells).dimensions
+
+
+def _dimension(
+    facts: MetricFacts, quantity: Quantity, methods: Sequence[Contender], keys: Sequence[Key]
+) -> totals.Dimension:
+    measured = tuple(quantity.of(m, keys) for m in methods)
+    counts = tuple(quantity.counts(m, own) for m, own in zip(methods, measured, strict=True))
+    return totals.Dimension(facts, measured, counts)
 
 
 def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> list[Row]:
@@ -167,14 +175,16 @@ def _value(
     if word:
         return Value(column, None, None, 0, 0, protocol, "done", word[1], word[0])
     outcome, gaps = _gaps(own)
-    estimate, more = _estimate(quantity, own, reference)
+    estimate, more = _estimate(quantity, own, reference, quantity.counts(method, own))
     if estimate.mean is None and estimate.reason not in ("", statistics.NO_VALUE):
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
     return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (gaps, more) if part))
 
 
-def _estimate(quantity: Quantity, own: Measured, reference: Measured | None) -> tuple[Estimate, str]:
+def _estimate(
+    quantity: Quantity, own: Measured, reference: Measured | None, counts: Mapping[Key, float]
+) -> tuple[Estimate, str]:
     """The number, and what the reference lacks for it."""
     if quantity.summary == "ratio":
         if reference is None:
@@ -184,8 +194,9 @@ def _estimate(quantity: Quantity, own: Measured, reference: Measured | None) -> 
     values, prompts = list(found.values()), [k[0] for k in found]
     if quantity.summary == "most":
         return Estimate(max(values, default=None), None, len(values), len(set(prompts))), ""
-    mean = statistics.mean_of_videos if quantity.summary == "videos" else statistics.clustered_mean
-    return mean(values, prompts), ""
+    if quantity.summary == "videos":
+        return statistics.mean_of_videos(values, prompts, list(counts.values())), ""
+    return statistics.clustered_mean(values, prompts), ""
 
 
 def _speedup(reference: Measured, own: Measured) -> tuple[Estimate, str]:

@@ -2,15 +2,16 @@
 
     group = Σ_d w_d · (M_d − lo_d) / (hi_d − lo_d) / Σ_d w_d        total = (4 · quality + semantic) / 5
 
-M_d is the mean over the videos that the dimension applies to, [lo_d, hi_d] its scale: VBench's
-way (Huang et al., 2024) and its weights. Only of VBench's own dimensions is the result a VBench
-score. A group stands there whole or not at all: all its dimensions or "–".
+M_d is the mean over the videos that the dimension applies to, each as much as its score counts,
+[lo_d, hi_d] its scale: VBench's way (Huang et al., 2024) and its weights. Only of VBench's own
+dimensions is the result a VBench score. A group stands there whole or not at all: all its
+dimensions or "–"; VBench's own also with every video that is due, since that is what it names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,10 +41,18 @@ WHOLE = {
 
 @dataclass(frozen=True, eq=False)
 class Dimension:
-    """One dimension's facts and what was measured of each method, in the methods' order."""
+    """One dimension's facts and what was measured of each method, in the methods' order.
+
+    counts: how much each number counts in the dimension's mean, of each method; 1 without them.
+    """
 
     facts: MetricFacts
     measured: tuple[Measured, ...]
+    counts: tuple[Mapping[Key, float], ...] = ()
+
+    def count(self, method: int, key: Key) -> float:
+        """How much a number of a method counts: 0 where its metric leaves the video out."""
+        return self.counts[method].get(key, 1.0) if self.counts else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,17 +147,27 @@ def _of_method(
     if not members:
         return _Score(None, None, f"the run has no dimension of the group {group}")
     known = [numbers(d.measured[method]) for d in members]
-    empty = [d.facts.name for d, ns in zip(members, known, strict=True) if not ns]
-    lacking = ", ".join([*_absent(suite, group, members), *empty])
+    empty = [
+        d.facts.name
+        for d, ns in zip(members, known, strict=True)
+        if not any(d.count(method, key) for key in ns)
+    ]
+    partial = [
+        f"{d.facts.name} of every video"
+        for d, ns in zip(members, known, strict=True)
+        if suite in WHOLE and d.facts.name not in empty and len(ns) < len(d.measured[method])
+    ]
+    lacking = ", ".join([*_absent(suite, group, members), *empty, *partial])
     if lacking:
         return _Score(None, None, f"{group} lacks {lacking}")
     place = {p: i for i, p in enumerate(prompts)}
     sums, counts = np.zeros((2, len(members), len(prompts)))
     for i, (dimension, values) in enumerate(zip(members, known, strict=True)):
         low, high = dimension.facts.scale
-        for (prompt, _), value in values.items():
-            sums[i, place[prompt]] += (value - low) / (high - low)
-            counts[i, place[prompt]] += 1
+        for key, value in values.items():
+            count = dimension.count(method, key)
+            sums[i, place[key[0]]] += count * (value - low) / (high - low)
+            counts[i, place[key[0]]] += count
     weights = np.array([d.facts.weight for d in members])
     value = float(bootstrap.group_means(sums, counts, weights)[0])
     draws = None if times is None else PERCENT * bootstrap.group_means(sums, counts, weights, times)

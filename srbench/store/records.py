@@ -61,6 +61,14 @@ class Score(_Record):
     value: float | None = Field(description="mean over frames; None where it is missing")
     per_frame: tuple[float, ...] = ()
     reference: str | None = Field(default=None, description="sha256 of the reference video's bytes")
+    count: float = Field(
+        default=1.0,
+        description="how much the value counts in a mean over videos: its frames, where the metric's own "
+        "mean is over the frames of all; 0 where it leaves the video out",
+    )
+    made: dict[str, str] = Field(
+        default_factory=dict, description="software, device and settings of a metric computed elsewhere"
+    )
     outcome: Outcome = "done"
     reason: str = ""
 

@@ -1,10 +1,11 @@
-"""VBench's prompts, read from an installed `vbench` or from a file of its repository; never copied in."""
+"""VBench's prompts, read where VBench is installed or from a file of its repository; never copied in."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,9 +39,25 @@ DIMENSIONS = (
     "overall_consistency",
 )
 _GET = (
-    "`uv pip install --no-deps vbench==0.1.5` puts the list beside srbench, or set suite.info to a "
-    f"{INFO} of VBench's repository"
+    "`python -m srbench.vbench setup` brings it with VBench's own environment, `uv pip install --no-deps "
+    f"vbench==0.1.5` alone beside srbench; or set suite.info to a {INFO} of VBench's repository"
 )
+
+
+def cache() -> Path:
+    """The user's cache folder for VBench; XDG_CACHE_HOME moves it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home.expanduser() / "srbench" / "vbench"
+
+
+def environment() -> Path:
+    """VBench's own environment's folder; SRBENCH_VBENCH_ENV names one made by other means."""
+    return Path(os.environ.get("SRBENCH_VBENCH_ENV") or cache() / "env").expanduser()
+
+
+def official_info() -> Path | None:
+    """The list in VBench's own environment; None without that."""
+    return next(environment().glob(f"lib/python*/site-packages/vbench/{INFO}"), None)
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class Entry:
 class VBench:
     """VBench's standard prompts: 946 entries, 944 different ones, 4,720 videos at 5 seeds.
 
-    info: its `VBench_full_info.json`; None looks in an installed `vbench`.  dimensions: only
+    info: its `VBench_full_info.json`; None looks in an installed `vbench`, here or in its own
+    environment.  dimensions: only
     prompts made for these.  subset: this many, spread evenly over the dimensions.
     extended: prompts as a language model wrote them out, which the model is given instead: a
     text file, line i for entry i, or a JSON file {original: extended}.  Videos keep the
@@ -81,7 +99,8 @@ class VBench:
             return Path(self.info)
         spec = importlib.util.find_spec("vbench")  # does not run it: it would want torch 2.5
         places = spec.submodule_search_locations if spec else None
-        return next((p for where in places or () if (p := Path(where) / INFO).exists()), None)
+        beside = (Path(where) / INFO for where in places or ())
+        return next((p for p in beside if p.exists()), None) or official_info()
 
     def mistakes(self) -> list[UserError]:
         """A list that is not here, or that is not VBench's; asked before a run, not before a plan."""
@@ -121,6 +140,11 @@ class VBench:
                 f"{ENTRIES} lines in the list's order, or JSON {{original: extended}}",
             )
         return table[prompt]
+
+
+def entries(info: Path) -> tuple[Entry, ...]:
+    """Every entry of a `VBench_full_info.json`, in its order.  Raises UserError for another file."""
+    return _read(info)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,160 @@
+"""VBench's own environment: where it lies, how it is built, whether it is there.
+
+Its package wants transformers 4.33 and numpy 1, which ours cannot be; so it is a virtual
+environment in the user's cache, built by uv from `requirements.txt` beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from srbench.errors import UserError
+from srbench.suites import vbench as suite
+
+PYTHON = "3.11"  # the highest for which all pinned packages have wheels
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+WORKER = Path(__file__).with_name("worker.py")
+PINS = {"vbench": "0.1.5", "torch": "2.5.1", "torchvision": "0.20.1"}
+GIGABYTES, ROOM = 5.8, 12.0  # what it takes, and what is wanted free: uv's cache holds it once more
+COST = (
+    f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), one minute where the "
+    "network is fast; the other weights are apart: python -m srbench.vbench weights"
+)
+SETUP = "python -m srbench.vbench setup (or make vbench)"
+VARIABLE = "SRBENCH_VBENCH_ENV"
+
+
+def weights_home() -> Path:
+    """Where the weights lie: VBENCH_CACHE_DIR, or VBench's own default in the user's cache."""
+    return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench").expanduser()
+
+
+def folder() -> Path:
+    """The environment's own folder; SRBENCH_VBENCH_ENV names one made by other means."""
+    return suite.environment()
+
+
+def python() -> Path:
+    """Its interpreter, which may not be there."""
+    return folder() / "bin" / "python"
+
+
+def info() -> Path | None:
+    """VBench's own list of prompts in it; None without the environment."""
+    return suite.official_info()
+
+
+def lacking() -> str:
+    """Why nothing can be scored here, with what mends it; empty if it can.  Starts no process."""
+    if not python().exists():
+        return f"VBench's environment is not there ({folder()}): {SETUP}; it takes {COST}"
+    if info() is None:
+        return f"{folder()} has no vbench in it: {SETUP}"
+    return ""
+
+
+def after(run: Path) -> str:
+    """What is left to do for a run's VBench scores, as its plan tells it, and what is lacking for it."""
+    told = f"scores after the videos: python -m srbench.vbench score {run}"
+    return f"{told}; {problem}" if (problem := lacking()) else told
+
+
+def setup() -> dict[str, str]:
+    """Build the environment, say what was built, check it.  Returns check()'s versions.
+
+    Raises UserError where uv or room is lacking, or where a package cannot be had.
+    """
+    uv = _uv()
+    target = folder()
+    there = next(p for p in (target.absolute(), *target.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    if free < ROOM:
+        raise UserError(
+            f"{free:.1f} GB free for {target}",
+            f"{ROOM:g} GB",
+            f"free some, or set {VARIABLE} to another disk",
+        )
+    print(f"VBench's environment goes to {target}: {COST}")
+    _run([*uv, "venv", "--quiet", "--allow-existing", "--python", PYTHON, str(target)])
+    _run([*uv, "pip", "install", "--python", str(python()), "--requirement", str(REQUIREMENTS)])
+    return check()
+
+
+def _uv() -> list[str]:
+    found = shutil.which("uv")
+    if found:
+        return [found]
+    try:
+        subprocess.run([sys.executable, "-m", "uv", "--version"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(
+            "no uv on this machine", "uv, which builds environments", "pip install uv, or make install"
+        ) from None
+    return [sys.executable, "-m", "uv"]
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise UserError(
+            f"uv could not build the environment: {' '.join(said[-3:])}",
+            f"Python {PYTHON} and the packages of {REQUIREMENTS.name}",
+            f"run the same command again; {folder()} may be removed first",
+        )
+
+
+def check() -> dict[str, str]:
+    """Versions and detectron2 as the environment itself tells them.
+
+    Raises UserError where it is not there, does not start, or has other versions than pinned.
+    """
+    if problem := lacking():
+        raise UserError("no VBench here", "its environment", problem)
+    done = subprocess.run(
+        [str(python()), str(WORKER), "--check"], capture_output=True, text=True, env=clean()
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UserError(
+            f"{folder()} does not work: {said[-1] if said else f'exit {done.returncode}'}",
+            "an environment in which VBench can be imported",
+            f"remove it and build it again: {SETUP}",
+        )
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def strange(found: dict[str, str]) -> list[str]:
+    """What of an environment is not as pinned: allowed, for newer GPUs need newer torch, and told.
+
+    >>> strange({"vbench": "0.1.5", "torch": "2.15.0+cu130", "torchvision": "0.20.1"})
+    ['torch 2.15.0+cu130, pinned 2.5.1']
+    """
+    return [
+        f"{name} {found.get(name, 'absent')}, pinned {pin}"
+        for name, pin in PINS.items()
+        if found.get(name, "").partition("+")[0] != pin
+    ]
+
+
+def clean(weights: Path | None = None) -> dict[str, str]:
+    """The worker's environment variables: weights from one folder, no network for hubs, no ours."""
+    own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    home = weights or weights_home()
+    return own | {
+        "VBENCH_CACHE_DIR": str(home),
+        "TORCH_HOME": str(home / "torch"),
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        # from torch 2.6 on; the official wheel loads AMT's checkpoint as a whole
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,113 @@
+"""Run by VBench's own environment, where there is no srbench: scores one dimension of one folder.
+
+    python worker.py JOB.json        or        python worker.py --check
+
+JOB.json: dimension, device, videos (a folder), info (a full_info JSON), out (a folder), mode,
+prompts ({file name: prompt}, for mode custom_input).  VBench writes OUT/NAME_eval_results.json;
+this writes OUT/worker.json beside it: the ground the scores stand on, and the errors of
+detectors that VBench swallows.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+NAME = "srbench"  # of VBench's result files
+DETECTING = ("object_class", "multiple_objects", "color", "spatial_relationship")
+PACKAGES = ("vbench", "torch", "torchvision", "decord", "numpy", "transformers", "pyiqa")
+
+
+def ground(device: str) -> dict[str, str]:
+    """Versions and device, as text; what scores may move with."""
+    import torch
+
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    found["torch"] = torch.__version__  # with its build, as 2.5.1+cu124
+    found["python"] = platform.python_version()
+    cuda = torch.device(device).type == "cuda"
+    found["device"] = torch.cuda.get_device_name(torch.device(device)) if cuda else device
+    return found
+
+
+def watch_detector() -> list[str]:
+    """Errors inside the detector from now on: VBench's object_class takes them for `nothing found`."""
+    from vbench.third_party.grit_model import DenseCaptioning
+
+    errors: list[str] = []
+
+    def watched(name: str) -> None:
+        inner = getattr(DenseCaptioning, name)
+
+        def call(self: Any, image: Any) -> Any:
+            try:
+                return inner(self, image)
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
+                raise
+
+        setattr(DenseCaptioning, name, call)
+
+    for name in ("run_caption_tensor", "run_det_tensor"):
+        watched(name)
+    return errors
+
+
+def score(job: dict[str, Any]) -> None:
+    """Drive VBench's class as its command cannot be driven: on any device, one rank, no gradients."""
+    import torch
+    from vbench import VBench
+
+    torch.set_num_threads(int(job.get("threads", 1)))
+    errors = watch_detector() if job["dimension"] in DETECTING else []
+    # torch.device, not a string: a string takes other branches (motion_smoothness, GRiT)
+    bench = VBench(torch.device(job["device"]), job["info"], job["out"])
+    with torch.set_grad_enabled(False):
+        bench.evaluate(
+            videos_path=job["videos"],
+            name=NAME,
+            dimension_list=[job["dimension"]],
+            local=True,
+            mode=job["mode"],
+            prompt_list=job["prompts"],
+            imaging_quality_preprocessing_mode="longer",
+        )
+    told = {"ground": ground(job["device"]), "swallowed": errors[:3], "swallowed_count": len(errors)}
+    Path(job["out"], "worker.json").write_text(json.dumps(told), "utf-8")
+
+
+def check() -> dict[str, str]:
+    """What the environment has; raises where VBench or its decoders cannot be imported."""
+    import cv2  # noqa: F401
+    import decord  # noqa: F401
+    import vbench.temporal_flickering  # noqa: F401
+
+    try:
+        detectron = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        detectron = "absent"
+    return ground("cpu") | {"detectron2": detectron}
+
+
+def main(arguments: list[str]) -> int:
+    """0; whatever goes wrong keeps its traceback, which the caller logs."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments == ["--check"]:
+        print(json.dumps(check()))
+    else:
+        score(json.loads(Path(arguments[0]).read_text("utf-8")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
