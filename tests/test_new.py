@@ -10,7 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, conform, new, plan
+from srbench import configs, conform, new, plan, registry
 from srbench.__main__ import RUN_KEYS, in_order
 from srbench.errors import UserError
 from srbench.experiment import Experiment, check
@@ -28,7 +28,8 @@ COMPARE = ["+experiment=compare", "method=[srdiffusion,teacache,mine]"]
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> list[Path]:
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setattr(registry, "_sources", {})
     return new.method("mine", tmp_path)
 
 
@@ -72,7 +73,7 @@ def test_it_runs_as_it_was_written_and_its_settings_do_something(pair: list[Path
 
 def test_it_keeps_every_rule(pair: list[Path]) -> None:
     told: list[str] = []
-    conform.registry.load([pair[0]])
+    registry.load([pair[0]])
     subject = conform.Subject("accelerators", {"kind": "mine"}, conform.Lab("shapes", 6))
     assert conform.conform(subject, told.append) == 0, "\n".join(told)
 
@@ -81,7 +82,7 @@ def test_it_keeps_every_rule(pair: list[Path]) -> None:
 @pytest.mark.parametrize("family", ["wan21_480p", "cogvideox"])
 def test_it_keeps_every_rule_on_the_others_twins(pair: list[Path], family: str) -> None:
     told: list[str] = []
-    conform.registry.load([pair[0]])
+    registry.load([pair[0]])
     subject = conform.Subject("accelerators", {"kind": "mine"}, conform.Lab(family, 6, scale="tiny"))
     assert conform.conform(subject, told.append) == 0, "\n".join(told)
 

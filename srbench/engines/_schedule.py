@@ -160,8 +160,9 @@ class Schedule:
         self.last: dict[Any, str] = {}
         self.stillborn = 0
         for i in range(workers):
-            # of n workers the smaller half renders: the small model's steps are the shorter ones
-            renders = i < workers // 2
+            # a quarter renders: about the small model's part of the work where its steps are 5 times
+            # shorter and every method but a few has some of them
+            renders = i < max(1, workers // 4)
             split: tuple[Role, ...] = ("small",) if renders else ("large",)
             self._hire(("large", "small") if placement == "together" else split)
 
@@ -186,13 +187,19 @@ class Schedule:
 
     def _give(self) -> None:
         """Give every free worker something that it can do."""
+        nothing: set[tuple[Role, ...]] = set()  # hundreds may be idle, and all for one reason
         for worker in list(self.free):
-            task = self.waiting.take(self.roles[worker], self.last.get(worker))
-            if task is None and self.ahead and "large" in self.roles[worker]:
+            roles = self.roles[worker]
+            if roles in nothing:
+                continue
+            task = self.waiting.take(roles, self.last.get(worker))
+            if task is None and self.ahead and "large" in roles:
                 task = Task("roots", Begun(self.ahead.popleft()))
-            if task is not None:
-                del self.free[worker]
-                self._start(worker, task)
+            if task is None:
+                nothing.add(roles)
+                continue
+            del self.free[worker]
+            self._start(worker, task)
 
     def _take(self, job: Hashable) -> None:
         """Take what a job ended with, good or bad."""

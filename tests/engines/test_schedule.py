@@ -114,7 +114,7 @@ def test_split_gives_each_worker_one_model() -> None:
     crew = Sleepers()
     run(crew, workers=4, placement="split")
     used = {w: {about[1].role for v, _, about in crew.done if v == w and about[1]} for w in (1, 2, 3, 4)}
-    assert used == {1: {"small"}, 2: {"small"}, 3: {"large"}, 4: {"large"}}
+    assert used == {1: {"small"}, 2: {"large"}, 3: {"large"}, 4: {"large"}}
 
 
 @pytest.mark.parametrize("kind", ["encode", "roots", "segment", "finish"])
