@@ -301,6 +301,9 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
     earlier = earlier_record(run)
     shard = plan.Shard.read(plain["shard"]) if plain.get("shard") else plan.Shard()
     todo = shard.part(plan.units(experiment, earlier.prompts if earlier else ()))
+    if not todo:
+        console.print(f"shard {plain['shard']}: more shards than prompts × seeds, nothing is left for it")
+        return 0
     done = plan.progress(experiment, todo, run, place.store, here)
     device = ground.described(experiment.family.device)
     told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)

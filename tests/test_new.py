@@ -99,7 +99,7 @@ def test_the_command_that_it_prints_makes_the_table_with_two_workers(tmp_path: P
     words = [*command.split(), *SMALL, "suite.seeds=2", "engine.workers=2", f"results={tmp_path / 'results'}"]
     done = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "mine 2 " in done.stdout and "large, 3 steps" in done.stdout and "TeaCache" in done.stdout
+    assert "mine 2 " in done.stdout and "large in 3 steps" in done.stdout and "TeaCache" in done.stdout
     again = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
     assert "nothing was computed" in again.stdout
     (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# edited\n")
@@ -125,3 +125,16 @@ def test_overrides_may_follow_an_option() -> None:
     """Hydra's parser alone would refuse them, and the printed command ends with --config-dir."""
     words = ["+experiment=compare", "--config-dir", "mine_conf", "engine.workers=2", "-m"]
     assert in_order(words) == ["+experiment=compare", "engine.workers=2", "--config-dir", "mine_conf", "-m"]
+
+
+def test_the_pages_own_yaml_is_enough_for_a_row(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "experiments" / "your_method.md").read_text("utf-8")
+    file = tmp_path / "my_conf" / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    search = f"hydra.searchpath=[file://{tmp_path / 'my_conf'}]"
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        plain = OmegaConf.to_container(hydra.compose("config", [search, *COMPARE]), resolve=True)
+    made = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
+    assert [s.denoiser.name for s in made.method("mine").segments] == ["large", "small+teacache"]
+    assert "'method=[srdiffusion,teacache,mine]' --config-dir my_conf" in page

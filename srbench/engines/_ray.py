@@ -61,14 +61,14 @@ class RayCrew:
         try:
             report = ray.get(next(job))
             return report, [next(job) for _ in report.forks]
-        except (RayActorError, StopIteration) as error:
-            raise Dead(str(error)) from None
-        except RayTaskError as error:
+        except RayTaskError as error:  # first: of a state that is lost it is also the loss's kind
             if isinstance(error.cause, UserError):
                 raise error.cause from None
-            if isinstance(error.cause, RayError):
+            if isinstance(error, RayActorError) or isinstance(error.cause, RayError):
                 raise Lost(str(error.cause)) from None
             raise
+        except (RayActorError, StopIteration) as error:
+            raise Dead(str(error)) from None
         except RayError as error:
             raise Lost(str(error)) from None
 
@@ -90,7 +90,8 @@ class Worker:
         """One task: a Report, then the state of each of its forks."""
         report, parcels = getattr(self, kind)(unit, prompts, parcel)
         yield report
-        yield from parcels
+        for fork in parcels:  # Ray sends to its generators, which `yield from` a list would not take
+            yield fork
 
     def begin(self, *_: Any) -> tuple[Report, list[Parcel]]:
         from srbench.runner import Runner

@@ -148,7 +148,8 @@ class Sleeper:
         if kind == "segment":
             time.sleep(self.scale * seconds(task))
         yield (told := report(task))
-        yield from ((_Place(unit), f) for f in told.forks)
+        for fork in told.forks:  # one by one: Ray sends to its generators
+            yield _Place(unit), fork
 
 
 @dataclass(frozen=True)
