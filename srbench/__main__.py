@@ -19,7 +19,7 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -40,7 +40,7 @@ from srbench.store.objects import Store, locked
 from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
 from srbench.vbench import environment
 
-RUN_KEYS = ("run", "results", "store", "dry_run")
+RUN_KEYS = ("run", "results", "store", "dry_run", "shard")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
 
 
@@ -232,6 +232,11 @@ def _typed_door(plain: Mapping[str, Any]) -> None:
         raise errors.UserErrors(explain(error, "", list(RUN_KEYS))) from None
 
 
+def _shard(text: str) -> str:
+    plan.Shard.read(text)
+    return text
+
+
 class Door(BaseModel):
     """Where to write, and whether to."""
 
@@ -239,6 +244,7 @@ class Door(BaseModel):
     results: Annotated[str, Field(min_length=1)] = "results"
     store: Annotated[str, Field(min_length=1)] = "results/store"
     dry_run: Annotated[bool, Field(strict=True)] = False
+    shard: Annotated[str, AfterValidator(_shard)] | None = None
 
 
 def refuse_place(experiment: Experiment, place: Place) -> None:
@@ -301,7 +307,11 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
     place = Place(run, Store(Path(plain["store"])), here)
     refuse_place(experiment, place)
     earlier = earlier_record(run)
-    todo = plan.units(experiment, earlier.prompts if earlier else ())
+    shard = plan.Shard.read(plain["shard"]) if plain.get("shard") else plan.Shard()
+    todo = shard.part(plan.units(experiment, earlier.prompts if earlier else ()))
+    if not todo:
+        console.print(f"shard {plain['shard']}: more shards than prompts × seeds, nothing is left for it")
+        return 0
     done = plan.progress(experiment, todo, run, place.store, here)
     device = ground.described(experiment.family.device)
     told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
@@ -311,13 +321,14 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
             console.print(f"before it can run: {missing.got}\n  {missing.do}", markup=False, highlight=False)
         return 0
     refuse_full(told, place.store.root)
-    return _run(experiment, asked, place, done, console, label)
+    return _run(experiment, asked, place, shard, done, console, label)
 
 
 def _run(
     experiment: Experiment,
     asked: list[str],
     place: Place,
+    shard: plan.Shard,
     done: plan.Progress,
     console: Console,
     label: str,
@@ -329,7 +340,7 @@ def _run(
             about = record(experiment, asked, run, place.store.root, place.ground)
             write_json(run / "run.json", about)
         # a prompt's number is its place in the record, which another job may have lengthened
-        todo = plan.units(experiment, about.prompts)
+        todo = shard.part(plan.units(experiment, about.prompts))
         if todo != list(done.cells):
             done = plan.progress(experiment, todo, run, place.store, place.ground)
         failed = execute(experiment, done, place, console, label)
@@ -379,6 +390,23 @@ def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             value = value if has_value else next(words, "")
             folders += [value] if name in ("--config-dir", "-cd") else []
     return found, folders
+
+
+def in_order(arguments: Sequence[str]) -> list[str]:
+    """A command line as Hydra can read it, which wants its overrides in one stretch.
+
+    >>> in_order(["+experiment=x", "--config-dir", "mine", "a=1", "-m"])
+    ['+experiment=x', 'a=1', '--config-dir', 'mine', '-m']
+    """
+    asked, _ = overrides(arguments)
+    rest, left = list(arguments), list(asked)
+    options: list[str] = []
+    for word in rest:
+        if left and word == left[0]:
+            left.pop(0)
+        else:
+            options.append(word)
+    return [*asked, *options]
 
 
 def values(override: str) -> list[str]:
@@ -518,6 +546,7 @@ def main() -> None:
     """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
+    sys.argv[1:] = in_order(sys.argv[1:])
     try:
         refuse(sys.argv[1:])
         _hydra()

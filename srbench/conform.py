@@ -53,14 +53,17 @@ class Subject:
 
 
 class Lab:
-    """A family at a few steps, one prompt encoded."""
+    """A family at a few steps, one prompt encoded.
 
-    def __init__(self, family: str, steps: int = STEPS) -> None:
-        self.family_name, self.steps = family, steps
+    scale: `tiny` for a twin with random weights, which any machine has.
+    """
+
+    def __init__(self, family: str, steps: int = STEPS, scale: str = "full") -> None:
+        self.family_name, self.steps, self.scale = family, steps, scale
 
     @functools.cached_property
     def family(self) -> Any:
-        settings = dict(configs.read("family", self.family_name)) | {"steps": self.steps, "device": "cpu"}
+        settings = family_settings(self.family_name, self.scale) | {"steps": self.steps}
         family = registry.build("families", settings, "family")
         errors.raise_all(family.mistakes())
         return family
@@ -99,6 +102,11 @@ class Lab:
     def plain(self) -> Branch:
         """The large model alone."""
         return self.walk(path("plain", (Denoiser(model="large"), None)))["plain"]
+
+
+def family_settings(name: str, scale: str) -> dict[str, Any]:
+    """A family of conf/family/ on a CPU."""
+    return configs.read("family", name) | {"scale": scale, "device": "cpu"}
 
 
 def path(name: str, *segments: tuple[Denoiser, int | None]) -> Method:
@@ -455,7 +463,7 @@ def lists_prompts_and_seeds(subject: Subject) -> None:
 
 
 def _own_lab(subject: Subject) -> Lab:
-    lab = Lab(subject.lab.family_name, 8)
+    lab = Lab(subject.lab.family_name, 8, subject.lab.scale)
     lab.__dict__["family"] = replace(subject.make(), steps=8)
     return lab
 
@@ -561,29 +569,41 @@ def conform(subject: Subject, out: Callable[[str], None] = print) -> int:
     return broken
 
 
-def groups_of(kind: str) -> list[str]:
-    """The groups that have a plug-in of this kind.  Raises UserError where none has."""
-    found = [g for g in registry.GROUPS if kind in registry.known(g)]
-    if not found:
+def subjects(kind: str, settings: Mapping[str, Any], lab: Lab) -> list[Subject]:
+    """All plug-ins of a kind, and the family of conf/family/ by that name.
+
+    Raises UserError where there is none.
+    """
+    made = []
+    for group in registry.GROUPS:
+        if group == "families" and kind in configs.names("family"):
+            made.append(Subject(group, {**family_settings(kind, lab.scale), **settings}, lab))
+        elif kind in registry.known(group):
+            made.append(Subject(group, {"kind": kind, **settings}, lab))
+    if not made:
         every = [k for g in registry.GROUPS for k in registry.known(g)]
-        raise UserError(f"plug-in {kind!r}", "a kind that srbench knows", did_you_mean(kind, every))
-    return found
+        raise UserError(
+            f"plug-in {kind!r}",
+            "a kind that srbench knows, or a family of conf/family/",
+            did_you_mean(kind, [*every, *configs.names("family")]),
+        )
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 where every rule is kept, 1 where one is not."""
     parser = argparse.ArgumentParser(prog="python -m srbench.conform", description=__doc__)
-    parser.add_argument("kind", help="as in the YAML: pab, srdiffusion, the name of your file")
+    parser.add_argument("kind", help="as in the YAML: pab, srdiffusion, the name of your file; or a family")
     parser.add_argument("--plugins", nargs="*", default=[], help="Python files of your own")
     parser.add_argument("--settings", default="{}", help="its settings as YAML, as '{threshold: 0.1}'")
     parser.add_argument("--family", default="shapes", help="what accelerators are tried on")
+    parser.add_argument("--scale", choices=["full", "tiny"], default="full", help="tiny: random weights")
     args = parser.parse_args(arguments)
     registry.load(args.plugins)
     settings = configs.parse(args.settings, "--settings")
     broken = 0
-    for group in groups_of(args.kind):
-        subject = Subject(group, {"kind": args.kind, **settings}, Lab(args.family))
-        print(f"{args.kind} ({group}):")
+    for subject in subjects(args.kind, settings, Lab(args.family, scale=args.scale)):
+        print(f"{args.kind} ({subject.group}):")
         subject.make()
         broken += conform(subject)
     print(f"{broken} rules are not kept" if broken else "every rule is kept")

@@ -16,7 +16,7 @@ from srbench import configs, errors, registry
 from srbench.errors import UserError
 from srbench.store.objects import write_text
 
-CODE = '''"""{name}: keep a block's output for some steps.  Replace it with your idea."""
+CODE = '''"""{name}: evaluate the model in one step of a few, reuse its output in the others."""
 
 import contextlib
 from typing import Annotated
@@ -30,8 +30,8 @@ from srbench.registry import plugin_of
 class {cls}:
     """The fields are the YAML: typed, with defaults; a video's key follows from them."""
 
-    every: Annotated[int, Field(ge=1)] = 2  # compute in one step of so many, reuse in the others
-    first: Annotated[int, Field(ge=0)] = 5  # steps at the beginning that are always computed
+    every: Annotated[int, Field(ge=1)] = 2  # evaluate in one step of so many
+    first: Annotated[int, Field(ge=1)] = 2  # steps at the beginning that are always evaluated
 
     def attach(self, model, attachment):
         """Called once a segment, with empty caches; on leaving, the model is as before."""
@@ -48,26 +48,25 @@ class {cls}:
 
 @contextlib.contextmanager
 def _attached(settings, model, attachment):
-    block = model.blocks[len(model.blocks) // 2]  # the middle one; a hook on it is enough here
-    own, kept, calls = block.forward, {{}}, 0
+    # The whole model is wrapped, which any family allows; its blocks are model.blocks (Wan) or
+    # model.transformer_blocks (CogVideoX), for an idea that works inside.
+    own, kept, calls = model.forward, {{}}, 0
 
-    def forward(hidden_states, *args, **kwargs):
+    def forward(*args, **kwargs):
         nonlocal calls
         step, branch = divmod(calls, attachment.calls_per_step)  # branch: prompt, negative prompt
         calls += 1
-        if step >= settings.first and step % settings.every and branch in kept:
-            attachment.tally_module(reused=True)  # what is tallied is what the table shows
-            return hidden_states + kept[branch]
-        attachment.tally_module(reused=False)
-        out = own(hidden_states, *args, **kwargs)
-        kept[branch] = out - hidden_states
-        return out
+        reused = step >= settings.first and (step - settings.first) % settings.every != settings.every - 1
+        if not reused:
+            kept[branch] = own(*args, **kwargs)
+        attachment.tally_call(reused=reused)  # what is tallied is what the table shows
+        return kept[branch]
 
-    block.forward = forward
+    model.forward = forward
     try:
         yield
     finally:
-        del block.forward
+        del model.forward
 '''
 
 YAML = """# @package method.{name}
@@ -80,7 +79,7 @@ path:
 # or the large model until a rule fires, then the small one with your accelerator:
 # path:
 #   - {{model: large, until: {{kind: srdiffusion, delta: 0.01}}}}
-#   - {{model: small, accelerators: [{{kind: {name}}}]}}
+#   - {{model: small, accelerators: [{{kind: {name}, every: "${{.....every}}"}}]}}
 """
 
 
@@ -114,11 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path())
     args = parser.parse_args(arguments)
     code, yaml = method(args.name, args.folder)
+    folder = yaml.parents[1]
     print(f"wrote {code} and {yaml}\n")
     print("does it keep the rules?   python -m srbench.conform", args.name, "--plugins", code)
     print(
-        f"a row beside the others:  python -m srbench +experiment=compare 'method=[srdiffusion,{args.name}]'"
-        f" 'plugins=[{code}]' --config-dir {args.folder / (args.name + '_conf')}"
+        "a row beside the others:  python -m srbench +experiment=compare"
+        f" 'method=[srdiffusion,teacache,{args.name}]' 'plugins=[{code}]' --config-dir {folder}"
     )
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,39 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     prompts = experiment.suite.list_prompts()
     place = {p: i for i, p in enumerate(order or prompts)}
     return [Unit(place[p], p, s) for p in prompts for s in experiment.suite.list_seeds()]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a run that one process of several does: of every `of` units the `place`-th, from 1.
+
+    The processes know nothing of each other; what two of them did both is the same bytes twice.
+    """
+
+    place: int = 1
+    of: int = 1
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """Of `i/n`.  Raises ValueError for anything else.
+
+        >>> Shard.read("3/16")
+        Shard(place=3, of=16)
+        """
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        shard = cls(int(found[1]), int(found[2])) if found else cls(0)
+        if not 1 <= shard.place <= shard.of:
+            raise ValueError("i/n with 1 ≤ i ≤ n, as 3/16")
+        return shard
+
+    def part(self, units: Sequence[Unit]) -> list[Unit]:
+        """Its units, in their order.
+
+        >>> units = [Unit(i, f"prompt {i}", 0) for i in range(8)]
+        >>> [u.prompt_index for u in Shard(2, 3).part(units)]
+        [1, 4, 7]
+        """
+        return list(units[self.place - 1 :: self.of])
 
 
 class Keys:

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 import sys
 import types
@@ -67,43 +66,111 @@ def _make(cls: type[T], group: str | None) -> type[T]:
 # -- plug-ins of one's own
 
 _FILES = "srbench_plugins"
-_sources: dict[str, str] = {}  # module → sha256 of its file
+_sources: dict[str, Source] = {}  # by the name of its module
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A plug-in file as it was read, so that another process gets the same code.
+
+    path: where it was, for messages and tracebacks.
+    """
+
+    path: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content, hex."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def load(files: Sequence[str | Path]) -> None:
     """Make the plug-ins of Python files known; a kind is a file's name.
 
-    Raises UserError for a file that is missing, does not run, or has no plug-in in it.
+    Raises UserError for a file that is missing, does not run, or has no plug-in of its own in
+    it, and for two files of one name.
     """
+    names: dict[str, Path] = {}
     for path in map(Path, files):
-        name = f"{_FILES}.{path.stem}"
+        if path.suffix != ".py" or not path.stem.isidentifier():
+            raise UserError(f"plugins: {path}", "a file NAME.py, its name letters, digits and _", "rename it")
+        if names.setdefault(path.stem, path).resolve() != path.resolve():
+            raise UserError(
+                f"plugins: {names[path.stem]} and {path}", "a name of its own for each", "rename one"
+            )
         try:
-            source = path.read_bytes()
+            content = path.read_bytes()
         except OSError as error:
             raise UserError(
                 f"plugins: {path} ({error.strerror})", "a readable Python file", "check the path"
             ) from None
-        digest = hashlib.sha256(source).hexdigest()
-        if _sources.get(name) == digest:
-            continue
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # pydantic and pickle look a class's module up by name
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
+        load_source(Source(str(path.absolute()), content))
+
+
+def load_source(source: Source) -> None:
+    """Make the plug-ins of a file known that was read before, here or in another process.
+
+    Raises UserError as `load` does.
+    """
+    name = f"{_FILES}.{Path(source.path).stem}"
+    earlier = _sources.get(name)
+    if earlier is not None and earlier.content == source.content:
+        return
+    sys.modules.setdefault(_FILES, types.ModuleType(_FILES))
+    module = types.ModuleType(name)
+    module.__file__ = source.path
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # pydantic and pickle look a class's module up by name
+    try:
+        _execute(source, module)
+        _refuse_unfit(source.path, module)
+    except UserError:
+        if before is None:
             del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        raise
+    _sources[name] = source
+
+
+def _execute(source: Source, module: types.ModuleType) -> None:
+    try:
+        exec(compile(source.content, source.path, "exec", dont_inherit=True), vars(module))
+    except Exception as error:
+        raise UserError(
+            f"plugins: {source.path} ({type(error).__name__}: {error})", "a file that runs", "mend it"
+        ) from error
+
+
+def _refuse_unfit(path: str, module: types.ModuleType) -> None:
+    """Raise UserError where what a file brings could never be reached."""
+    found = _classes(module)
+    if not found:
+        raise UserError(
+            f"plugins: {path}",
+            "a class decorated with @plugin_of(GROUP)",
+            f"from srbench.registry import plugin_of; GROUP: one of {', '.join(GROUPS)}",
+        )
+    groups = [c.group for c in found]
+    for cls in found:
+        if cls.group is None:
+            raise UserError(f"plugins: {path}, class {cls.__name__}", "@plugin_of(GROUP)", "name its group")
+        if groups.count(cls.group) > 1:
             raise UserError(
-                f"plugins: {path} ({type(error).__name__}: {error})", "a file that runs", "mend it"
-            ) from error
-        if not _classes(module):
-            raise UserError(
-                f"plugins: {path}",
-                "a class decorated with @plugin_of(GROUP)",
-                f"from srbench.registry import plugin_of; GROUP: one of {', '.join(GROUPS)}",
+                f"plugins: {path} has {groups.count(cls.group)} of {cls.group}",
+                "one of a group in a file, for its name is the kind",
+                "give each a file",
             )
-        _sources[name] = digest
+        if cls.kind in _ours(cls.group):
+            raise UserError(
+                f"plugins: {path}", f"a name that srbench's own {cls.group} do not have", "rename it"
+            )
+
+
+def sources() -> tuple[Source, ...]:
+    """Every plug-in file that was loaded here."""
+    return tuple(_sources.values())
 
 
 def _classes(module: types.ModuleType) -> list[type[Any]]:
@@ -122,14 +189,26 @@ def _loaded(group: str) -> dict[str, type[Any]]:
 
 
 def source(cls: type[Any]) -> str | None:
-    """What names the code of a plug-in that is not ours: its file's hash, or its package and version."""
+    """What names the code of a plug-in that is not ours, so that edited code is other code.
+
+    A file's hash; of an installed package its name, version and the hash of its Python files.
+    """
     if cls.__module__.startswith("srbench."):
         return None
     if cls.__module__ in _sources:
-        return _sources[cls.__module__][:16]
-    package = cls.__module__.partition(".")[0]
+        return _sources[cls.__module__].digest[:16]
+    return _package_source(cls.__module__.partition(".")[0])
+
+
+@functools.cache
+def _package_source(package: str) -> str | None:
     names = importlib.metadata.packages_distributions().get(package, [])
-    return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names) or None
+    told = [f"{n} {importlib.metadata.version(n)}" for n in names]
+    # a version is not enough: an editable install changes under the same one
+    file = Path(getattr(sys.modules.get(package), "__file__", None) or "")
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    code = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()[:16]
+    return ", ".join([*told, code])
 
 
 def known(group: str) -> list[str]:
@@ -148,6 +227,25 @@ def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {e.name: e for e in importlib.metadata.entry_points(group=f"srbench.{group}")}
 
 
+def _installed(group: str, kind: str) -> type[Any]:
+    """The class of an installed package's entry point.  Raises UserError where it is none of this kind."""
+    point = _entry_points(group)[kind]
+    place = f"entry point {kind} = {point.value} of srbench.{group}"
+    try:
+        cls = point.load()
+    except Exception as error:  # of all kinds: it is another's code
+        raise UserError(
+            f"{place} ({type(error).__name__}: {error})", "one that imports", "mend or remove the package"
+        ) from error
+    if (getattr(cls, "group", None), getattr(cls, "kind", None)) != (group, kind):
+        raise UserError(
+            place,
+            f'a class decorated with @plugin_of("{group}") in a module {kind}.py',
+            "name the entry point after the module",
+        )
+    return cls
+
+
 def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
     """The plug-in class of a kind, asked for at `where`.  Raises UserError with the nearest names."""
     if kind in _ours(group):  # ours come first
@@ -158,7 +256,7 @@ def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
     if kind in _loaded(group):
         return _loaded(group)[kind]
     if kind in _entry_points(group):
-        return _entry_points(group)[kind].load()
+        return _installed(group, kind)
     raise UserError(
         f"{where or group}.kind = {kind!r}",
         f"one of the {group} that srbench knows",

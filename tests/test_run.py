@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from srbench import configs, ground, plan, video
+from srbench.__main__ import RUN_KEYS
 from srbench.experiment import Experiment, check
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
@@ -30,7 +31,7 @@ def make(*overrides: str, methods: str = "large,small,fixed_step") -> Experiment
     words += overrides
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
         plain = OmegaConf.to_container(hydra.compose("config", words), resolve=True)
-    return check({k: v for k, v in plain.items() if k not in ("run", "results", "store", "dry_run")})
+    return check({k: v for k, v in plain.items() if k not in RUN_KEYS})
 
 
 class Lab:

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 class PackedExperiment:
     """An experiment for another process of this run, which must load its plug-in files first.
 
+    sources: those files as this process read them; edited meanwhile, or not there on another
+    machine, they are the same code under the same key.
     content: pickled, as multiprocessing and Ray send everything; it never comes from a file.
     """
 
-    plugins: tuple[str, ...]
+    sources: tuple[registry.Source, ...]
     content: bytes
 
     @classmethod
     def of(cls, experiment: Experiment) -> PackedExperiment:
-        return cls(experiment.plugins, pickle.dumps(experiment))
+        return cls(registry.sources(), pickle.dumps(experiment))
 
     def open(self) -> Experiment:
-        registry.load(self.plugins)
+        for source in self.sources:
+            registry.load_source(source)
         return pickle.loads(self.content)
 
 

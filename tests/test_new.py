@@ -1,0 +1,140 @@
+"""`python -m srbench.new method NAME`: what it writes already runs, on any family, beside three rivals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from srbench import configs, conform, new, plan, registry
+from srbench.__main__ import RUN_KEYS, in_order
+from srbench.errors import UserError
+from srbench.experiment import Experiment, check
+from srbench.runner import Runner
+from srbench.store.objects import Store
+from srbench.store.records import read_cell
+
+# the comparison at a few steps of one video
+SMALL = [
+    *("family.steps=8", "suite.prompts=1", "suite.seeds=1", "metric=[psnr]", "method.srdiffusion.delta=0.5"),
+    *("method.steps_15.steps=3", "method.steps_25.steps=4", "method.steps_35.steps=5"),
+    *("method.tea_05=null", "method.tea_15.threshold=0.2", "method.tea_25.threshold=0.3"),
+]
+COMPARE = ["+experiment=compare", "method=[srdiffusion,teacache,mine]"]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setattr(registry, "_sources", {})
+    return new.method("mine", tmp_path)
+
+
+def compared(pair: list[Path], *overrides: str) -> Experiment:
+    """The comparison with the new pair, as the command composes it."""
+    search = f"hydra.searchpath=[file://{pair[1].parents[1]}]"
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        composed = hydra.compose("config", [search, *COMPARE, f"plugins=[{pair[0]}]", *overrides])
+    plain = OmegaConf.to_container(composed, resolve=True)
+    return check({k: v for k, v in plain.items() if k not in RUN_KEYS})
+
+
+def test_it_stands_beside_three_rivals_whatever_methods_are_asked_for(pair: list[Path]) -> None:
+    for method in ("method=[mine]", COMPARE[1]):
+        names = {m.name for m in compared(pair, method).methods}
+        assert {"mine", "large", "small", "steps_15", "tea_15"} <= names
+
+
+@pytest.mark.parametrize("family", ["shapes", "wan21_480p", "wan21_720p", "cogvideox"])
+def test_it_is_a_method_of_every_family(pair: list[Path], family: str) -> None:
+    made = compared(pair, f"family={family}", "metric=[psnr,ssim]", "suite=prompts", "suite.prompts=[a cat]")
+    (segment,) = made.method("mine").segments
+    assert segment.denoiser.accelerators[0].every == 2
+    assert made.method("mine").label == "mine 2"
+
+
+def test_it_runs_as_it_was_written_and_its_settings_do_something(pair: list[Path], tmp_path: Path) -> None:
+    experiment = compared(pair, *SMALL, "method.mine.every=3")
+    runner = Runner(experiment, tmp_path / "run", Store(tmp_path / "store"), threads=1)
+    (unit,) = plan.units(experiment)
+    runner.encode([unit.prompt])
+    runner.unit(unit)
+    cells = {c.method: c for c in map(read_cell, (tmp_path / "run" / "cells").glob("*.json"))}
+    assert set(cells) == {m.name for m in experiment.methods}
+    assert {c.outcome for c in cells.values()} == {"done"}
+    reused = [s.calls_reused for s in cells["mine"].trace.steps]
+    # two steps, then one of three: 2 calls each, for the prompt and the negative prompt
+    assert reused == [0, 0, 2, 2, 0, 2, 2, 0]
+    assert cells["mine"].video not in {c.video for n, c in cells.items() if n != "mine"}
+
+
+def test_it_keeps_every_rule(pair: list[Path]) -> None:
+    told: list[str] = []
+    registry.load([pair[0]])
+    subject = conform.Subject("accelerators", {"kind": "mine"}, conform.Lab("shapes", 6))
+    assert conform.conform(subject, told.append) == 0, "\n".join(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["wan21_480p", "cogvideox"])
+def test_it_keeps_every_rule_on_the_others_twins(pair: list[Path], family: str) -> None:
+    told: list[str] = []
+    registry.load([pair[0]])
+    subject = conform.Subject("accelerators", {"kind": "mine"}, conform.Lab(family, 6, scale="tiny"))
+    assert conform.conform(subject, told.append) == 0, "\n".join(told)
+
+
+@pytest.mark.slow
+def test_the_command_that_it_prints_makes_the_table_with_two_workers(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "srbench.new", "method", "mine", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    command = told.partition("row beside the others:")[2].replace("python -m srbench", "").replace("'", "")
+    words = [*command.split(), *SMALL, "suite.seeds=2", "engine.workers=2", f"results={tmp_path / 'results'}"]
+    done = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mine 2 " in done.stdout and "large in 3 steps" in done.stdout and "TeaCache" in done.stdout
+    again = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
+    assert "nothing was computed" in again.stdout
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# edited\n")
+    edited = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
+    assert "16 steps computed" in edited.stdout, "its own 8 steps for each seed, and no other"
+
+
+@pytest.mark.parametrize("name", ["my-method", "2fast", "class", "Mine", "pab", "large"])
+def test_a_name_that_cannot_be_a_plug_ins_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="choose another"):
+        new.method(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_not_written_over(pair: list[Path], tmp_path: Path) -> None:
+    pair[0].write_text("mine alone")
+    with pytest.raises(UserError, match="exists"):
+        new.method("mine", tmp_path)
+    assert pair[0].read_text() == "mine alone"
+
+
+def test_overrides_may_follow_an_option() -> None:
+    """Hydra's parser alone would refuse them, and the printed command ends with --config-dir."""
+    words = ["+experiment=compare", "--config-dir", "mine_conf", "engine.workers=2", "-m"]
+    assert in_order(words) == ["+experiment=compare", "engine.workers=2", "--config-dir", "mine_conf", "-m"]
+
+
+def test_the_pages_own_yaml_is_enough_for_a_row(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "experiments" / "your_method.md").read_text("utf-8")
+    file = tmp_path / "my_conf" / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    search = f"hydra.searchpath=[file://{tmp_path / 'my_conf'}]"
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        plain = OmegaConf.to_container(hydra.compose("config", [search, *COMPARE]), resolve=True)
+    made = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
+    assert [s.denoiser.name for s in made.method("mine").segments] == ["large", "small+teacache"]
+    assert "'method=[srdiffusion,teacache,mine]' --config-dir my_conf" in page
