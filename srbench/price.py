@@ -255,7 +255,11 @@ def expectations(experiment: Experiment, traces: Sequence[Trace]) -> Callable[..
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds and bytes that a plan reckons with, and where they come from."""
+    """Seconds and bytes that a plan reckons with, and where they come from.
+
+    gpu: the GPU whose published seconds these are; None where a run on this machine, or a
+    CPU's price, says them.
+    """
 
     large: float
     small: float
@@ -263,6 +267,7 @@ class Rates:
     video: float | None
     state: float | None
     source: str
+    gpu: str | None = None
 
 
 def rates(experiment: Experiment, found: Measured) -> Rates | None:
@@ -290,6 +295,7 @@ def rates(experiment: Experiment, found: Measured) -> Rates | None:
         video=found.video or (price.video if price else None),
         state=found.state or (price.state if price else None),
         source=f"{'; '.join(told)}; {rest:.3g} s to encode and decode a video",
+        gpu=price.gpu if price is not None and not found.seconds else None,
     )
 
 
@@ -470,31 +476,35 @@ def _times(
 
     low, typical, high = sorted(hours(r.shared, r.cells) for r in remaining)
     alone = hours(whole.alone.times(units), units * len(experiment.methods))
-    at_once, why = parallel(experiment)
-    unit = "core-hours" if why else "GPU-hours"
+    at_once, side_by_side, unit = parallel(experiment, rate.gpu)
+    spread = f"{_figure(typical)} ({_figure(low)} to {_figure(high)})"
     return [
         (
             "time",
             f"{_duration(typical / at_once)} ({_duration(low / at_once)} to {_duration(high / at_once)})"
-            f" with {_count(experiment.engine.workers, 'worker')}{why}",
+            f" with {_count(experiment.engine.workers, 'worker')}{side_by_side}",
         ),
-        (unit, f"{typical:.3g} ({low:.3g} to {high:.3g}); each method alone, from nothing: {alone:.3g}"),
+        (unit, f"{spread}; each method alone, from nothing: {_figure(alone)}"),
         ("reckoned with", f"{rate.source}; caches are not counted as savings"),
     ]
 
 
-def parallel(experiment: Experiment) -> tuple[int, str]:
-    """How many workers run truly side by side, and what a reader must know of that; empty on a GPU.
+def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, str, str]:
+    """How many workers run truly side by side, what a reader must know of that, the unit of the sum.
 
+    gpu: the GPU whose seconds are reckoned with, where they are not this machine's; then this
+    machine's cores say nothing, and each worker is given such a GPU.
     A GPU's own workers are left as they are asked for: how they share it is not known here.
     """
     workers, threads = experiment.engine.workers, experiment.engine.threads
+    if gpu is not None:
+        return workers, f" on {_count(workers, gpu)}, not on this machine", "GPU-hours"
     if experiment.family.device.startswith("cuda") or (experiment.family.device == "auto" and may_have_gpu()):
-        return workers, ""
+        return workers, "", "GPU-hours"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = max(1, min(workers, cores // threads))
     few = f", of which {at_once} at once" if at_once < workers else ""
-    return at_once, f" of {_count(threads, 'thread')} on {_count(cores, 'core')}{few}"
+    return at_once, f" of {_count(threads, 'thread')} on {_count(cores, 'core')}{few}", "core-hours"
 
 
 def _sizes(
@@ -514,6 +524,15 @@ def _sizes(
 
 def _count(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def _figure(n: float) -> str:
+    """Three digits for a reader.
+
+    >>> _figure(0.01234), _figure(12.34), _figure(8954.2)
+    ('0.0123', '12.3', '8,950')
+    """
+    return f"{float(f'{n:.3g}'):,.0f}" if n >= 100 else f"{n:.3g}"
 
 
 def size(n: float) -> str:

@@ -321,3 +321,17 @@ def test_kept_states_are_counted_by_the_policy() -> None:
     made = {k: experiment(method=methods, keep=k) for k in ("all", "window(6,20)", "forks", "none")}
     counts = {k: cost(e, e.methods, earliest).states for k, e in made.items()}
     assert counts == {"all": 50, "window(6,20)": 15, "forks": 1, "none": 0}
+
+
+def test_a_published_price_is_in_hours_of_its_gpu_whatever_this_machine_is(tmp_path: Path) -> None:
+    wan: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "wan21_480p.yaml"))
+    told = dict(priced(experiment(family=wan, engine={"kind": "local", "workers": 2}), tmp_path).lines)
+    assert told["time"].endswith("with 2 workers on 2 A800s, not on this machine")
+    assert told["GPU-hours"].startswith("0.934 ")  # 4 videos of 50 steps of 16.82 s
+    assert "core-hours" not in told
+
+
+def test_a_cpus_price_is_in_hours_of_its_cores(tmp_path: Path) -> None:
+    family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
+    told = dict(priced(experiment(family=family | {"device": "cpu"}), tmp_path).lines)
+    assert "core-hours" in told and "1 worker of 1 thread on " in told["time"]

@@ -36,7 +36,8 @@ class Price:
 
     rest: seconds of encoding and decoding one video.  memory: bytes with both models
     resident.  video, state: bytes of one stored video and one kept state.  switch: after
-    how many of 50 steps SRDiffusion leaves the large model, by δ.
+    how many of 50 steps SRDiffusion leaves the large model, by δ.  gpu: the GPU that these
+    are seconds of; None where they are of a CPU core.
     """
 
     large: Annotated[float, Field(gt=0)]
@@ -46,6 +47,7 @@ class Price:
     video: Annotated[float, Field(gt=0)] | None = None
     state: Annotated[float, Field(gt=0)] | None = None
     switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    gpu: str | None = None
     source: str
 
 

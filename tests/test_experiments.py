@@ -1,0 +1,87 @@
+"""Every experiment plans without GPU, hub or VBench's list, has its page, and runs whole on a twin."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import matplotlib.figure
+import pytest
+from rich.console import Console
+
+from srbench import configs, plan, price, report
+from srbench.__main__ import compose, job, settle
+from srbench.experiment import Experiment
+from srbench.families._settings import TWIN_NOTE
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, read_cell, read_run_record
+from srbench.suites.vbench import DIMENSIONS
+
+PAGES = Path(__file__).parents[1] / "experiments"
+NAMES = configs.names("experiment")
+PAPERS = [n for n in NAMES if not n.startswith("shapes") and n != "compare"]
+GROUND = {"torch": "2.9", "device": "CPU", "threads": "1"}
+
+
+def asked(name: str, *words: str) -> dict[str, Any]:
+    """An experiment as the command composes it."""
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        return compose(hydra.compose("config", [f"+experiment={name}", *words]))
+
+
+@functools.cache
+def experiment(name: str) -> Experiment:
+    return settle(asked(name, "dry_run=true"))
+
+
+def priced(made: Experiment, nowhere: Path) -> dict[str, str]:
+    """The plan of a run of which nothing is there yet, wherever it is asked."""
+    done = plan.Progress({u: {} for u in plan.units(made)}, dict.fromkeys(plan.units(made), set()), (), 0)
+    store = Store(nowhere / "store")
+    return dict(price.price(made, done, plan.Keys(made, GROUND), store, nowhere, "a CPU").lines)
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights on this machine, and what it may have of VBench is not looked at."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_plans_here(name: str, tmp_path: Path) -> None:
+    made = experiment(name)
+    assert made.name == name
+    told = priced(made, tmp_path)
+    videos = len(made.suite.list_prompts()) * len(made.suite.list_seeds())
+    assert told["cells"] == f"{videos * len(made.methods):,}"
+    assert not told["time"].startswith("unknown")
+    if name in PAPERS:
+        assert "A800" in told["time"] and "core" not in told["time"]
+        assert "GPU-hours" in told and "core-hours" not in told
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_its_page_says_what_the_plan_says(name: str, tmp_path: Path) -> None:
+    """On a machine that lacks no attention backend."""
+    page = (PAGES / f"{name}.md").read_text("utf-8")
+    assert f"\npython -m srbench +experiment={name}\n" in page
+    made = experiment(name)
+    able = replace(made, methods=tuple(replace(m, lacking="") for m in made.methods))
+    told = priced(able, tmp_path)
+    words = " ".join(page.split())
+    assert f"{told['cells']} cells" in words
+    hours, _, alone = told["GPU-hours"].partition("; ")
+    assert hours in words
+    assert f"{alone} GPU-hours" in words
+
+
+def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> None:
+    listed = re.findall(r"^\| \[?`(\w+)`", (PAGES / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == NAMES
+    assert sorted(p.stem for p in PAGES.glob("*.md")) == sorted([*PAPERS, "README"])
