@@ -29,7 +29,7 @@ class RayCrew:
     """
 
     def __init__(self, cls: type, arguments: Sequence[Any], cpus: float, gpus: float) -> None:
-        self._make = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(cls)
+        self._make: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(cls)
         self._arguments = arguments
         self._workers: dict[Any, None] = {}
 
@@ -90,7 +90,7 @@ class Worker:
         """One task: a Report, then the state of each of its forks."""
         report, parcels = getattr(self, kind)(unit, prompts, parcel)
         yield report
-        for fork in parcels:  # Ray sends to its generators, which `yield from` a list would not take
+        for fork in parcels:  # noqa: UP028 - Ray sends to its generators, and a list takes nothing
             yield fork
 
     def begin(self, *_: Any) -> tuple[Report, list[Parcel]]:

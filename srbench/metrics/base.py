@@ -121,7 +121,8 @@ def compare_many(
         for own, frames in zip(found, videos, strict=True):
             part = next(frames, chunk[:0])
             if len(part) != len(chunk):
-                raise _frame_count(done + len(part), done + len(chunk) + sum(map(len, reference)))
+                own_rest, rest = sum(map(len, frames)), sum(map(len, reference))
+                raise _frame_count(done + len(part) + own_rest, done + len(chunk) + rest)
             check_pair(part, chunk)
             for values, metric, ready in zip(own, metrics, prepared, strict=True):
                 values.append(
