@@ -214,11 +214,12 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
     )
     # a family that cannot be made has been told by `check`
     mistakes.found = list({str(m): m for m in mistakes.found}.values())
-    if experiment is not None:
-        # what is only not here yet does not keep a plan from being told
-        mistakes.found += [] if plain.get("dry_run") is True else plan.mistakes(experiment)
-    elif made is not None:
-        mistakes.found += made.mistakes()
+    # what is only not here yet does not keep a plan from being told
+    if plain.get("dry_run") is not True:
+        if experiment is not None:
+            mistakes.found += plan.mistakes(experiment)
+        elif made is not None:
+            mistakes.found += made.mistakes()
     mistakes.stop_if_any()
     assert experiment is not None
     return experiment

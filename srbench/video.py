@@ -157,8 +157,9 @@ def _opened(path: Path) -> Iterator[Any]:
 def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
     """The video as a viewer of an mp4 gets it: H.264 by libx264 in yuv420p, and back to RGB.
 
-    One thread, so the same video and settings give the same bytes.  Raises UserError for a bad
-    video, and for an odd width or height, which 4:2:0 cannot hold.
+    One thread and x264's cpu-independent choices, so the same video and settings give the same
+    bytes; by default some of its choices differ from one encoding to the next.  Raises
+    UserError for a bad video, and for an odd width or height, which 4:2:0 cannot hold.
     """
     check(video, "the video to encode")
     if video.shape[1] % 2 or video.shape[2] % 2:
@@ -168,12 +169,15 @@ def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
             "leave out the metrics through mp4",
         )
     held = io.BytesIO()
+    options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
     with av.open(held, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": preset})
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = video.shape[2], video.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1
-        for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for i, pixels in enumerate(video):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     held.seek(0)
     decoded: Any

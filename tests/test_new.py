@@ -21,7 +21,7 @@ from srbench.store.records import read_cell
 # the comparison at a few steps of one video
 SMALL = [
     *("family.steps=8", "suite.prompts=1", "suite.seeds=1", "metric=[psnr]", "method.srdiffusion.delta=0.5"),
-    *("method.steps_15.steps=3", "method.steps_25.steps=4", "method.steps_35.steps=5"),
+    *("method.steps_10.steps=3", "method.steps_25.steps=4", "method.steps_40.steps=5"),
     *("method.tea_05=null", "method.tea_15.threshold=0.2", "method.tea_25.threshold=0.3"),
 ]
 COMPARE = ["+experiment=compare", "method=[srdiffusion,teacache,mine]"]
@@ -45,7 +45,7 @@ def compared(pair: list[Path], *overrides: str) -> Experiment:
 def test_it_stands_beside_three_rivals_whatever_methods_are_asked_for(pair: list[Path]) -> None:
     for method in ("method=[mine]", COMPARE[1]):
         names = {m.name for m in compared(pair, method).methods}
-        assert {"mine", "large", "small", "steps_15", "tea_15"} <= names
+        assert {"mine", "large", "small", "steps_10", "tea_15"} <= names
 
 
 @pytest.mark.parametrize("family", ["shapes", "wan21_480p", "wan21_720p", "cogvideox"])

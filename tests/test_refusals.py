@@ -66,7 +66,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["method=[large,smal]"], ["method 'smal'", "did you mean small?"]),
         (["family=shpes"], ["family 'shpes'", "did you mean shapes?"]),
         (["suite=prompt"], ["suite 'prompt'", "did you mean prompts?"]),
-        (["metric=[pnsr]"], ["metric 'pnsr'", "did you mean psnr?"]),
+        (["metric=[pnsr]"], ["metric 'pnsr'", "did you mean psnr"]),
         (["engine=lokal"], ["engine 'lokal'", "did you mean local?"]),
         (["engine.wrkers=2"], ["engine.wrkers=2", "did you mean workers?"]),
         (["+sed=2"], ["key sed", "a key of an experiment"]),

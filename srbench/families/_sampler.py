@@ -254,11 +254,18 @@ class DiffusersSampler(ABC, Generic[F]):
             "num_inference_steps": steps,
         }
 
+        # not model.dtype, which looks through all parameters: a tenth of a tiny model's time
+        dtype = getattr(torch, denoiser.dtype or self.family.dtype)
+
         def call(branch: str, *embeddings: Tensor) -> Tensor:
             n = len(embeddings)
-            x = torch.cat([state.latents] * n).to(model.dtype)
-            embedding = torch.cat(embeddings).to(model.dtype)
-            with model.cache_context(branch, **where):
+            x = torch.cat([state.latents] * n).to(dtype)
+            embedding = torch.cat(embeddings).to(dtype)
+            # entering it looks through all modules, for hooks that only accelerators have
+            context = (
+                model.cache_context(branch, **where) if denoiser.accelerators else contextlib.nullcontext()
+            )
+            with context:
                 return self._forward(model, x, t.expand(n), embedding)
 
         if self.guidance(denoiser) <= 1:

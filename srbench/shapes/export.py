@@ -34,7 +34,7 @@ def export(out: Path, target: Path = MODEL) -> None:
         text_encoder=UMT5EncoderModel.from_pretrained(out / "text_encoder"),
         vae=vae.half(),
         scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, num_train_timesteps=1000
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, num_train_timesteps=1000
         ),
         transformer=models["large"],
         transformer_2=models["small"],

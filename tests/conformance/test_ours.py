@@ -17,6 +17,8 @@ SETTINGS = {
     "teacache": [{"threshold": 0.3}],
     "prompts": [{"prompts": ["a cat", "a dog"], "seeds": 2}],
     "shapes": [{}],
+    "mp4": [{"of": "psnr"}],
+    "mp4_floor": [{"of": "psnr"}],
 }
 
 

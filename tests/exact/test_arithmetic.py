@@ -111,7 +111,7 @@ def test_our_processor_on_cogvideox_has_the_bits_of_diffusers(role, method, walk
 def test_a_missing_package_is_told_with_how_to_get_it(backend, told, sampler, monkeypatch):
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
     denoiser = Denoiser(model="small", attention=backend)
-    (mistake,) = sampler.family.objections(denoiser, "method.x.path.0")
+    (mistake,) = sampler.family.lacking(denoiser, "method.x.path.0")
     assert f"method.x.path.0.attention = {backend}" in str(mistake)
     with pytest.raises(UserError, match=told):
         raise mistake

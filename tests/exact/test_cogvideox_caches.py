@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -156,7 +157,9 @@ def test_an_accelerator_is_gone_when_its_with_is_left():
 
 
 def test_a_model_without_coefficients_is_refused():
-    on = twin.sampler()
+    plain = twin.sampler()
+    on = dataclasses.replace(plain.family, teacache={}).open()
+    on._models = plain._models
     with pytest.raises(UserError, match="a rescale polynomial"):
         on.attach(Denoiser(model="small", accelerators=(TeaCache(threshold=0.1),)), STEPS).__enter__()
 

@@ -36,7 +36,7 @@ def test_the_command_shows_every_definition(tmp_path: Path, capsys: pytest.Captu
     assert main([str(tmp_path / "b.webm"), "--reference", str(tmp_path / "a.webm")]) == 0
     shown = capsys.readouterr().out
     assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + THROUGH_MP4)
-    assert "(1 of 2 frames at 100; 90.8476 without)" in shown
+    assert "(1 of 2 frames at 100; 90.7353 without)" in shown
 
 
 def test_a_video_that_is_not_there_is_a_mistake_to_mend(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,11 @@ def test_both_videos_go_through_the_encoder() -> None:
     assert expected.tolist() != PSNR()(x, y).tolist()
 
 
+def test_the_same_video_gives_the_same_bytes_every_time() -> None:
+    first = through_mp4(VIDEOS["b"], 16, 25, "medium")
+    assert all(np.array_equal(through_mp4(VIDEOS["b"], 16, 25, "medium"), first) for _ in range(12))
+
+
 def test_a_video_is_identical_to_itself_also_through_mp4() -> None:
     assert Mp4(of="ssim/gauss11-valid")(VIDEOS["a"], VIDEOS["a"]).tolist() == [1.0] * 9
 

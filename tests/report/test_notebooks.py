@@ -43,7 +43,7 @@ def test_runs_top_to_bottom(notebook):
 def test_from_nothing_to_a_row_of_one_s_own():
     small = (
         "family.steps=8 suite.prompts=1 suite.seeds=1 metric=[psnr] method.srdiffusion.delta=0.5"
-        " method.steps_15.steps=3 method.steps_25.steps=4 method.steps_35.steps=5"
+        " method.steps_10.steps=3 method.steps_25.steps=4 method.steps_40.steps=5"
         " method.tea_05=null method.tea_15=null method.tea_25.threshold=0.3"
     )
     done = subprocess.run(

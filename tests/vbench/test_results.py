@@ -15,7 +15,7 @@ import pytest
 from srbench.vbench.results import Failure, read
 from srbench.vbench.score import DIMENSIONS, aggregate
 
-OUTPUTS = sorted((Path(__file__).parent / "outputs").glob("*.json"))
+OUTPUTS = sorted((Path(__file__).parent / "official").glob("*.json"))
 FRAMES = {"a dog-0.mp4": 12, "a dog-1.mp4": 7}
 
 
