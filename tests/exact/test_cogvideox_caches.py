@@ -158,7 +158,9 @@ def test_an_accelerator_is_gone_when_its_with_is_left():
 
 def test_a_model_without_coefficients_is_refused():
     plain = twin.sampler()
-    on = dataclasses.replace(plain.family, teacache={}).open()
+    family = dataclasses.replace(plain.family)
+    object.__setattr__(family, "teacache", {})  # a twin brings its own
+    on = family.open()
     on._models = plain._models
     with pytest.raises(UserError, match="a rescale polynomial"):
         on.attach(Denoiser(model="small", accelerators=(TeaCache(threshold=0.1),)), STEPS).__enter__()
