@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hydra
-import matplotlib.figure
 import pytest
-from rich.console import Console
 
-from srbench import configs, plan, price, report
-from srbench.__main__ import compose, job, settle
+from srbench import configs, plan, price
+from srbench.__main__ import compose, settle
 from srbench.experiment import Experiment
-from srbench.families._settings import TWIN_NOTE
 from srbench.store.objects import Store
-from srbench.store.records import CellRecord, read_cell, read_run_record
-from srbench.suites.vbench import DIMENSIONS
 
 PAGES = Path(__file__).parents[1] / "experiments"
 NAMES = configs.names("experiment")
@@ -41,7 +35,7 @@ def experiment(name: str) -> Experiment:
 
 def priced(made: Experiment, nowhere: Path) -> dict[str, str]:
     """The plan of a run of which nothing is there yet, wherever it is asked."""
-    done = plan.Progress({u: {} for u in plan.units(made)}, dict.fromkeys(plan.units(made), set()), (), 0)
+    done = plan.Progress({u: {} for u in plan.units(made)}, {u: set() for u in plan.units(made)}, (), 0)
     store = Store(nowhere / "store")
     return dict(price.price(made, done, plan.Keys(made, GROUND), store, nowhere, "a CPU").lines)
 

@@ -206,7 +206,7 @@ def drive(pool: Pool, units: Sequence[Unit], watch: Watch) -> None:
 
     from srbench.runner import Event
 
-    ray.get(pool.actors[0].encode.remote(list(dict.fromkeys(u.prompt for u in units))))
+    ray.get(pool.actors[0].encode.remote(list(dict.fromkeys(u.text for u in units))))
     ahead = deque(units)
     waiting: list[Task] = []
     begun: dict[Unit, Open] = {}
