@@ -22,15 +22,25 @@ from srbench.store.records import (
     read_cell,
     scan,
 )
+from srbench.suites.base import text, variant
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The work that is done together: all methods of one prompt and seed."""
+    """The work that is done together: all methods of one prompt and seed.
+
+    given: the text that the model is given where it is not the prompt itself.
+    """
 
     prompt_index: int
     prompt: str
     seed: int
+    given: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the model is given: the bits of a video depend on it, and not on the prompt."""
+        return self.prompt if self.given is None else self.given
 
 
 def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
@@ -41,7 +51,9 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     """
     prompts = experiment.suite.list_prompts()
     place = {p: i for i, p in enumerate(order or prompts)}
-    return [Unit(place[p], p, s) for p in prompts for s in experiment.suite.list_seeds()]
+    given = {p: t for p in prompts if (t := text(experiment.suite, p)) != p}
+    seeds = experiment.suite.list_seeds()
+    return [Unit(place[p], p, s, given.get(p)) for p in prompts for s in seeds]
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Keys:
 
     def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
         self._family = experiment.family
+        self._variant = variant(experiment.suite)
         self._base = digest([self._family.essence(), ground], 64)
         # hashed once: a plan asks for tens of thousands of cells
         self._paths: dict[Method, str] = {}
@@ -93,7 +106,8 @@ class Keys:
     @property
     def protocol(self) -> str:
         """Hash of all that two cells of one column must share; a method's own choices excluded."""
-        return digest([self._base, self.weights(get_args(Role))])
+        texts = [self._variant] if self._variant else []
+        return digest([self._base, self.weights(get_args(Role)), *texts])
 
     def weights(self, roles: Iterable[Role]) -> str:
         """What names the weights of these models and of what all models share."""
@@ -102,22 +116,21 @@ class Keys:
             self._weights[asked] = digest(self._family.weights_identity(asked), 64)
         return self._weights[asked]
 
-    def unit(self, prompt: str, seed: int) -> str:
-        """Hash over all that determines the bits of a prompt and a seed, methods and weights apart."""
-        return digest(["unit", self._base, prompt, seed], 64)
+    def unit(self, text: str, seed: int) -> str:
+        """Hash over all that determines the bits of a text and a seed, methods and weights apart."""
+        return digest(["unit", self._base, text, seed], 64)
 
     def video(self, method: Method, unit: Unit) -> str:
         """Hash over all that determines a video's bytes."""
         if method not in self._paths:
             weights = self.weights(s.denoiser.model for s in method.segments)
             self._paths[method] = digest([weights, method.segments, method.steps], 64)
-        return digest(
-            ["video", self._base, self._paths[method], unit.prompt, method.noise_seed(unit.seed)], 64
-        )
+        return digest(["video", self._base, self._paths[method], unit.text, method.noise_seed(unit.seed)], 64)
 
     def cell(self, method: Method, unit: Unit) -> str:
         """What names a cell in its run; one video may be the cell of several (method, seed)."""
-        return digest(["cell", self.video(method, unit), method.noise, unit.seed], 64)
+        own = [] if unit.given is None else [unit.prompt]  # two prompts may share a text, and so videos
+        return digest(["cell", self.video(method, unit), method.noise, unit.seed, *own], 64)
 
 
 def protocol(experiment: Experiment, ground: Mapping[str, str]) -> str:

@@ -336,7 +336,7 @@ class Work:
 
         def kept(method: Method) -> tuple[int, ...]:
             denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
-            place = keys.unit(unit.prompt, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
+            place = keys.unit(unit.text, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
             if trace_key(*place, [], denoiser.id) not in there.keys:
                 return ()
             steps = range(1, n + 1)

@@ -78,10 +78,10 @@ class Runner:
 
     # -- text first
 
-    def texts(self, prompts: Sequence[str]) -> list[str]:
-        """Every text that the prompts and methods need: prompts, then negative prompts."""
+    def texts(self, given: Sequence[str]) -> list[str]:
+        """Every text that units and methods need: what the model is given, then negative prompts."""
         negatives = [self.negative(s.denoiser) for m in self.experiment.methods for s in m.segments]
-        return list(dict.fromkeys([*prompts, *negatives]))
+        return list(dict.fromkeys([*given, *negatives]))
 
     def negative(self, denoiser: Denoiser) -> str:
         own = denoiser.negative_prompt
@@ -92,9 +92,9 @@ class Runner:
         weights = family.weights_identity()["components"]
         return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
 
-    def encode(self, prompts: Sequence[str]) -> None:
+    def encode(self, given: Sequence[str]) -> None:
         """Encode and store what is not stored yet; the encoder is unloaded afterwards."""
-        missing = [t for t in self.texts(prompts) if self.store.get(self._text_key(t)) is None]
+        missing = [t for t in self.texts(given) if self.store.get(self._text_key(t)) is None]
         if not missing:
             return
         encoded = self._encode(missing)
@@ -121,13 +121,13 @@ class Runner:
         path = self.run / "texts.json"
         return read_text_times(path) if path.exists() else TextTimes(seconds={})
 
-    def _text(self, prompt: str, denoiser: Denoiser) -> Text:
+    def _text(self, given: str, denoiser: Denoiser) -> Text:
         def load(text: str) -> torch.Tensor:
             path = self.store.get(self._text_key(text))
             assert path is not None, "encode() comes first"
             return load_file(path)["embedding"].to(self.sampler.device)
 
-        return Text(load(prompt), load(self.negative(denoiser)))
+        return Text(load(given), load(self.negative(denoiser)))
 
     # -- one unit
 
@@ -191,7 +191,10 @@ class Runner:
         return cell.model_copy(
             update={
                 name: getattr(names, name)
-                for name in ("id", "method", "label", "method_id", "is_reference", "prompt_index", "seed")
+                for name in (
+                    *("id", "method", "label", "method_id", "is_reference"),
+                    *("prompt", "prompt_index", "text", "seed"),
+                )
             }
         )
 
@@ -200,11 +203,11 @@ class Runner:
         (seed,) = {m.noise_seed(unit.seed) for m in methods}
         for end in walk(
             self.sampler,
-            lambda denoiser: self._text(unit.prompt, denoiser),
+            lambda denoiser: self._text(unit.text, denoiser),
             [self._path(m) for m in methods],
             lambda steps: self.sampler.start(seed, steps),
             lambda branch: watch(Event("step")),
-            self._memory(unit.prompt, seed),
+            self._memory(unit.text, seed),
         ):
             yield from self._cells(end, unit)
 
@@ -239,18 +242,18 @@ class Runner:
         """
         ended, forks, error = run_segment(
             self.sampler,
-            self._text(unit.prompt, branch.denoiser),
+            self._text(unit.text, branch.denoiser),
             branch,
             lambda branch: watch(Event("step")),
-            self._memory(unit.prompt, unit.seed),
+            self._memory(unit.text, unit.seed),
         )
         for end in outcome(ended, error):
             for cell in self._cells(end, unit):
                 self._keep(cell)
         return forks
 
-    def _memory(self, prompt: str, seed: int) -> StoredMemory:
-        unit = self.keys.unit(prompt, seed)
+    def _memory(self, text: str, seed: int) -> StoredMemory:
+        unit = self.keys.unit(text, seed)
         return StoredMemory(self.store, self.sampler, unit, self.experiment.keep, self.keys.weights)
 
     def _path(self, method: Method) -> Method:
@@ -272,7 +275,7 @@ class Runner:
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         with timed(self.sampler.device) as decoding:
             pixels = self.sampler.decode(end.branch.state)
-        encoding = self._text_times.seconds.get(unit.prompt)
+        encoding = self._text_times.seconds.get(unit.text)
         stages = [] if encoding is None else [Stage(name="encode", seconds=encoding)]
         stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
         stages.append(Stage(name="decode", seconds=decoding.value))
@@ -328,6 +331,7 @@ class Runner:
             path=path,
             is_reference=method.name == self.experiment.reference,
             prompt=unit.prompt,
+            text=unit.given,
             prompt_index=unit.prompt_index,
             seed=unit.seed,
             outcome="failed",

@@ -35,9 +35,7 @@ def experiment(name: str) -> Experiment:
 
 def priced(made: Experiment, nowhere: Path) -> dict[str, str]:
     """The plan of a run of which nothing is there yet, wherever it is asked."""
-    done = plan.Progress(
-        {u: {} for u in plan.units(made)}, {u: frozenset[str]() for u in plan.units(made)}, (), 0
-    )
+    done = plan.Progress({u: {} for u in plan.units(made)}, {u: set() for u in plan.units(made)}, (), 0)
     store = Store(nowhere / "store")
     return dict(price.price(made, done, plan.Keys(made, GROUND), store, nowhere, "a CPU").lines)
 

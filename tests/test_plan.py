@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from omegaconf import OmegaConf
 
 from srbench.experiment import Experiment, check
 from srbench.plan import Keys, protocol, run_folder, units
+from srbench.suites.base import extensions
 
 CONF = Path(__file__).parents[1] / "conf"
 LARGE = {"path": [{"model": "large"}]}
@@ -107,3 +110,40 @@ def test_a_video_is_named_by_all_that_determines_its_bytes_and_nothing_else(tmp_
         cell(method={"large": LARGE | {"steps": 50}}),
     ]
     assert len({one, *others}) == len(others) + 1
+
+
+def extended(folder: Path, table: dict[str, str], *prompts: str) -> Experiment:
+    file = folder / "extended.json"
+    file.write_text(json.dumps(table))
+    extensions.cache_clear()
+    asked = {"prompts": list(prompts or table), "extended": str(file)}
+    return experiment(folder, suite={"kind": "prompts", "seeds": 1} | asked)
+
+
+def test_a_video_is_named_by_the_text_that_the_model_is_given(tmp_path: Path) -> None:
+    given = extended(tmp_path, {"a cat": "a grey cat"})
+    plain = experiment(tmp_path, suite={"kind": "prompts", "prompts": ["a grey cat"], "seeds": 1})
+    (long,), (same,) = units(given), units(plain)
+    assert (long.prompt, long.text, same.text) == ("a cat", "a grey cat", "a grey cat")
+    keys, others = Keys(given, GROUND), Keys(plain, GROUND)
+    method = given.methods[0]
+    assert keys.video(method, long) == others.video(method, same)  # so it is not made twice
+    assert keys.cell(method, long) != others.cell(method, same)
+    assert keys.video(method, long) != keys.video(method, replace(long, given=None))
+
+
+def test_two_prompts_with_one_text_share_a_video_and_are_two_cells(tmp_path: Path) -> None:
+    made = extended(tmp_path, {"a cat": "an animal", "a dog": "an animal"})
+    keys, (one, other), method = Keys(made, GROUND), units(made), made.methods[0]
+    assert keys.video(method, one) == keys.video(method, other)
+    assert keys.cell(method, one) != keys.cell(method, other)
+
+
+def test_extended_and_plain_prompts_are_two_runs(tmp_path: Path) -> None:
+    names = []
+    for table in ({"a cat": "a grey cat"}, {"a cat": "a red cat"}):
+        made = extended(tmp_path, table)
+        names.append((protocol(made, GROUND), run_folder(made, tmp_path, None, GROUND)))
+    plain = experiment(tmp_path, suite={"kind": "prompts", "prompts": ["a cat"], "seeds": 1})
+    names.append((protocol(plain, GROUND), run_folder(plain, tmp_path, None, GROUND)))
+    assert len(set(names)) == len({p for p, _ in names}) == 3

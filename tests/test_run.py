@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +35,13 @@ def make(*overrides: str, methods: str = "large,small,fixed_step") -> Experiment
     return check({k: v for k, v in plain.items() if k not in RUN_KEYS})
 
 
+def make_plain(*words: str) -> Experiment:
+    """What a command without an experiment makes."""
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        plain = OmegaConf.to_container(hydra.compose("config", list(words)), resolve=True)
+    return check({k: v for k, v in plain.items() if k not in ("run", "results", "store", "dry_run", "shard")})
+
+
 class Lab:
     """A folder with a run and a store, and what the last run in it computed."""
 
@@ -52,7 +60,7 @@ class Lab:
 
         runner.sampler.step = counted
         units = plan.units(experiment)
-        runner.encode([u.prompt for u in units])
+        runner.encode([u.text for u in units])
         for unit in units:
             runner.unit(unit, lambda event: None)
         return self.cells()
@@ -220,3 +228,23 @@ def test_a_method_that_needs_a_missing_package_is_skipped_with_the_way_to_get_it
     assert "install 'srbench[sage]'" in cells["srdiffusion_sage"].reason
     here = ground.ground(1)
     assert plan.unfinished(made, plan.units(made), lab.run, lab.store, here) == []
+
+
+def test_the_model_is_given_the_extended_text_and_the_cell_keeps_the_prompt(lab: Lab, tmp_path: Path) -> None:
+    """So the video has the bits of a run whose prompt that text is."""
+    short, long = "a red circle", "a red circle moving left on a black background"
+    file = tmp_path / "extended.json"
+    file.write_text(json.dumps({short: long}))
+
+    def run(*suite: str) -> CellRecord:
+        made = make_plain("suite=prompts", *suite, "method=[large]", "metric=[]", "family.steps=4")
+        lab.execute(made)
+        return lab.cells()[0]
+
+    extended = run(f"suite.prompts=['{short}']", f"suite.extended={file}")
+    assert (extended.prompt, extended.text, extended.outcome) == (short, long, "done")
+    assert lab.steps == ["large"] * 4
+    lab.run = tmp_path / "other"
+    plain = run(f"suite.prompts=['{long}']")
+    assert lab.steps == []  # the store had it
+    assert (plain.prompt, plain.text, plain.video) == (long, None, extended.video)

@@ -168,7 +168,7 @@ class Schedule:
 
     def run(self) -> None:
         """Raises the first UserError of a task, and whatever failed more than `retries` times."""
-        self.waiting.add(Task("encode", prompts=tuple(dict.fromkeys(u.prompt for u in self.units))))
+        self.waiting.add(Task("encode", prompts=tuple(dict.fromkeys(u.text for u in self.units))))
         while self.ahead or self.waiting or self.busy:
             self._give()
             for job in self.crew.ready(self.running):

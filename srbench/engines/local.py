@@ -34,10 +34,10 @@ class Local:
         self, experiment: Experiment, units: Sequence[Unit], run: Path, store: Path, watch: Watch
     ) -> None:
         """Run all units; every one is recorded when it is done, whatever becomes of the rest."""
-        prompts = list(dict.fromkeys(u.prompt for u in units))
+        texts = list(dict.fromkeys(u.text for u in units))
         if self.workers == 1:
             runner = _make(experiment, run, store, self.threads)
-            runner.encode(prompts)
+            runner.encode(texts)
             for unit in units:
                 runner.unit(unit, watch)
             return
@@ -52,7 +52,7 @@ class Local:
             initargs=(PackedExperiment.of(experiment), run, store, self.threads, events),
         ) as pool:
             try:
-                pool.submit(_encode, prompts).result()
+                pool.submit(_encode, texts).result()
                 for future in [pool.submit(_unit, u) for u in units]:
                     future.result()
             except concurrent.futures.process.BrokenProcessPool:
@@ -94,8 +94,8 @@ def _begin(packed: PackedExperiment, run: Path, store: Path, threads: int, event
     _worker["events"] = events
 
 
-def _encode(prompts: list[str]) -> None:
-    _worker["runner"].encode(prompts)
+def _encode(texts: list[str]) -> None:
+    _worker["runner"].encode(texts)
 
 
 def _unit(unit: Unit) -> None:

@@ -107,8 +107,11 @@ class CellRecord(_Record):
     method_id: str = Field(description="hash of the path, so equal rows are one row")
     path: list[dict[str, Any]] = Field(description="segments as they were resolved")
     is_reference: bool = False
-    prompt: str
+    prompt: str = Field(description="as the suite lists it; scores go by it")
     prompt_index: int
+    text: str | None = Field(
+        default=None, description="what the model was given, where it is not the prompt itself"
+    )
     seed: int
     outcome: Outcome
     reason: str = ""

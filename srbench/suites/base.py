@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -13,13 +18,34 @@ Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Fie
 
 
 class Suite(Protocol):
-    """Prompts and seeds; every prompt is run with every seed."""
+    """Prompts and seeds; every prompt is run with every seed.
+
+    A suite may leave out `text` and `variant`: then the model is given the prompts.
+    """
 
     kind: str
 
     def list_prompts(self) -> tuple[str, ...]: ...
 
     def list_seeds(self) -> tuple[int, ...]: ...
+
+    def text(self, prompt: str) -> str:
+        """What the model is given for a prompt; scores go by the prompt itself."""
+        ...
+
+    def variant(self) -> str:
+        """Equal for two suites that give the model the same texts; empty for the prompts themselves."""
+        ...
+
+
+def text(suite: Suite, prompt: str) -> str:
+    """What a suite gives the model for one of its prompts."""
+    return suite.text(prompt) if hasattr(suite, "text") else prompt
+
+
+def variant(suite: Suite) -> str:
+    """What tells the texts of a suite from its prompts; empty where they are the same."""
+    return suite.variant() if hasattr(suite, "variant") else ""
 
 
 def seeds(setting: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -37,3 +63,76 @@ def unique(prompts: list[str], where: str) -> tuple[str, ...]:
     if not kept:
         raise UserError(f"no prompt in {where}", "at least one line of text", "write one prompt a line")
     return kept
+
+
+# -- prompts that a language model wrote out
+
+
+@lru_cache(maxsize=4)
+def extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
+    """What a file gives the model for each prompt, by the prompt.
+
+    path: JSON {original: extended}, as `srbench.extend` writes it, or text with line i for
+    prompts[i].  Raises UserError for any other file.
+    """
+    try:
+        content = path.read_text("utf-8")
+        table = json.loads(content) if path.suffix == ".json" else None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"suite.extended = {path} ({type(error).__name__})", "a readable UTF-8 file", "check the path"
+        ) from None
+    if table is None:
+        return _by_line(path, content.splitlines(), prompts)
+    if not isinstance(table, dict) or not all(isinstance(t, str) and t.strip() for t in table.values()):
+        raise UserError(
+            f"suite.extended = {path}", "JSON {original: extended}", "as `python -m srbench.extend` writes it"
+        )
+    return table
+
+
+def _by_line(path: Path, lines: list[str], prompts: tuple[str, ...]) -> dict[str, str]:
+    if len(lines) != len(prompts):
+        raise UserError(
+            f"suite.extended = {path} of {len(lines)} lines",
+            f"{len(prompts)}, line i for prompt i of the list",
+            "or JSON {original: extended}",
+        )
+    # of two entries with one prompt the first counts: they share their videos
+    return dict(reversed(list(zip(prompts, lines, strict=True))))
+
+
+def extended(path: str, listed: tuple[str, ...], prompt: str) -> str:
+    """One prompt's extension.  Raises UserError where the file has none.
+
+    listed: the whole list that a file of lines goes by.
+    """
+    table = extensions(Path(path), listed)
+    if not table.get(prompt, "").strip():
+        raise UserError(
+            f"suite.extended = {path} without {prompt!r}",
+            "an extension of every prompt",
+            f"{len(listed)} lines in the list's order, or JSON {{original: extended}}; "
+            "`python -m srbench.extend` goes on where it stopped",
+        )
+    return table[prompt]
+
+
+def extended_variant(path: str, listed: tuple[str, ...]) -> str:
+    """Hash over all that a file of extensions says."""
+    table = sorted(extensions(Path(path), listed).items())
+    return hashlib.sha256(json.dumps(table, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def lacking(path: str, listed: tuple[str, ...], prompts: Sequence[str]) -> list[UserError]:
+    """What keeps a file from extending these prompts; the first of those that it lacks, and how many."""
+    found = []
+    for prompt in prompts:
+        try:
+            extended(path, listed, prompt)
+        except UserError as error:
+            found.append(error)
+    if len({e.got for e in found}) > 1:
+        first = found[0]
+        return [UserError(f"{first.got} and {len(found) - 1} more", first.expected, first.do)]
+    return found[:1]

@@ -12,10 +12,15 @@ from srbench.suites.base import Seeds
 
 @plugin
 class Prompts:
-    """prompts: the texts, or the path of a UTF-8 file.  seeds: how many, or which."""
+    """prompts: the texts, or the path of a UTF-8 file.  seeds: how many, or which.
+
+    extended: prompts as a language model wrote them out, which the model is given instead: a
+    text file, line i for prompt i, or a JSON file {original: extended}.
+    """
 
     prompts: tuple[str, ...] | str
     seeds: Seeds = 1
+    extended: str | None = None
 
     def __post_init__(self) -> None:
         self.list_prompts()
@@ -37,3 +42,17 @@ class Prompts:
 
     def list_seeds(self) -> tuple[int, ...]:
         return base.seeds(self.seeds)
+
+    def mistakes(self) -> list[UserError]:
+        """What is missing of the extensions."""
+        listed = self.list_prompts()
+        return [] if self.extended is None else base.lacking(self.extended, listed, listed)
+
+    def text(self, prompt: str) -> str:
+        """What the model is given for a prompt: its extension, where there is one."""
+        if self.extended is None:
+            return prompt
+        return base.extended(self.extended, self.list_prompts(), prompt)
+
+    def variant(self) -> str:
+        return "" if self.extended is None else base.extended_variant(self.extended, self.list_prompts())

@@ -107,10 +107,11 @@ class VBench:
         try:
             if not self._entries():
                 return [UserError("suite vbench without VBench's list", "946 entries", _GET)]
-            self.text(self.list_prompts()[0])
+            if self.extended is None:
+                return []
+            return base.lacking(self.extended, self._listed, self.list_prompts())
         except UserError as error:
             return [error]
-        return []
 
     def _entries(self) -> tuple[Entry, ...]:
         return _read(self._path) if self._path else ()
@@ -130,16 +131,18 @@ class VBench:
 
     def text(self, prompt: str) -> str:
         """What the model is given for a prompt: its extension, where there is one."""
-        if self.extended is None:
+        if self.extended is None or not (listed := self._listed):
             return prompt
-        table = _extensions(Path(self.extended), tuple(e.prompt for e in self._entries()))
-        if prompt not in table:
-            raise UserError(
-                f"suite.extended = {self.extended} without {prompt!r}",
-                "an extension of every prompt",
-                f"{ENTRIES} lines in the list's order, or JSON {{original: extended}}",
-            )
-        return table[prompt]
+        return base.extended(self.extended, listed, prompt)
+
+    def variant(self) -> str:
+        if self.extended is None or not (listed := self._listed):
+            return ""
+        return base.extended_variant(self.extended, listed)
+
+    @property
+    def _listed(self) -> tuple[str, ...]:
+        return tuple(e.prompt for e in self._entries())
 
 
 def entries(info: Path) -> tuple[Entry, ...]:
@@ -155,28 +158,6 @@ def _read(path: Path) -> tuple[Entry, ...]:
         return tuple(Entry(e["prompt_en"], tuple(e["dimension"])) for e in plain)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"suite.info = {path} ({type(error).__name__})", f"VBench's {INFO}", _GET) from None
-
-
-@lru_cache(maxsize=4)
-def _extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
-    try:
-        text = path.read_text("utf-8")
-        table = json.loads(text) if path.suffix == ".json" else None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"suite.extended = {path} ({type(error).__name__})", "a readable UTF-8 file", "check the path"
-        ) from None
-    if table is not None:
-        return {str(k): str(v) for k, v in table.items()}
-    lines = text.splitlines()
-    if len(lines) != len(prompts):
-        raise UserError(
-            f"suite.extended = {path} of {len(lines)} lines",
-            f"{len(prompts)}, line i for entry i of VBench's list",
-            "or JSON {original: extended}",
-        )
-    # of two entries with one prompt the first counts: they share their videos
-    return dict(reversed(list(zip(prompts, lines, strict=True))))
 
 
 def _spread(entries: tuple[Entry, ...], wanted: set[str], n: int) -> set[str]:

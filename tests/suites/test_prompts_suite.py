@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,31 @@ def test_mistakes_come_when_the_suite_is_made_not_when_it_runs(tmp_path: Path) -
         build("suites", {"kind": "prompts", "prompts": str(tmp_path / "none.txt")}, "suite")
     with pytest.raises(UserError, match=r"suite\.seeds\.0 = -1"):
         build("suites", {"kind": "prompts", "prompts": ["a"], "seeds": [-1]}, "suite")
+
+
+def test_the_model_may_be_given_longer_texts(tmp_path: Path) -> None:
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps({"a cat": "a grey cat on a wall", "a dog": "a dog"}))
+    suite = Prompts(prompts=("a cat", "a dog"), extended=str(file))
+    assert [suite.text(p) for p in suite.list_prompts()] == ["a grey cat on a wall", "a dog"]
+    assert suite.mistakes() == [] and suite.variant() != Prompts(prompts=("a cat",)).variant() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("some.json", '{"a cat": "a grey cat"}', "without 'a dog' and 1 more"),
+        ("list.json", '["a grey cat"]', "list.json"),
+        ("empty.json", '{"a cat": " "}', "empty.json"),
+        ("torn.json", '{"a cat', "JSONDecodeError"),
+        ("some.txt", "a grey cat\n", "of 1 lines"),
+    ],
+)
+def test_extensions_that_lack_a_prompt_are_refused(
+    tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    suite = Prompts(prompts=("a cat", "a dog", "a fox"), extended=str(file))
+    (mistake,) = suite.mistakes()
+    assert told in mistake.got

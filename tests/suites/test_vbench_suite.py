@@ -55,7 +55,8 @@ def test_extended_prompts_by_line_and_by_name(info: str, tmp_path: Path) -> None
     named = tmp_path / "extended.json"
     named.write_text(json.dumps({"thing 0": "a thing"}))
     suite = VBench(info=info, extended=str(named))
-    assert suite.text("thing 0") == "a thing" and suite.mistakes() == []
+    assert suite.text("thing 0") == "a thing"
+    assert "without 'thing 1' and 62 more" in suite.mistakes()[0].got
     with pytest.raises(UserError, match="thing 1"):
         suite.text("thing 1")
     short = tmp_path / "short.txt"
