@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import math
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -91,6 +92,7 @@ class Ray:
         # more workers than cores are allowed, as in a trial on a laptop
         cores = None if self.address else max((self.workers or 1) * self.threads, os.cpu_count() or 1)
         try:
+            knock(self.address)
             ray.init(
                 address=self.address or "local",
                 num_cpus=cores,
@@ -98,7 +100,7 @@ class Ray:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"engine.address={self.address} ({next(iter(str(error).splitlines()), 'no answer')})",
                 "a Ray cluster of this version that answers",
@@ -125,6 +127,13 @@ class Ray:
         packed = PackedExperiment.of(experiment)
         own = protocol(experiment, here)
         return packed, run.absolute(), store.absolute(), self.threads, Path.cwd(), own
+
+
+def knock(address: str | None) -> None:
+    """Raise OSError where nobody listens at host:port: Ray itself would go on trying for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def share(gpus: float, workers: int) -> float:

@@ -32,6 +32,7 @@ class Shapes:
                 upper_bound=1.0,
                 needs_reference=False,
                 group=dimension.group,
+                weight=dimension.weight,
             )
             for name, dimension in scorers.DIMENSIONS.items()
             if dimension.applies(scene)

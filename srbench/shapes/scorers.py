@@ -33,7 +33,7 @@ from srbench.shapes.render import FRAMES, SIZE, coverage
 from srbench.shapes.world import BACKGROUNDS, COLOURS, SHAPES, Scene, parse
 from srbench.video import Video, check
 
-VERSION = 1
+VERSION = 2
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]
@@ -58,11 +58,13 @@ class Dimension:
     """What a reader must know of one dimension.
 
     defined: for every prompt, only where two things are asked for, or only where they shall move.
+    weight: in its group's mean.
     """
 
     group: Literal["semantic", "quality"]
     description: str
     defined: Literal["always", "pair", "moving"] = "always"
+    weight: float = 1.0
 
     def applies(self, scene: Scene) -> bool:
         """Whether a video of this scene has a score on this dimension."""
@@ -85,7 +87,8 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "background_consistency": Dimension("quality", "outside the things is one even colour, and nothing else"),
     "motion_smoothness": Dimension("quality", "things keep their velocity; no smooth motion where none is"),
     "dynamic_degree": Dimension("quality", "things that shall move do, in whatever direction", "moving"),
-    "fidelity": Dimension("quality", "things have clean edges, a pure colour and an ideal shape"),
+    # three things in one; with the weight of one, a blurred video would beat an honest small model
+    "fidelity": Dimension("quality", "things have clean edges, a pure colour and an ideal shape", weight=3.0),
 }
 
 
@@ -132,7 +135,7 @@ class Totals:
     """A suite's scores, all in [0, 1].
 
     dimensions: each one's mean over the videos that have it.  videos: how many those are.
-    quality, semantic: the plain means of their dimensions.  total = (4 quality + semantic) / 5.
+    quality, semantic: the weighted means of their dimensions.  total = (4 quality + semantic) / 5.
     """
 
     dimensions: Mapping[str, float]
@@ -207,7 +210,12 @@ def aggregate(scores: Sequence[Mapping[str, float | None]]) -> Totals:
         )
     means = {name: float(np.mean(v)) for name, v in values.items()}
     groups = {
-        g: float(np.mean([means[n] for n, d in DIMENSIONS.items() if d.group == g]))
+        g: float(
+            np.average(
+                [means[n] for n, d in DIMENSIONS.items() if d.group == g],
+                weights=[d.weight for d in DIMENSIONS.values() if d.group == g],
+            )
+        )
         for g in ("quality", "semantic")
     }
     return Totals(

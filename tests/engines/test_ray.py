@@ -92,7 +92,6 @@ def test_each_model_on_a_worker_of_its_own_gives_the_same_bytes(alone: dict, tmp
     assert not ray.is_initialized(), "a Ray that was started here is ended here"
 
 
-@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_a_users_mistake(tmp_path: Path) -> None:
     experiment = make("engine=ray", "engine.address=127.0.0.1:1")
     with pytest.raises(UserError, match=r"engine\.address=127\.0\.0\.1:1"):
