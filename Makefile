@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench lpips-weights vbench train-shapes clean
+.PHONY: help install demo test test-all lint format bench bench-ray lpips-weights vbench train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -38,6 +38,10 @@ lint: install ## ruff, mypy, import contracts, doctests
 bench: install ## PSNR, SSIM and LPIPS against the loops others use, in one run (half an hour on one core)
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[bench]"
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.similarity $(BENCH)
+
+bench-ray: install ## how much of the ideal engine=ray reaches, with denoisers that sleep (two minutes)
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[ray]"
+	$(BIN)/python -m tests.bench.ray_efficiency $(BENCH)
 
 lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
 	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)

@@ -9,8 +9,9 @@ The denoisers sleep, so that what is measured is our scheduling and Ray, not thi
   first process for each, measured in the same run unless given).  Efficiency is the sum of all
   sleeping / (workers × the time until the last unit is finished).
 
-Durations are Wan 2.1's at 480p on an A800 as the paper has them (its Table 6), ±2 % from segment
-to segment; starting a worker takes 120 s.  Writes ray_efficiency.csv and .png.
+Durations follow from Wan 2.1's latencies and speedups at 480p on an A800 as the paper has them, ±2 %
+from segment to segment; encoding all texts (60 s), scores of a unit (15 s) and a worker's start
+(120 s) are assumed.  Writes ray_efficiency.csv and .png.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ BRANCH = Fork("small", "branch")
 CACHED = Fork("small", "branch+teacache")
 PAB, TEA, FEWER = (Fork("large", name) for name in ("large+pab", "large+teacache", "fewer"))
 ROOTS = (LARGE, SMALL, PAB, TEA, FEWER)
+STEP = {"large": 16.82, "small": 3.16}  # seconds: 841 and 158 for 50 steps, the paper's Table 2
 SECONDS = {
-    LARGE: 841.0,
-    SMALL: 170.0,
-    BRANCH: 136.0,
-    CACHED: 70.0,
-    PAB: 640.0,
-    TEA: 420.0,
-    FEWER: 336.0,
+    LARGE: 50 * STEP["large"],
+    SMALL: 50 * STEP["small"],
+    BRANCH: 39 * STEP["small"],  # δ = 0.01 leaves the large model after about 11 steps
+    CACHED: 39 * STEP["small"] / 1.96,  # TeaCache 0.2's speedup in Table 6
+    PAB: 50 * STEP["large"] / 1.66,
+    TEA: 50 * STEP["large"] / 1.96,
+    FEWER: 20 * STEP["large"],
 }
 FORKS = {LARGE: (BRANCH, BRANCH, BRANCH, BRANCH, CACHED)}
 TEXTS, START, FINISH = 60.0, 1.0, 15.0
@@ -235,9 +237,9 @@ def main() -> None:
     args = parser.parse_args()
     rows, send = real(args.units, args.scale)
     send = args.send or send
-    for units in (946, 946 * 5):
+    for units in (944, 944 * 5):
         rows += [simulated(workers, units, send) for workers in (8, 64, 512)]
-    rows.append(simulated(512, 946 * 5, send, "split"))
+    rows.append(simulated(512, 944 * 5, send, "split"))
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "ray_efficiency.csv", "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
