@@ -284,8 +284,8 @@ def test_step_times_and_switch_steps_are_those_measured_here(tmp_path: Path) -> 
     told = dict(priced(made, tmp_path).lines)
     assert "adaptive: 20 (mean 20.0, measured here, 4 videos)" in told["assumed switch steps"]
     assert "0.5 s a large step (measured here, median of 200 steps)" in told["reckoned with"]
-    # 0.011 / 0.06 × 0.5
-    assert "0.0917 s a small step (guessed" in told["reckoned with"]
+    # 0.011 / 0.056 × 0.5
+    assert "0.0982 s a small step (guessed" in told["reckoned with"]
     assert "2 s to encode and decode" in told["reckoned with"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from diffusers import WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from srbench.experiment import Method, Mistakes, read_method
 from srbench.families._wan import WanSampler
@@ -32,9 +32,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def family() -> Wan:
-    """conf/family/shapes.yaml, on the CPU."""
+    """conf/family/shapes.yaml on the CPU, with Wan's own shift and the paper's timesteps."""
     settings = yaml.safe_load((CONF / "family" / "shapes.yaml").read_text())
-    return build("families", settings | {"device": "cpu"}, "family")
+    wan = {"device": "cpu", "shift": 5.0, "guidance_scale": 4.0}
+    return build("families", settings | wan, "family")
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +101,10 @@ class Stock:
 
     def __init__(self, family: Wan) -> None:
         self.family = family
-        self.pipeline = WanPipeline.from_pretrained(family.components.path)
+        scheduler = UniPCMultistepScheduler.from_pretrained(
+            family.components.path, subfolder="scheduler", flow_shift=family.shift
+        )
+        self.pipeline = WanPipeline.from_pretrained(family.components.path, scheduler=scheduler)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def like(self, **changed: Any) -> WanPipeline:
