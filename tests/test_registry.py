@@ -58,7 +58,7 @@ def test_an_unknown_kind_is_told_with_its_place_and_the_nearest_name() -> None:
         build("rules", {"kind": "srdifusion"}, "method.mine.path.0.until")
     assert "method.mine.path.0.until.kind = 'srdifusion'" in told.value.got
     assert "did you mean srdiffusion?" in told.value.do
-    with pytest.raises(UserError, match="known: always, boundary, .*fixed_step, .*srdiffusion"):
+    with pytest.raises(UserError, match=r"known: always, boundary, .*fixed_step, .*srdiffusion"):
         lookup("rules", "qqq")
 
 

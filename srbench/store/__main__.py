@@ -36,9 +36,8 @@ def verify(run: Path) -> int:
     for damage in damaged:
         owners = [c for c in cells if c.key in damage.keys]
         told = ", ".join(f"{c.method}, prompt {c.prompt_index}, seed {c.seed}" for c in owners)
-        print(
-            f"damaged: {damage.name} ({told or f'one of the {kind(damage.name)}, of no cell of this run'}): {damage.reason}"
-        )
+        whose = told or f"one of the {kind(damage.name)}, of no cell of this run"
+        print(f"damaged: {damage.name} ({whose}): {damage.reason}")
     if damaged:
         print(f"{len(damaged)} set aside in {store.root / 'damaged'}; the run's command computes them again")
     else:
