@@ -1,7 +1,7 @@
 """`python -m srbench.definitions VIDEO … --reference VIDEO`: every definition on the same videos.
 
 What a paper calls PSNR, SSIM or LPIPS is one of these; how far they are apart is what the
-table shows.  It is Markdown; the one in METRICS.md is made by this command's code.
+table shows.  It is Markdown; the one in experiments/metrics.md is made by this command's code.
 """
 
 from __future__ import annotations

@@ -78,4 +78,6 @@ def test_its_page_says_what_the_plan_says(name: str, tmp_path: Path) -> None:
 def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> None:
     listed = re.findall(r"^\| \[?`(\w+)`", (PAGES / "README.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == NAMES
-    assert sorted(p.stem for p in PAGES.glob("*.md")) == sorted([*PAPERS, "README", "slurm", "your_method"])
+    assert sorted(p.stem for p in PAGES.glob("*.md")) == sorted(
+        [*PAPERS, "README", "metrics", "ray", "slurm", "your_method"]
+    )

@@ -13,7 +13,7 @@ from srbench.metrics.base import unavailable
 from srbench.store.records import MetricFacts, Score
 
 HERE = Path(__file__).parent
-PAGE = (HERE.parents[1] / "METRICS.md").read_text()
+PAGE = (HERE.parents[1] / "experiments" / "metrics.md").read_text()
 # cut to an even size, as yuv420p wants it
 VIDEOS = {k: v[:, :66, :92] for k, v in np.load(HERE / "oracle.npz").items()}
 
