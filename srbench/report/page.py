@@ -27,6 +27,7 @@ from typing import Any
 
 from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
+from srbench.report.paper import Paper
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
@@ -40,11 +41,17 @@ Facts = list[tuple[str, str]]
 
 
 def write(
-    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, figures: Sequence[Figure]
+    folder: Path,
+    run: RunRecord,
+    cells: Sequence[CellRecord],
+    tables: Tables,
+    figures: Sequence[Figure],
+    paper: Paper | None = None,
 ) -> Path:
     """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
 
     tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
+    paper: what report.paper.write() made, which the page then links to.
     Data of an earlier page is replaced, so nothing on it is older than the records.
     """
     main, empty = printed.without_empty(tables.main)
