@@ -19,7 +19,6 @@ FOLDER = next(
     (p for p in (_HERE / "published", _HERE.parent / "results" / "published") if p.is_dir()),
     _HERE / "published",
 )
-SETTINGS = ("wan21_480p", "wan21_720p", "cogvideox")  # families as conf/family/ names them
 # of each kind, the settings that a paper names; the others are the protocol's or the code's
 NAMED = {
     "srdiffusion": ("delta",),
@@ -61,6 +60,45 @@ class Method:
     steps: int
     path: str
     settings: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the numbers of a setting share.
+
+    name: for readers.  large, small: how the checkpoints' names end or go on after the hub's owner.
+    width, height: pixels.  seconds: a video's, rounded down.  prompts, seeds: of its VBench suite.
+    device: a word of the device's name that latencies were taken on.
+    """
+
+    setting: str
+    name: str
+    large: str
+    small: str
+    width: int
+    height: int
+    seconds: int
+    steps: int
+    prompts: int
+    seeds: int
+    device: str
+
+
+@cache
+def settings() -> Mapping[str, Setting]:
+    """All settings by their key, in the paper's order."""
+    numbers = ("width", "height", "seconds", "steps", "prompts", "seeds")
+    lines = _lines("settings")
+    return {
+        s["setting"]: Setting(**{k: int(v) if k in numbers else v for k, v in s.items()})  # type: ignore[arg-type]
+        for s in lines
+    }
+
+
+@cache
+def names() -> Mapping[tuple[str, str], str]:
+    """(setting, method) → how the paper calls it."""
+    return {(m.setting, m.method): m.name for m in methods()}
 
 
 @cache
