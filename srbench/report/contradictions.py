@@ -178,7 +178,11 @@ def _speedups(values: Values) -> Iterator[Finding]:
 def _leaderboard(values: Values) -> Iterator[Finding]:
     """The leaderboard's scores beside the paper's own of the same two models."""
     for column, of_method in _leaderboard_pairs(values).items():
-        apart = {m: pair for m, pair in of_method.items() if not _meet(*(interval(values, p) for p in pair))}
+        apart = {
+            m: pair
+            for m, pair in of_method.items()
+            if not _meet(interval(values, pair[0]), interval(values, pair[1]))
+        }
         if not apart:
             continue
         told = [
@@ -287,10 +291,10 @@ def _dynamic_degree(values: Values) -> Iterator[Finding]:
     value = values[first]
     yield Finding(
         "noted",
-        f"The dynamic degree is printed times its weight of {DYNAMIC_WEIGHT:g}: so read, the quality scores "
-        f"of {len(keys)} columns recompute to within {worst[1.0]:.3f} points; as a plain percentage they miss "
-        f"by up to {worst[DYNAMIC_WEIGHT]:.2f}. {_name(first[1], first[2])}'s {value.text} is a dynamic "
-        f"degree of {value.value / DYNAMIC_WEIGHT:.0f} %.",
+        f"The dynamic degree is printed times its weight of {DYNAMIC_WEIGHT:g}: so read, the quality "
+        f"scores of {len(keys)} columns recompute to within {worst[1.0]:.3f} points; as a plain percentage "
+        f"they miss by up to {worst[DYNAMIC_WEIGHT]:.2f}. {_name(first[1], first[2])}'s {value.text} is a "
+        f"dynamic degree of {value.value / DYNAMIC_WEIGHT:.0f} %.",
         tuple((*key, f"vbench/{name}") for key in keys for name in (DYNAMIC, "quality")),
     )
 
@@ -310,9 +314,9 @@ def _below_small(values: Values) -> Iterator[Finding]:
     order = list(published.names())
     for setting, unordered in found.items():
         methods = dict(sorted(unordered.items(), key=lambda item: order.index((setting, item[0]))))
-        small = _anywhere(values, setting, "small", "vbench/total", next(iter(methods.values()))[0][0])
+        alone = _anywhere(values, setting, "small", "vbench/total", next(iter(methods.values()))[0][0])
         fast = _small_speedup(values, setting)
-        if small is None or fast is None:
+        if alone is None or fast is None:
             continue
         listed = "; ".join(
             f"{_name(setting, m)} ({values[total].text} at {values[speed].text}×)"
@@ -321,9 +325,9 @@ def _below_small(values: Values) -> Iterator[Finding]:
         latencies = [_anywhere(values, setting, m, "latency") for m in ("large", "small")]
         yield Finding(
             "noted",
-            f"{_where(setting)}, below the small model's total of {values[small].text}, which runs at "
+            f"{_where(setting)}, below the small model's total of {values[alone].text}, which runs at "
             f"{fast:.2f}×: {listed}.",
-            (small, *(p for pair in methods.values() for p in pair), *(p for p in latencies if p)),
+            (alone, *(p for pair in methods.values() for p in pair), *(p for p in latencies if p)),
         )
 
 
@@ -355,8 +359,8 @@ def _fixed_at_equal_cost(values: Values) -> Iterator[Finding]:
         silent = (table, setting, fixed_switch, "latency") not in values
         yield Finding(
             "noted",
-            f"{_where(setting)}: {_name(setting, adaptive)} ({values[known[0]].text} s) implies a mean switch "
-            f"after {middle:.1f} of {steps} steps ({low:.2f} to {high:.2f} as latencies are rounded); "
+            f"{_where(setting)}: {_name(setting, adaptive)} ({values[known[0]].text} s) implies a mean "
+            f"switch after {middle:.1f} of {steps} steps ({low:.2f} to {high:.2f} as latencies are rounded); "
             f"Table {table} holds it against a fixed switch at {step}, {holds}"
             f"{', and prints no latency of it' if silent else ''}.",
             known,

@@ -130,8 +130,8 @@ def methods() -> tuple[Method, ...]:
 
 
 def unstated(setting: str) -> list[tuple[str, str]]:
-    """(what the paper does not say, what is taken here) for a setting."""
-    return [(u["what"], u["assumed"]) for u in _lines("unstated") if u["setting"] in ("all", setting)]
+    """(what the paper does not say, what is taken here) of a setting, or of `all`, which holds for each."""
+    return [(u["what"], u["assumed"]) for u in _lines("unstated") if u["setting"] == setting]
 
 
 def value(table: str, setting: str, method: str, column: str) -> float:
@@ -148,7 +148,7 @@ def by_place() -> Mapping[tuple[str, str, str, str], Printed]:
 def signature(path: Sequence[Mapping[str, Any]]) -> str:
     """A resolved path (of a run's methods or a cell) as one line, with the settings that papers name.
 
-    What our own variants add (PAB's state per branch, a negative prompt) is marked with a word,
+    What variants add (PAB's state per branch, another FIX_STEP, a negative prompt) is marked with a word,
     so that a variant is not taken for the published method.
 
     >>> large, small = {"denoiser": {"model": "large"}}, {"denoiser": {"model": "small"}}
@@ -162,7 +162,8 @@ def signature(path: Sequence[Mapping[str, Any]]) -> str:
     for i, segment in enumerate(path):
         text = _denoiser(segment.get("denoiser") or {})
         if i < len(path) - 1:
-            text += f" until {_named(segment.get('until') or {})}"
+            until = segment.get("until") or {}
+            text += f" until {_named(until)}{_variant(until)}"
         parts.append(text)
     return " > ".join(parts)
 
@@ -183,9 +184,10 @@ def _named(plugin: Mapping[str, Any]) -> str:
     return f"{kind}({' '.join(shown)})"
 
 
-def _variant(accelerator: Mapping[str, Any]) -> str:
-    stock = {"hooks": "self", "state": "shared", "mode": "default"}
-    other = [str(accelerator[k]) for k, v in stock.items() if accelerator.get(k, v) != v]
+def _variant(plugin: Mapping[str, Any]) -> str:
+    stock: dict[str, Any] = {"hooks": "self", "state": "shared", "mode": "default"}
+    stock |= {"min_steps": 5, "max_steps": None, "sign": "diminishing"}
+    other = [str(plugin[k]) for k, v in stock.items() if plugin.get(k, v) != v]
     return f" [{' '.join(other)}]" if other else ""
 
 
