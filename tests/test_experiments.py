@@ -82,11 +82,11 @@ def test_a_tables_experiment_has_every_method_of_the_paper(block: paper_tables.B
     made = experiment(paper_tables.experiment(block.table, block.setting.setting))
     assert made.family.name == block.setting.setting
     have = {
-        published.signature(identity(m.segments)): m.steps or made.family.steps
+        (published.signature(identity(m.segments)), m.steps or made.family.steps)
         for m in made.methods
         if m.role == "method"
     }
-    assert {m.path: m.steps for m in block.methods}.items() <= have.items()
+    assert {(m.path, m.steps) for m in block.methods} <= have
 
 
 def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> None:

@@ -131,7 +131,9 @@ def command(setting: Setting, experiment: str, record: RunRecord | None = None) 
     """The command that makes an experiment's numbers, like those of `record` where it is given."""
     words = [f"python -m srbench +experiment={experiment}"]
     if record is not None and record.family != setting.setting:
-        words += [f"family={record.family}", f"suite={_suite_settings(record).get('kind')}"]
+        words.append(f"family={record.family}")
+    if record is not None and (kind := _suite_settings(record).get("kind")) != "vbench":
+        words.append(f"suite={kind}")
     if record is not None and is_tiny(record):
         words.append("family.scale=tiny")
     return " ".join(words)
