@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -276,14 +277,15 @@ def _markdown_cell(line: Line, column: int, notes: Footnotes) -> str:
 # LaTeX
 
 LETTERS = 120  # of a line in \scriptsize over two columns
-LINES = 66  # of a page in \scriptsize
+HEAD = 5  # lines that a tabular's own head takes
+LINES = 48  # of a page in \scriptsize, with room for a caption
 
 
 def to_latex(table: PaperTable) -> str:
     """Floats `table*`, booktabs is all they need; what is too wide or too long for one is parted."""
     notes = Footnotes()
     grids = [grid(table, block, notes) for block in table.blocks]
-    parts = [(made, columns) for made in grids for columns in _latex_parts(made)]
+    parts = [(part, columns) for made in grids for columns in _latex_parts(made) for part in _short(made)]
     said = ["% needs booktabs; made by python -m srbench.report from stored records"]
     floats = _pages(parts)
     for i, page in enumerate(floats):
@@ -322,12 +324,21 @@ def _latex_parts(made: Grid) -> list[list[int]]:
     return parts
 
 
+def _short(made: Grid) -> list[Grid]:
+    """The grid in parts of whole rows, each short enough for a page."""
+    starts = [i for i, line in enumerate(made.lines) if line.is_first]
+    a_row = len({line.kind for line in made.lines})
+    step = max(1, (LINES - HEAD) // a_row)
+    edges = [*starts[::step], len(made.lines)]
+    return [replace(made, lines=made.lines[a:b]) for a, b in pairwise(edges)]
+
+
 def _pages(parts: Sequence[tuple[Grid, list[int]]]) -> list[list[tuple[Grid, list[int]]]]:
     """Parts that stand in one float: as many as a page holds."""
     pages: list[list[tuple[Grid, list[int]]]] = []
     left = 0
     for part in parts:
-        own = len(part[0].lines) + 5
+        own = len(part[0].lines) + HEAD
         if not pages or own > left:
             pages.append([])
             left = LINES

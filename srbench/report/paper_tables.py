@@ -198,8 +198,8 @@ def _lacking(column: str, beside: Beside) -> str:
 
 
 def _difference(quoted: Quoted | None, value: Value, beside: Beside) -> tuple[Difference | None, str]:
-    if quoted is None:
-        return None, "" if value.word or value.value is None else "the paper prints none"
+    if quoted is None or (quoted.column == "speedup" and not quoted.baseline):
+        return None, ""  # nothing is due: the paper prints none, or what all others are relative to
     if value.word or value.value is None:
         return None, NO_NUMBER
     if beside.unlike:
@@ -258,8 +258,8 @@ def _similarity_note(beside: Beside, columns: Sequence[str]) -> list[str]:
 def _time_note(beside: Beside) -> str:
     est = "est., from step times of a shared run" if beside.record.timing == "shared" else "a pass of its own"
     return (
-        f"latency and speedup measured on {beside.record.device} ({est}), published on one "
-        f"{beside.setting.device}"
+        f"latency and speedup measured on {beside.record.device} ({est}; errors are over prompts, not over "
+        f"timings), published on one {beside.setting.device}"
     )
 
 
