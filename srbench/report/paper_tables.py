@@ -222,7 +222,7 @@ def _notes(table: str, setting: Setting, columns: Sequence[str], beside: Sequenc
     first = beside[0]
     said = [f"measured: {_of(b)}" for b in beside]
     if first.unlike:
-        said.append(f"differences: –, for the measured numbers are of {first.unlike}")
+        said.append(f"differences: – ({first.unlike})")
     if first.suite not in ("", "vbench") and any(c.startswith("vbench/") for c in columns):
         said.append(
             f"measured scores are {first.suite}/total and the like, of the suite {first.suite}; not VBench"
