@@ -192,6 +192,8 @@ def _notes(table: PaperTable, block: Block) -> Iterable[str]:
         of = (f"{m.name} {m.settings}" for m in block.methods if m.settings)
         yield f"configurations: {'; '.join(of)}"
     yield from block.notes
+    lacking = dict.fromkeys(e.measured.no_error for e in block.entries.values() if e.measured)
+    yield from (f"no ± somewhere: {reason}" for reason in lacking if reason)
     yield UNSTATED + "; ".join(block.unstated)
 
 

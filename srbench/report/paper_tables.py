@@ -243,7 +243,8 @@ def _of(beside: Beside) -> str:
     suite = f"suite {beside.suite or 'not scored'}{'' if beside.suite in ('', 'vbench') else ' (not VBench)'}"
     return (
         f"{record.experiment}, run {record.run}, family {record.family}, {suite}, "
-        f"{_count(len(record.prompts), 'prompt')} × {_count(len(record.seeds), 'seed')}, {record.device}, protocol {record.protocol[:12]}"
+        f"{_count(len(record.prompts), 'prompt')} × {_count(len(record.seeds), 'seed')}, "
+        f"{record.device}, protocol {record.protocol[:12]}"
     )
 
 

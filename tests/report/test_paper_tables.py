@@ -261,6 +261,16 @@ def test_quoted_numbers_are_never_ranked_or_averaged_with_measured_ones(
         assert not any(mark in text for mark in ("**", "textbf", "<b>", "<strong>", "best"))
 
 
+def test_a_number_without_an_error_says_why(make: Any) -> None:
+    run, cells, _ = a_run(make)
+    few = [c for c in cells if c.prompt_index < 3]
+    record = run.model_copy(update={"prompts": run.prompts[:3]})
+    two = next(t for t in paper_tables.make([(record, few, table.make(record, few))]) if t.number == "2")
+    grid = paper_formats.grid(two, two.blocks[0], Footnotes())
+    assert "±" not in grid.lines[1].texts[0]
+    assert "no ± somewhere: fewer than 8 prompts, so no bootstrap error" in grid.notes
+
+
 def test_lines_of_a_grid(make: Any) -> None:
     two = next(t for t in paper_tables.make([a_run(make)]) if t.number == "2")
     notes = Footnotes()
