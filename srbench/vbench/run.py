@@ -379,7 +379,7 @@ def _through_worker(
 def _filtered(
     job: Job, staged: Sequence[Staged], device: str, settings: Mapping[str, str]
 ) -> tuple[list[Staged], dict[str, Score]]:
-    """The videos that VBench's static filter keeps, renumbered as it does, and scores that leave the rest out.
+    """The videos that VBench's static filter keeps, renumbered as it does; scores that leave the rest out.
 
     Raises Failure.
     """
@@ -388,7 +388,7 @@ def _filtered(
     for links in staging.named(staged, job.is_standard):
         with staging.folder(job.run / "vbench", links) as folder:
             static, ground = judge(job, folder, links, device)
-        made = settings | ground
+        made = {**settings, **ground}
         indices: dict[str, int] = {}
         for name, one in sorted(links.items()):
             if static.get(name):

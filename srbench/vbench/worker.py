@@ -65,6 +65,14 @@ def watch_detector() -> list[str]:
     return errors
 
 
+def found_no_color(error: BaseException) -> bool:
+    """Whether VBench divided by the number of videos in which it found the colored object: 0 of those given."""
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__") == "vbench.color"
+
+
 def score(job: dict[str, Any]) -> None:
     """Drive VBench's class as its command cannot be driven: on any device, one rank, no gradients."""
     import torch
@@ -74,16 +82,21 @@ def score(job: dict[str, Any]) -> None:
     errors = watch_detector() if job["dimension"] in DETECTING else []
     # torch.device, not a string: a string takes other branches (motion_smoothness, GRiT)
     bench = VBench(torch.device(job["device"]), job["info"], job["out"])
-    with torch.set_grad_enabled(False):
-        bench.evaluate(
-            videos_path=job["videos"],
-            name=NAME,
-            dimension_list=[job["dimension"]],
-            local=True,
-            mode=job["mode"],
-            prompt_list=job["prompts"],
-            imaging_quality_preprocessing_mode="longer",
-        )
+    try:
+        with torch.set_grad_enabled(False):
+            bench.evaluate(
+                videos_path=job["videos"],
+                name=NAME,
+                dimension_list=[job["dimension"]],
+                local=True,
+                mode=job["mode"],
+                prompt_list=job["prompts"],
+                imaging_quality_preprocessing_mode="longer",
+            )
+    except ZeroDivisionError as error:
+        if not found_no_color(error):
+            raise
+        Path(job["out"], f"{NAME}_eval_results.json").write_text(json.dumps({"color": [None, []]}), "utf-8")
     told = {"ground": ground(job["device"]), "swallowed": errors[:3], "swallowed_count": len(errors)}
     Path(job["out"], "worker.json").write_text(json.dumps(told), "utf-8")
 
