@@ -16,7 +16,7 @@ import platform
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from srbench import configs, errors, ground, report, video
-from srbench.errors import UserError
+from srbench.errors import UserError, UserErrorList
 from srbench.experiment import digest
 from srbench.metrics.base import CHUNK, Metric
 from srbench.registry import build, identity
@@ -145,24 +145,22 @@ def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[s
         if key not in reference.videos
     ]
     if lonely:
-        raise UserError(
-            _listed(f"{len(lonely)} videos without a reference", lonely),
+        raise UserErrorList(
+            f"{len(lonely)} videos without a reference",
+            lonely,
             f"a video of the same prompt and seed in {reference.name}",
             "name them alike, `{prompt}-{seed}`, or pair them with --pairs CSV",
         )
     if prompts is not None:
         known = {unicodedata.normalize("NFC", p) for p in prompts}
-        strange = [k.prompt for k in reference.videos if k.prompt not in known]
+        strange = list(dict.fromkeys(k.prompt for k in reference.videos if k.prompt not in known))
         if strange:
-            raise UserError(
-                _listed(f"{len(strange)} prompts that are not the suite's", strange),
+            raise UserErrorList(
+                f"{len(strange)} prompts that are not the suite's",
+                strange,
                 "files named `{prompt}-{seed}` by the suite's own prompts",
                 "rename them, or leave --suite out",
             )
-
-
-def _listed(what: str, lines: Iterable[str]) -> str:
-    return "\n  ".join([what, *lines])
 
 
 def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
@@ -185,8 +183,9 @@ def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
         if (said := _differs(video.look(path), looks[key]))
     ]
     if wrong:
-        raise UserError(
-            _listed(f"{len(wrong)} videos that differ", wrong),
+        raise UserErrorList(
+            f"{len(wrong)} videos that differ",
+            wrong,
             "the same size, frames and fps throughout; nothing is cut, resized or resampled",
             "score those that fit together, or write them alike",
         )

@@ -51,7 +51,10 @@ def test_frames_at_psnrs_cap_are_counted_below_the_table_with_the_mean_without_t
 
     cells = [make.cell("large", p, 0) for p in range(3)]
     for p, frames in enumerate([(100.0, 30.0), (100.0, 100.0), (20.0, 24.0)]):
-        cells += [make.cell("small", p, 0, scores=of(p, *frames)), make.cell("far", p, 0, scores=of(p, 20, 24))]
+        cells += [
+            make.cell("small", p, 0, scores=of(p, *frames)),
+            make.cell("far", p, 0, scores=of(p, 20, 24)),
+        ]
     row = by_method(rows(make.run(methods=()), cells))["small"]
     assert row["psnr"].value == pytest.approx((65 + 100 + 22) / 3)
     # the second prompt has no other frame; (30 + 22) / 2
