@@ -10,6 +10,8 @@ import pytest
 
 from srbench import score, video
 from srbench.metrics.psnr import PSNR
+from srbench.report.figures import draw
+from srbench.report.table import rows
 from srbench.score import Key, key_of
 from srbench.store.records import CellRecord, read_run
 from srbench.video import Video
@@ -100,14 +102,27 @@ def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytes
     assert [c.scores for c in cells(folders)] == before
 
 
-def test_latencies_are_taken_from_a_table(folders: Path) -> None:
+def test_latencies_are_taken_from_a_table_and_each_video_has_its_own(folders: Path) -> None:
     told = folders / "latency.csv"
-    told.write_text("method,video,seconds\noriginal,,80\nteacache_fast,a dog runs-1.mp4,40\n")
+    told.write_text(
+        "method,video,seconds\noriginal,,80\nteacache_fast,a dog runs-1.mp4,40\n"
+        "teacache_fast,a dog runs-0.mp4,20\n"
+    )
     assert command(folders, "--latency", str(told)) == 0
-    seconds = {(c.method, c.prompt, c.seed): c.latency_seconds for c in cells(folders)}
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    seconds = {(c.method, c.prompt, c.seed): c.latency_seconds for c in found}
     assert {v for k, v in seconds.items() if k[0] == "original"} == {80.0}
     assert seconds["teacache_fast", "a dog runs", 1] == 40.0
-    assert seconds["teacache_fast", "a dog runs", 0] is None
+    assert seconds["teacache_fast", "a cat sits, calmly", 0] is None
+    row = next(r for r in rows(record, found) if r.method == "teacache_fast")
+    assert (row["latency"].value, row["latency"].n) == (30.0, 2)  # of the two that are told
+    assert row["speedup"].value == pytest.approx(160 / 60)
+    assert row["latency"].outcome == "missing"
+    bars = next(
+        f for f in draw(folders / "figures", record, found, rows(record, found)) if f.name == "latency"
+    )
+    assert not bars.missing and "not measured here" in bars.caption
 
 
 def test_a_table_may_pair_them(folders: Path) -> None:

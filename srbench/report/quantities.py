@@ -267,11 +267,15 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
     estimated = run.timing != "exclusive"
 
     @once_per_trace
-    def measure(cell: CellRecord) -> float | Gap:
+    def of_trace(cell: CellRecord) -> float | Gap:
         try:
             return math.fsum(cell_latency(cell, work, stages).values())
         except LookupError as error:
             return Gap("missing", str(error.args[0]))
+
+    def measure(cell: CellRecord) -> float | Gap:
+        # an imported video has no trace, and a latency of its own
+        return of_trace(cell) if cell.latency_seconds is None else cell.latency_seconds
 
     note = _latency_note(cells, work, stages, estimated)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)

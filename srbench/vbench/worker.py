@@ -66,7 +66,7 @@ def watch_detector() -> list[str]:
 
 
 def found_no_color(error: BaseException) -> bool:
-    """Whether VBench divided by the number of videos in which it found the colored object: 0 of those given."""
+    """Whether VBench divided by the number of videos in which it found the object: 0 of those given."""
     last = error.__traceback__
     while last and last.tb_next:
         last = last.tb_next
