@@ -350,14 +350,24 @@ def score_key(job: Import, key: Key, run: Path) -> None:
 
 
 def metrics_of(names: Sequence[str]) -> tuple[Metric, ...]:
-    """Metrics by the names of their YAML.  Raises UserError for one that needs Hydra to be resolved."""
+    """Metrics by the names of their YAML; one through mp4 brings its floor along.
+
+    Raises UserError for an unknown name.
+    """
     found = []
     for name in names:
-        settings = configs.read("metric", name)
-        if "kind" not in settings:
-            settings = settings[name]  # a file of several; the first is the one it is named by
-        found.append(build("metrics", settings, f"metric.{name}"))
+        read = configs.read("metric", name)
+        several = {name: read} if "kind" in read else read
+        for own, settings in several.items():
+            plain = {k: _resolved(v, several) for k, v in settings.items()}
+            found.append(build("metrics", plain, f"metric.{own}"))
     return tuple(found)
+
+
+def _resolved(value: Any, several: Mapping[str, Mapping[str, Any]]) -> Any:
+    """`${metric.NAME.FIELD}` of the same file, as Hydra would have it; anything else as it is."""
+    named = re.fullmatch(r"\$\{metric\.(\w+)\.(\w+)\}", str(value))
+    return several[named[1]][named[2]] if named else value
 
 
 def row_name(folder: Path) -> str:

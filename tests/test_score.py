@@ -125,6 +125,15 @@ def test_latencies_are_taken_from_a_table_and_each_video_has_its_own(folders: Pa
     assert not bars.missing and "not measured here" in bars.caption
 
 
+def test_a_metric_through_mp4_has_the_encoders_floor_beside_it(folders: Path) -> None:
+    assert command(folders, "psnr_mp4") == 0
+    assert {s.metric.name for c in cells(folders) if not c.is_reference for s in c.scores} == {
+        "psnr",
+        "psnr/x264-medium-crf25-16fps",
+        "psnr/x264-medium-crf25-16fps/floor",
+    }
+
+
 def test_a_table_may_pair_them(folders: Path) -> None:
     (folders / "teacache_fast" / "a dog runs-1.mp4").rename(folders / "teacache_fast" / "out7.mp4")
     pairs = folders / "pairs.csv"

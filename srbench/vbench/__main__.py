@@ -11,7 +11,7 @@ from srbench import errors
 from srbench.errors import UserError
 from srbench.vbench import environment, export, final, run, weights
 from srbench.vbench.final import Coverage
-from srbench.vbench.run import Job, Options
+from srbench.vbench.run import CUSTOM, Job, Options
 from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
 
 
@@ -94,6 +94,10 @@ def _show_method(job: Job, found: dict[str, Coverage], args: argparse.Namespace)
         print(f"  not scored: {', '.join(rest)}")
     if job.is_standard:
         print(f"  {_total(found, args)}")
+    else:
+        print(
+            f"  no total: of {len(DIMENSIONS)} dimensions other prompts than VBench's have {len(CUSTOM)} at most"
+        )
 
 
 def _line(dimension: str, own: Coverage) -> str:

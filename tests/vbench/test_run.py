@@ -249,10 +249,12 @@ def test_more_than_five_seeds_are_refused_since_vbench_would_not_look_at_them(
         score(make_run(prompts=("a dog",), seeds=tuple(range(6))), Options(), quiet)
 
 
-def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names(
-    make_run: MakeRun, stand_in: StandIn
+def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names_and_have_no_total(
+    make_run: MakeRun, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run(prompts=("a/b", "x" * 300), seeds=(0,), methods=("large",), suite="prompts")
+    assert command.main(["score", str(folder), "--dimension", "temporal_flickering"]) == 0
+    assert "no total: of 16 dimensions other prompts than VBench's have 9 at most" in capsys.readouterr().out
     score(folder, Options(dimensions=("temporal_flickering",)), quiet)
     (asked,) = stand_in.asked
     assert asked["mode"] == "custom_input"
