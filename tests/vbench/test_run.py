@@ -254,7 +254,7 @@ def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names_and_ha
 ) -> None:
     folder = make_run(prompts=("a/b", "x" * 300), seeds=(0,), methods=("large",), suite="prompts")
     assert command.main(["score", str(folder), "--dimension", "temporal_flickering"]) == 0
-    assert "no total: of 16 dimensions other prompts than VBench's have 9 at most" in capsys.readouterr().out
+    assert "no total: of 16 dimensions only 9 take other prompts than VBench's" in capsys.readouterr().out
     score(folder, Options(dimensions=("temporal_flickering",)), quiet)
     (asked,) = stand_in.asked
     assert asked["mode"] == "custom_input"
