@@ -95,9 +95,8 @@ def _show_method(job: Job, found: dict[str, Coverage], args: argparse.Namespace)
     if job.is_standard:
         print(f"  {_total(found, args)}")
     else:
-        print(
-            f"  no total: of {len(DIMENSIONS)} dimensions other prompts than VBench's have {len(CUSTOM)} at most"
-        )
+        every, some = len(DIMENSIONS), len(CUSTOM)
+        print(f"  no total: of {every} dimensions only {some} take other prompts than VBench's")
 
 
 def _line(dimension: str, own: Coverage) -> str:

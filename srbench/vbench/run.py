@@ -228,7 +228,7 @@ def _score(job: Job, dimension: str, method: str, options: Options, kept: Path, 
         return
     note = partial(_note, job.run, dimension, settings)
     if lacking := weights.lacking(weights.STATIC_FILTER if options.is_filtered(dimension) else dimension):
-        note(todo, "missing", lacking)
+        note([c for c in todo if not _is_done(score_of(c, dimension))], "missing", lacking)
         say(f"{label}: missing: {lacking}")
         return
     try:

@@ -50,6 +50,7 @@ NETWORKS = (
     "vbench.third_party.grit_model",
     "vbench.third_party.tag2Text.tag2text",
     "vbench.third_party.ViCLIP.viclip",
+    "vbench.third_party.umt.models",
     "vbench.third_party.umt.models.modeling_finetune",
 )
 SITE = """
@@ -57,7 +58,8 @@ import importlib.abc, importlib.util, sys
 
 class Pretended(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        return importlib.util.spec_from_file_location(name, {stub!r}) if name in {names!r} else None
+        if name in {names!r}:
+            return importlib.util.spec_from_file_location(name, {stub!r}, submodule_search_locations=[])
 
 sys.meta_path.insert(0, Pretended())
 """

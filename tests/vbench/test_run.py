@@ -145,6 +145,8 @@ def test_without_its_weights_the_official_filter_is_missing_with_the_sentence(
     own = score_of(cells_of(folder, "large", "temporal_flickering")[0], "temporal_flickering")
     assert own is not None and "static_filter wants" in own.reason and "raft-things.pth" in own.reason
     assert score(folder, replace(FILTERED, static_filter="none"), quiet) == {"done": 2}
+    # what is scored is not lost for what cannot be
+    assert score(folder, replace(FILTERED, again=True), quiet) == {"done": 2}
 
 
 def test_a_second_call_asks_nothing_and_one_more_video_alone_is_scored(
