@@ -388,8 +388,7 @@ def arranged(args: argparse.Namespace) -> Import:
     *methods, reference = (
         Imported(n, v, f is args.reference) for n, v, f in zip(names, videos, folders, strict=True)
     )
-    suite = args.suite and build("suites", configs.read("suite", args.suite), "suite")
-    listed = suite.list_prompts() if suite else None
+    listed = _suites_prompts(args.suite) if args.suite else None
     paired(methods, reference, listed)
     look = looked_at(methods, reference)
     everyone = [reference, *methods]
@@ -403,6 +402,13 @@ def arranged(args: argparse.Namespace) -> Import:
         suite=args.suite,
         told=args.latency.name if args.latency else "",
     )
+
+
+def _suites_prompts(name: str) -> tuple[str, ...]:
+    """Raises UserError where the suite's list is not on this machine."""
+    suite = build("suites", configs.read("suite", name), "suite")
+    errors.raise_all(getattr(suite, "mistakes", list)())
+    return tuple(suite.list_prompts())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

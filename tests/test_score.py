@@ -181,6 +181,14 @@ def test_a_suites_prompts_must_be_the_folders(folders: Path, capsys: pytest.Capt
     assert "2 prompts that are not the suite's" in said and "a dog runs" in said
 
 
+def test_a_suite_whose_list_is_not_here_says_so(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(folders / "none"))
+    assert command(folders, "--suite", "vbench") == 2
+    assert "suite vbench without VBench's list" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
