@@ -20,7 +20,7 @@ from srbench.report.printed import Footnotes, Printed
 from srbench.report.table import Tables
 from srbench.report.values import Row, Value
 from srbench.store.objects import write_text
-from srbench.store.records import CellRecord, RunRecord
+from srbench.store.records import CellRecord, RunRecord, Score
 
 CSV_FIELDS = (
     "method,method_id,label,role,column,unit,value,standard_error,low,high,best,n,clusters,protocol,"
@@ -197,6 +197,8 @@ def _cell_lines(cell: CellRecord) -> Iterator[dict[str, Any]]:
             "reason": score.reason,
             "reference": score.reference,
         }
+        if score.metric.unit == "dB" and score.at_bound:
+            yield from _capped_lines(score)
     for stage in cell.stages:
         yield {
             "column": f"seconds/{stage.name}",
@@ -207,6 +209,15 @@ def _cell_lines(cell: CellRecord) -> Iterator[dict[str, Any]]:
         }
     if cell.trace is not None and cell.trace.switches:
         yield {"column": "switch_step", "value": float(cell.trace.switches[0]), "n": 1, "outcome": "done"}
+
+
+def _capped_lines(score: Score) -> Iterator[dict[str, Any]]:
+    """PSNR's frames at its cap, and the mean without them."""
+    shared = {"n": 1, "outcome": "done", "reference": score.reference}
+    yield {"column": f"{score.metric.name}/frames_at_cap", "value": float(score.at_bound)} | shared
+    if score.value_below_bound is not None:
+        unit, value = score.metric.unit, score.value_below_bound
+        yield {"column": f"{score.metric.name}/without_capped", "unit": unit, "value": value} | shared
 
 
 # For papers and pages
