@@ -44,7 +44,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
     planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
     keys = sorted(planned | {(c.prompt_index, c.seed) for c in cells})
-    methods = _methods(run, cells)
+    methods = contenders(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
 
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
@@ -55,7 +55,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
         return _column(quantity, methods, measured, protocol(quantity.column, measured))
 
     found = quantities.dimensions(cells)
-    dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
+    dimensions = [dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, _gaps)
     main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
@@ -72,9 +72,10 @@ def dimension_rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
     return make(run, cells).dimensions
 
 
-def _dimension(
+def dimension(
     facts: MetricFacts, quantity: Quantity, methods: Sequence[Contender], keys: Sequence[Key]
 ) -> totals.Dimension:
+    """What was measured of one dimension, in the methods' order; keys: the videos that are planned."""
     measured = tuple(quantity.of(m, keys) for m in methods)
     counts = tuple(quantity.counts(m, own) for m, own in zip(methods, measured, strict=True))
     return totals.Dimension(facts, measured, counts)
@@ -90,8 +91,11 @@ def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> l
 # Rows: which methods, in which order
 
 
-def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
-    """Every method that a job of this run asked for, with its cells; one without cells too."""
+def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
+    """Every method that a job of this run asked for, with its cells; one without cells too.
+
+    In the order of rows.  Raises UserError where there are two references.
+    """
     grouped: dict[str, list[CellRecord]] = {}
     for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)
