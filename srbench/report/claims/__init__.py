@@ -1,8 +1,8 @@
 """The paper's claims, judged on its own numbers and on measured runs.
 
-    verdicts = claims.judge(runs)          # runs: (RunRecord, cells, Tables) of any families
-    claims.write(folder, verdicts)         # claims.csv, claims.md
-    claims.lines(verdicts)                 # for a terminal
+verdicts = claims.judge(runs)          # runs: (RunRecord, cells, Tables) of any families
+claims.write(folder, verdicts)         # claims.csv, claims.md
+claims.lines(verdicts)                 # for a terminal
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ from srbench.report.inference import LEVEL, Told, Word
 from srbench.report.values import DASH, fixed
 
 Level = Literal["published", "measured"]
-DIGITS = {"×": 2, "dB": 2, "points": 2, "%": 0, "steps": 1}
-NOT_RESOLVED = "not resolved"
+DIGITS = {"×": 2, "dB": 2, "points": 2, "%": 1}
 
 
 class Untold(Exception):
@@ -35,7 +34,8 @@ class Finding:
     comparisons of the report.  methods: method ids of the run, or the paper's methods;
     columns: their columns; places: tables of the paper.  run: which run; n, clusters:
     videos and prompts.  reason: why it cannot be told, where no interval says so.
-    counts: part of the verdict, or told beside it.  note: said after the numbers.
+    counts: part of the verdict, or told beside it.  note, because: said after the numbers,
+    and after what is needed.
     """
 
     what: str
@@ -55,6 +55,7 @@ class Finding:
     reason: str = ""
     counts: bool = True
     note: str = ""
+    because: str = ""
     estimated: bool = False
     digits: int | None = None
     holm: float | None = None
@@ -68,28 +69,25 @@ class Finding:
         exact = self.p is None
         over = self.low > self.bound or (exact and self.low == self.bound < self.estimate)
         under = self.high < self.bound or (exact and self.high == self.bound > self.estimate)
-        if not (over or under) or self.by_chance:
+        if not (over or under) or (self.holm is not None and self.holm >= LEVEL):
             return "cannot be told"
         return "holds" if over == self.above else "does not hold"
 
     @property
-    def by_chance(self) -> bool:
-        """Would so many comparisons give such a one by chance?"""
-        return self.holm is not None and self.holm >= LEVEL
-
-    @property
     def sentence(self) -> str:
         """As in `speedup of SRDiffusion δ=0.03: 3.24× [3.18, 3.30] (needed: above 3.00×)`."""
-        parts = [f"{self.what}: {self.number}"]
-        if self.bound or self.reason == "" and self.estimate is not None and self.unit == "×":
-            parts.append(
-                f"(needed: {'above' if self.above else 'below'} {self._shown(self.bound)}{self._unit})"
-            )
-        if self.word == "cannot be told":
-            parts.append(f"– {self._why}")
-        if self.note:
-            parts.append(f"({self.note})")
-        return " ".join(parts)
+        if self.estimate is None:
+            return f"{self.what}: {self.reason or DASH}"
+        said = [self.needed] if self.bound or self.unit == "×" else []
+        said += [self.note] if self.note else []
+        text = f"{self.what}: {self.number}" + (f" ({'; '.join(said)})" if said else "")
+        return text + (f" – {self._why}" if self.word == "cannot be told" else "")
+
+    @property
+    def needed(self) -> str:
+        """As in `needed: above 3.00×`."""
+        side = "above" if self.above else "below"
+        return f"needed: {side} {self._shown(self.bound)}{self._unit}{self.because}"
 
     @property
     def number(self) -> str:
@@ -97,17 +95,20 @@ class Finding:
         if self.estimate is None:
             return DASH
         text = f"{self._shown(self.estimate)}{self._unit}"
-        if self.low is not None and self.high is not None and self.low != self.high:
-            text += f" [{self._shown(self.low)}, {self._shown(self.high)}]"
+        if self.low is not None and self.high is not None:
+            ends = self._shown(self.low), self._shown(self.high)
+            text += f" [{', '.join(ends)}]" if ends[0] != ends[1] else ""
         return text + " est." * self.estimated
 
     @property
     def _why(self) -> str:
         if self.reason:
             return self.reason
-        if self.by_chance:
-            return f"{NOT_RESOLVED}: so many comparisons give one such by chance (Holm's p {self.holm:.2f})"
-        return "equal as printed" if self.p is None else NOT_RESOLVED
+        if self.p is None:
+            return "the last digit decides"
+        if self.low is not None and self.high is not None and not self.low <= self.bound <= self.high:
+            return f"not resolved among so many comparisons (Holm's p {self.holm or 1:.2f})"
+        return "not resolved"
 
     @property
     def _unit(self) -> str:
@@ -176,7 +177,7 @@ def _why(counted: Sequence[Finding], word: Word) -> str:
     if len(deciding) > 3:
         text += f"; and {len(deciding) - 3} more"
     rest = {w: sum(f.word == w for f in counted) for w in ("holds", "does not hold", "cannot be told")}
-    said = {"holds": "hold", "does not hold": "do not", "cannot be told": "cannot be told"}
+    said = {"holds": "as claimed", "does not hold": "the other way", "cannot be told": "not told"}
     counts = ", ".join(f"{n} {said[w]}" for w, n in rest.items() if n)
     return f"{text} · of {len(counted)} comparisons {counts}" if counted else "nothing to compare"
 

@@ -35,7 +35,7 @@ def printed(
 ) -> Finding:
     """The same of printed numbers."""
     own, its = (quoted.need(setting, m, column, tables) for m in (method, other))
-    names = [quoted.method(setting, m).name for m in (method, other)]
+    names = [quoted.label(setting, m) for m in (method, other)]
     return quoted.difference(
         own,
         its,
@@ -59,12 +59,14 @@ class Closer:
     """Closer to the large model than every PAB and TeaCache, and as fast or faster.
 
     A rival that is faster and less close contradicts nothing and counts for nothing; one that
-    is faster and closer does.  tables: of the paper, whose rivals.
+    is faster and closer does.  tables: of the paper, whose rivals.  within: if only rivals are
+    meant that are at most that share slower.
     """
 
     method: str
     setting: str
     tables: tuple[str, ...]
+    within: float | None = None
 
     def published(self, setting: str) -> list[Finding]:
         speed = quoted.need(setting, self.method, "speedup", self.tables)
@@ -74,7 +76,7 @@ class Closer:
             note = f"{speed.text}× against {its.text}×"
             for column in quoted.SIMILARITY:
                 one = printed(setting, self.method, rival, column, self.tables, note=note)
-                found.append(_weighed(one, speed.value, its.value))
+                found.append(self._weighed(one, speed.value, its.value))
         return found
 
     def measured(self, runs: Sequence[Evidence]) -> list[Finding]:
@@ -89,8 +91,14 @@ class Closer:
             note = f"{own_speed:.2f}× against {speed:.2f}×{est}"
             for column in similarities(run):
                 one = compared(run, method, rival, column, note=note)
-                found.append(_weighed(one, own_speed, speed))
+                found.append(self._weighed(one, own_speed, speed))
         return [*found, *absent]
+
+    def _weighed(self, finding: Finding, own: float, other: float) -> Finding:
+        """A rival that is faster counts only where it is closer too; one that is much slower may not."""
+        faster = other > own * (1 + SAME_SPEED) and finding.word != "does not hold"
+        slower = self.within is not None and other < own * (1 - self.within)
+        return replace(finding, counts=False) if faster or slower else finding
 
 
 def _speed(run: Evidence, method: Contender) -> float:
@@ -98,13 +106,6 @@ def _speed(run: Evidence, method: Contender) -> float:
     if value is None:
         raise Untold(f"{method.label} has no speedup")
     return value
-
-
-def _weighed(finding: Finding, own: float, other: float) -> Finding:
-    """A rival that is faster counts only where it is closer too."""
-    if other <= own * (1 + SAME_SPEED) or finding.word == "does not hold":
-        return finding
-    return replace(finding, counts=False)
 
 
 @dataclass(frozen=True)

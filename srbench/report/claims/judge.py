@@ -36,20 +36,19 @@ def _of_claim(claim: Claim, evidence: Sequence[Evidence]) -> Iterator[Verdict]:
         return
     families = list(dict.fromkeys(e.family for e in evidence))
     others = [f for f in families if f not in quoted.NAMES and claim.elsewhere]
-    for setting in claim.settings:
-        if setting in families or not others or setting != claim.settings[0]:
-            yield _verdict(claim, setting, setting, [e for e in evidence if e.family == setting])
-    for family in others:
-        yield _verdict(claim, family, claim.settings[0], [e for e in evidence if e.family == family])
+    first = claim.settings[0]
+    places = [(f, first) for f in others if first not in families]
+    places += [(s, s) for s in claim.settings if (s, s) != (first, first) or not places]
+    places += [(f, first) for f in others if first in families]
+    for about, setting in places:
+        yield _verdict(claim, about, setting, [e for e in evidence if e.family == about])
 
 
 def _verdict(claim: Claim, about: str, setting: str, runs: Sequence[Evidence]) -> Verdict:
     printed = _told(lambda: claim.test.published(setting))
     measured, used = _measured(claim, about, runs)
     text = claim.text.format(score=_score(about, used))
-    return Verdict(
-        claim, about, setting, f"{quoted.NAMES.get(about, about)}: {text}", printed, measured, _lines(used)
-    )
+    return Verdict(claim, about, setting, f"{_about(about)}: {text}", printed, measured, _lines(used))
 
 
 def _across(claim: Claim, evidence: Sequence[Evidence]) -> Verdict:
@@ -73,7 +72,7 @@ def _across(claim: Claim, evidence: Sequence[Evidence]) -> Verdict:
 def _measured(claim: Claim, about: str, runs: Sequence[Evidence]) -> tuple[Judgement, list[Evidence]]:
     """By the first of the runs that has what it takes; else what the largest lacks."""
     if not runs:
-        return cannot(f"no run of {quoted.NAMES.get(about, about)} was given"), []
+        return cannot(f"no run of {_about(about)} was given"), []
     trained = [r for r in runs if not r.untrained]
     if not trained:
         return cannot(UNTRAINED), list(runs[:1])
@@ -98,9 +97,13 @@ def _score(about: str, used: Sequence[Evidence]) -> str:
     if about in quoted.NAMES:
         return "VBench"
     try:
-        return f"the total of the suite {used[0].suite}, no VBench score" if used else "the suite's total"
+        return f"the total of suite {used[0].suite}" if used else "the suite's total"
     except Untold:
         return "the suite's total"
+
+
+def _about(about: str) -> str:
+    return quoted.NAMES.get(about, f"family {about}")
 
 
 def _lines(used: Sequence[Evidence]) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ class ChangeSettles:
             told = inference.of_estimate(statistics.ratio_of_means(values, first, prompts))
             found.append(
                 measured(
-                    f"mean size of the change of D ({run.signal}) in steps {names[0]} over that in steps {names[1]}",
+                    f"mean change of D ({run.signal}) in steps {names[0]} over that in steps {names[1]}",
                     "",
                     told,
                     bound=bound,

@@ -15,7 +15,7 @@ from srbench.report.published import Method, Printed
 NAMES = {"wan21_480p": "Wan 2.1 at 480p", "wan21_720p": "Wan 2.1 at 720p", "cogvideox": "CogVideoX"}
 # where a number is looked for first; Table 1 quotes a leaderboard, and is only asked by name
 TABLES = ("2", "5", "3", "4", "6", "7", "figure 5")
-BASELINE = re.compile(r"large\+(pab|teacache)\([^)]*\)( \[[^\]]*\])?")
+BASELINE = re.compile(r"large\+(pab|teacache)\([^)]*\)")  # as published: variants are marked behind that
 SRD = re.compile(r"large until srdiffusion\(([\d.]+)\) > small")
 FIXED = re.compile(r"large until fixed_step\((\d+)\) > small")
 STEPS = 50  # of every method in the paper
@@ -44,6 +44,19 @@ def method(setting: str, key: str) -> Method:
         raise Untold(f"the paper has no {key} for {NAMES[setting]}") from None
 
 
+def label(setting: str, key: str) -> str:
+    """As runs call such a method; the paper's names alone do not tell its settings."""
+    known = method(setting, key)
+    forms = (
+        (SRD, "SRDiffusion δ={}"),
+        (FIXED, "fixed switch at {}"),
+        (re.compile(r"large\+teacache\(([\d.]+)\)"), "TeaCache {}"),
+        (re.compile(r"large\+pab\((\d+) (\d+)-(\d+)\)"), "PAB {} [{}–{}]"),
+    )
+    found = ((form.fullmatch(known.path), text) for form, text in forms)
+    return next((text.format(*match.groups()) for match, text in found if match), known.name)
+
+
 def find(setting: str, key: str, column: str, tables: Sequence[str] = TABLES) -> Printed | None:
     """The number in the first of the tables that has it."""
     places = published.by_place()
@@ -56,9 +69,7 @@ def need(setting: str, key: str, column: str, tables: Sequence[str] = TABLES) ->
     """As find(), but raises Untold where there is none."""
     number = find(setting, key, column, tables)
     if number is None:
-        raise Untold(
-            f"the paper prints no {column.removeprefix('vbench/')} of {method(setting, key).name} there"
-        )
+        raise Untold(f"the paper prints no {column.removeprefix('vbench/')} of {label(setting, key)} there")
     return number
 
 
@@ -123,5 +134,5 @@ def _place(table: str) -> str:
 
 
 def difference(a: Printed, b: Printed, what: str, unit: str, **more: Any) -> Finding:
-    """a − b, as printed."""
+    """How far the first is above the second, as printed."""
     return finding(what, unit, lambda x, y: x - y, (a, b), **more)

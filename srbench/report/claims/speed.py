@@ -28,11 +28,11 @@ class Faster:
         return self.factor * (1 - self.slack)
 
     @property
-    def note(self) -> str:
-        return f"{self.factor:g}× claimed, {self.slack:.0%} less allowed" if self.slack else ""
+    def because(self) -> str:
+        return f", {100 * self.slack:g} % below the {self.factor:g}× claimed" if self.slack else ""
 
     def published(self, setting: str) -> list[Finding]:
-        name = quoted.method(setting, self.method).name
+        name = quoted.label(setting, self.method)
         speedup = quoted.find(setting, self.method, "speedup")
         if speedup is None:
             large, own = (quoted.need(setting, m, "latency") for m in ("large", self.method))
@@ -43,12 +43,12 @@ class Faster:
                     lambda a, b: a / b,
                     (large, own),
                     bound=self.bound,
-                    note=self.note,
+                    because=self.because,
                 )
             ]
         return [
             quoted.finding(
-                f"speedup of {name}", "×", lambda s: s, (speedup,), bound=self.bound, note=self.note
+                f"speedup of {name}", "×", lambda s: s, (speedup,), bound=self.bound, because=self.because
             )
         ]
 
@@ -61,7 +61,7 @@ class Faster:
                 "×",
                 run.speedup(method),
                 bound=self.bound,
-                note=self.note,
+                because=self.because,
                 methods=(run.large.method_id, method.method_id),
                 columns=("speedup", "latency"),
                 run=run.run.run,
@@ -85,7 +85,7 @@ class FastestOfAll:
             quoted.need(setting, m, "speedup", self.tables) for m in quoted.baselines(setting, self.tables)
         ]
         slowest, fastest = min(own, key=lambda v: v.value), max(others, key=lambda v: v.value)
-        names = [quoted.method(setting, v.method).name for v in (slowest, fastest)]
+        names = [quoted.label(setting, v.method) for v in (slowest, fastest)]
         what = f"speedup of {names[0]}, the slowest, over that of {names[1]}, the fastest other"
         return [quoted.finding(what, "×", lambda a, b: a / b, (slowest, fastest), bound=1.0)]
 

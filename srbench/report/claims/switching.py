@@ -13,7 +13,7 @@ from srbench.report.claims import quoted
 from srbench.report.claims.base import Finding, Untold, measured
 from srbench.report.claims.closeness import similarities
 from srbench.report.claims.evidence import Evidence
-from srbench.report.inference import Costed, Told
+from srbench.report.inference import Told
 from srbench.report.quantities import Contender, Key
 from srbench.trace import Trace
 
@@ -144,11 +144,14 @@ class BetterThanFixed:
             raise Untold(f"{fixed.path} is no fixed switch")
         share = int(match[1]) / quoted.STEPS
         seconds = [quoted.need(setting, m, "latency") for m in (self.method, self.other, "large", "small")]
-        names = [quoted.method(setting, m).name for m in (self.method, self.other)]
+        names = [quoted.label(setting, m) for m in (self.method, self.other)]
         implied = quoted.rounded(
             lambda a, top, s: quoted.STEPS * (a - s) / (top - s), seconds[0], *seconds[2:]
         )
-        note = f"latency implies a mean switch step of {implied[0]:.1f}, so {int(match[1])} is put right by the slope to {names[1]}"
+        note = (
+            f"its latency implies a mean switch step of {implied[0]:.1f}, the fixed one's is "
+            f"{int(match[1])}: put right by the slope between it and {names[1]}"
+        )
 
         def advantage(
             y: float, y_fixed: float, y_other: float, own: float, other: float, top: float, s: float
@@ -162,7 +165,7 @@ class BetterThanFixed:
             y_other = quoted.need(setting, self.other, column)
             found.append(
                 quoted.finding(
-                    f"{quoted.ABOUT[column]} of {names[0]} minus that of the {fixed.name} of equal cost",
+                    f"{quoted.ABOUT[column]} of {names[0]} minus that of a fixed switch of equal cost",
                     quoted.UNITS.get(column, ""),
                     advantage,
                     (y, y_fixed, y_other, *seconds),
@@ -237,8 +240,8 @@ def nearest(run: Evidence, method: Contender, within: float | None = None) -> Pa
     step, fixed = min(fixed_switches(run), key=lambda pair: abs(pair[0] - mean))
     if within is not None and abs(step - mean) > within:
         raise Untold(
-            f"{method.label} switches after {mean:.1f} steps in the mean, and no fixed switch of the run is within "
-            f"{within:g} of that: add method fixed_step at {mean:.0f}"
+            f"{method.label} switches after {mean:.1f} steps in the mean, and no fixed switch of the run is "
+            f"within {within:g} of that: add method fixed_step at {mean:.0f}"
         )
     return Pair(method, step, fixed, switches, never)
 
@@ -313,8 +316,9 @@ class HardSwitchLater:
         return found
 
     def _one(self, run: Evidence, pair: Pair, steps: Mapping[Key, float], said: str) -> Finding:
+        names = f"the switch step of {pair.adaptive.label} with the PSNR of {pair.fixed.label}"
         return measured(
-            f"rank correlation of the switch step of {pair.adaptive.label} with the PSNR of {pair.fixed.label}{said}",
+            f"rank correlation of {names}{said}",
             "",
             inference.rank_correlation(steps, run.values(pair.fixed, "psnr")),
             above=False,
@@ -352,9 +356,10 @@ class WiderRange:
             own[family] = (run, method, *run.switches(method))
         (wide, a, steps_a, never_a), (narrow, b, steps_b, never_b) = own[self.wide], own[self.narrow]
         told = inference.log_variance_ratio(steps_a, steps_b, paired=False)
+        names = f"{quoted.NAMES[self.wide]} over {quoted.NAMES[self.narrow]}"
         return [
             measured(
-                f"standard deviation of the switch step of {a.label}, {quoted.NAMES[self.wide]} over {quoted.NAMES[self.narrow]}",
+                f"standard deviation of the switch step of {a.label}, {names}",
                 "×",
                 told,
                 lambda x: math.exp(x / 2),

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from srbench.report.claims import quoted
 from srbench.report.claims.base import Finding, Judgement, Verdict
-from srbench.report.inference import LEVEL
 from srbench.store.objects import write_text
 
 COLUMNS = (
@@ -17,15 +17,17 @@ COLUMNS = (
     "methods", "columns", "places",
 )  # fmt: skip
 MARK = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}
-HOW = (
-    "Each claim is judged twice. **As printed**: on the paper's own numbers, where an interval in brackets "
-    "is what the last printed digit leaves open; the paper gives no errors, so this says nothing of chance. "
-    "**Measured**: on the runs below, paired by prompt and seed, with 95 % intervals over prompts (t on "
-    "prompt means; for totals, variances and rank correlations a cluster bootstrap, from 8 prompts on). "
-    "A claim holds where all its comparisons do, does not hold where any clearly goes the other way, and "
-    f"else cannot be told. Over all measured comparisons of this report together the chance of a false "
-    f"verdict is at most {LEVEL:.0%} (Holm). Latencies marked est. are sums of a shared run's step times."
-)
+HOW = """\
+Each claim is judged twice. **As printed**: on the paper's own numbers, where an interval in brackets is
+what the last printed digit leaves open; the paper gives no errors, so this says nothing of chance.
+**Measured**: on the runs below, paired by prompt and seed, with 95 % intervals over prompts (t on prompt
+means; for totals, variances and rank correlations a cluster bootstrap, from 8 prompts on). A claim holds
+where all its comparisons do, does not hold where any clearly goes the other way, and else cannot be told.
+Over all measured comparisons of this report together the chance of a false verdict is at most 5 %
+(Holm). A speedup's interval is over prompts, each with the step times of its own videos; one marked est.
+is of a run that shared its steps and its machine. Of a family that is not the paper's a claim is asked
+as one about that family, whose suite gives no VBench score; the printed numbers beside it are the
+paper's. What is marked (beside) decides nothing."""
 
 
 def write(folder: Path, verdicts: Sequence[Verdict]) -> None:
@@ -65,10 +67,13 @@ def _number(value: float | None) -> str:
 def to_markdown(verdicts: Sequence[Verdict]) -> str:
     """A table of all verdicts, then each with everything that it rests on."""
     parts = ["# Claims", "", HOW, ""]
-    parts += [f"- {line}" for line in dict.fromkeys(line for v in verdicts for line in v.runs)] or ["No run was given."]
+    parts += [f"- {line}" for line in dict.fromkeys(line for v in verdicts for line in v.runs)] or [
+        "No run was given."
+    ]
     parts += ["", "| claim | made in | as printed | measured |", "|---|---|---|---|"]
     parts += [
-        f"| [{_cell(v.text)}](#{_anchor(v)}) | {_cell(v.claim.place)} | {v.published.word} | {_measured(v)} |"
+        f"| [{_cell(v.text)}](#{_anchor(v)}) | {_cell(v.claim.place)} | {v.published.word}{_of(v)} "
+        f"| {_measured(v)} |"
         for v in verdicts
     ]
     for verdict in verdicts:
@@ -81,9 +86,11 @@ def _section(verdict: Verdict) -> Iterator[str]:
     yield f"## {verdict.text}"
     yield ""
     yield f"Made in: {verdict.claim.place}."
-    for name, found in (("As printed", verdict.published), ("Measured", verdict.measured)):
+    for name, found in ((f"As printed{_of(verdict)}", verdict.published), ("Measured", verdict.measured)):
         yield ""
-        yield f"**{name}: {found.word}**{' (est.)' * found.estimated}" + ("" if found.findings else f" – {found.why}")
+        yield f"**{name}: {found.word}**{' (est.)' * found.estimated}" + (
+            "" if found.findings else f" – {found.why}"
+        )
         if found.findings:
             yield ""
             yield from (_bullet(f) for f in found.findings)
@@ -102,6 +109,11 @@ def _bullet(f: Finding) -> str:
 
 def _p(p: float) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def _of(verdict: Verdict) -> str:
+    """Whose printed numbers, where the claim is asked of another family."""
+    return "" if verdict.about.startswith(verdict.setting) else f" ({quoted.NAMES[verdict.setting]})"
 
 
 def _measured(verdict: Verdict) -> str:
