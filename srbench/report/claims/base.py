@@ -127,18 +127,12 @@ def measured(
     `bound` is given in the shown unit and `at` in the statistic's own, where they differ.
     """
     at = more.pop("at", more.get("bound", 0.0))
-    numbers = (told.estimate, told.low, told.high)
-    shown = [None if v is None else transform(v) if transform else v for v in numbers]
-    return Finding(
-        what,
-        unit,
-        *shown,
-        p=told.p(at),
-        clusters=told.clusters,
-        n=told.n,
-        reason=more.pop("reason", "") or ("" if told.low is not None else told.reason),
-        **more,
+    reason = more.pop("reason", "") or ("" if told.low is not None else told.reason)
+    estimate, low, high = (
+        None if v is None else transform(v) if transform else v for v in (told.estimate, told.low, told.high)
     )
+    about: dict[str, Any] = {"p": told.p(at), "clusters": told.clusters, "n": told.n, "reason": reason}
+    return Finding(what, unit, estimate, low, high, **(about | more))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from srbench.report import inference, published, quantities, statistics, table, 
 from srbench.report.claims import quoted
 from srbench.report.claims.base import Untold
 from srbench.report.inference import Costed, Told
-from srbench.report.latency import cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
 from srbench.report.quantities import Contender, Key, Quantity, numbers
 from srbench.report.table import Tables
 from srbench.report.values import Value
@@ -133,8 +133,7 @@ class Evidence:
         found = [(m, pattern.fullmatch(self._signatures[m.method_id])) for m in self.contenders]
         return [(m, match) for m, match in found if match and m.cells]
 
-    def _only(self, wanted: object, name: str) -> Contender:
-        assert callable(wanted)
+    def _only(self, wanted: Callable[[Contender, str], bool], name: str) -> Contender:
         found = [m for m in self.contenders if m.cells and wanted(m, self._signatures[m.method_id])]
         if not found:
             raise Untold(f"the run has no {name}")
@@ -281,15 +280,15 @@ class Evidence:
         return [c for m in self.contenders for c in m.cells.values()]
 
     @cached_property
-    def _work(self) -> dict[str, object]:
+    def _work(self) -> dict[str, Typical]:
         return dict(work_seconds(self._timed))
 
     @cached_property
-    def _stages(self) -> dict[str, object]:
+    def _stages(self) -> dict[str, Typical]:
         return dict(stage_seconds(self._timed))
 
     @cached_property
-    def _work_by_prompt(self) -> dict[int, dict[str, object]]:
+    def _work_by_prompt(self) -> dict[int, dict[str, Typical]]:
         cells = self._timed
         if len(cells) > MANY:
             first = min(self.run.seeds, default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from srbench.report import inference
 from srbench.report.claims import quoted
@@ -61,7 +62,7 @@ class NextToNoLoss:
         small = run.combined([(1.0, run.small, "total"), (-1.0, run.large, "total")])
         own = run.combined([(1.0, method, "total"), (-1.0, run.large, "total")])
         share = run.retained(method)
-        about = {
+        about: dict[str, Any] = {
             "methods": tuple(m.method_id for m in (run.large, run.small, method)),
             "columns": (f"{run.suite}/total",),
             "run": run.run.run,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from srbench.report import inference
 from srbench.report.claims import quoted
@@ -85,7 +86,7 @@ def at_equal_cost(run: Evidence, method: Contender, fixed: Beside, column: str) 
         return inference.untold(f"too few videos have both a latency and {quoted.ABOUT[column]}")
 
 
-def _similar(run: Evidence, method: Contender, fixed: Beside, **more: object) -> list[Finding]:
+def _similar(run: Evidence, method: Contender, fixed: Beside, **more: Any) -> list[Finding]:
     found = []
     for column in similarities(run):
         facts = run.quantity(column).column
@@ -104,7 +105,7 @@ def _similar(run: Evidence, method: Contender, fixed: Beside, **more: object) ->
     return found
 
 
-def _total(run: Evidence, method: Contender, fixed: Beside, **more: object) -> Finding:
+def _total(run: Evidence, method: Contender, fixed: Beside, **more: Any) -> Finding:
     parts = [
         (1.0, method, "total"),
         (fixed.weight - 1, fixed.below[1], "total"),
