@@ -84,12 +84,23 @@ class World:
                 )
                 self.cells.append(
                     CellRecord(
-                        id=f"{name}-{p}-{s}", family=self.family, method=name, label=name, method_id=method_id,
-                        path=path, is_reference=is_reference, prompt=f"prompt {p}", prompt_index=p, seed=s,
-                        outcome="done", protocol="p" * 12, trace=trace, step_seconds=seconds,
+                        id=f"{name}-{p}-{s}",
+                        family=self.family,
+                        method=name,
+                        label=name,
+                        method_id=method_id,
+                        path=path,
+                        is_reference=is_reference,
+                        prompt=f"prompt {p}",
+                        prompt_index=p,
+                        seed=s,
+                        outcome="done",
+                        protocol="p" * 12,
+                        trace=trace,
+                        step_seconds=seconds,
                         scores=tuple(self._scores(p, s, scores)),
                     )
-                )  # fmt: skip
+                )
         return self
 
     def _scores(self, p: int, s: int, wanted: dict[str, Any]) -> Sequence[Score]:
@@ -149,7 +160,7 @@ def _trace(switch: int, change: Callable[[int], float] | None, mark: str) -> Tra
                 None if change is None or i == 0 else dict.fromkeys(signals, change(i + 1)),
                 2,
                 0,
-            )  # fmt: skip
+            )
             for i, model in enumerate("large" if i < switch else "small" for i in range(STEPS))
         )
     )

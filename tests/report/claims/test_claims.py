@@ -53,7 +53,7 @@ def test_a_speedup_knows_that_the_machine_was_not_always_as_fast(world: Any, pat
 
 
 def test_so_many_times_as_fast_allows_five_percent(world: Any, paths: Any) -> None:
-    """k = 9.5 of 50 at 16 and 3 s: 2.93 times; k = 12 is 2.63, k = 11 is 2.73 of the 2.84 that are claimed."""
+    """After 11 of 50 steps at 16 s, the rest at 3: 2.73 times, of the 2.84 claimed; after 14 2.4."""
     for switch, word in ((11, "holds"), (14, "does not hold")):
         w = world().basics().add("srd", paths.srd(SLOW), switch=switch)
         assert w.measured("speed").word == word
