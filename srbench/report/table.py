@@ -21,12 +21,27 @@ __all__ = ["Column", "Row", "Tables", "Value", "decimals", "dimension_rows", "ma
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "missing", "skipped", "done")
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What the tables were made from, video by video, for whoever compares methods otherwise.
+
+    methods: in the rows' order, scale rows too.  keys: all videos there should be.
+    quantities: of similarity and cost.  dimensions: of the suites, in the methods' order.
+    """
+
+    methods: list[Contender]
+    keys: list[Key]
+    quantities: list[Quantity]
+    dimensions: list[totals.Dimension]
+
+
 @dataclass(frozen=True)
 class Tables:
     """The table, and the one of a suite's single dimensions (no columns where there are none)."""
 
     main: list[Row]
     dimensions: list[Row]
+    basis: Basis | None = None
 
 
 def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
@@ -44,7 +59,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
     planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
     keys = sorted(planned | {(c.prompt_index, c.seed) for c in cells})
-    methods = contenders(run, cells)
+    methods = _methods(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
 
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
@@ -55,11 +70,13 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
         return _column(quantity, methods, measured, protocol(quantity.column, measured))
 
     found = quantities.dimensions(cells)
-    dimensions = [dimension(facts, q, methods, keys) for facts, q in found]
+    dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, _gaps)
-    main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
+    plain = [*quantities.similarity(cells), *quantities.cost(run, rivals)]
+    main = [column(q) for q in plain]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
-    return Tables(_rows(methods, [*of_suite, *main]), single)
+    basis = Basis(methods, keys, plain, dimensions)
+    return Tables(_rows(methods, [*of_suite, *main]), single, basis)
 
 
 def rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
@@ -72,10 +89,9 @@ def dimension_rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:
     return make(run, cells).dimensions
 
 
-def dimension(
+def _dimension(
     facts: MetricFacts, quantity: Quantity, methods: Sequence[Contender], keys: Sequence[Key]
 ) -> totals.Dimension:
-    """What was measured of one dimension, in the methods' order; keys: the videos that are planned."""
     measured = tuple(quantity.of(m, keys) for m in methods)
     counts = tuple(quantity.counts(m, own) for m, own in zip(methods, measured, strict=True))
     return totals.Dimension(facts, measured, counts)
@@ -91,11 +107,8 @@ def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> l
 # Rows: which methods, in which order
 
 
-def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
-    """Every method that a job of this run asked for, with its cells; one without cells too.
-
-    In the order of rows.  Raises UserError where there are two references.
-    """
+def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
+    """Every method that a job of this run asked for, with its cells; one without cells too."""
     grouped: dict[str, list[CellRecord]] = {}
     for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)

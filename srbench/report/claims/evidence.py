@@ -20,7 +20,7 @@ from srbench.report.claims.base import Untold
 from srbench.report.inference import Costed, Told
 from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
 from srbench.report.quantities import Contender, Key, Quantity, numbers
-from srbench.report.table import Tables
+from srbench.report.table import Basis, Tables
 from srbench.report.values import Value
 from srbench.store.records import CellRecord, RunRecord
 
@@ -33,7 +33,8 @@ class Evidence:
     """One run, its cells and its tables."""
 
     def __init__(self, run: RunRecord, cells: Sequence[CellRecord], tables: Tables) -> None:
-        self.run, self.cells, self.tables = run, cells, tables
+        self.run, self.cells = run, cells
+        self._basis = tables.basis or _basis(run, cells)
         self._values: dict[tuple[str, str], dict[Key, float]] = {}
         self._rows = {row.method_id: row for row in tables.main}
 
@@ -88,7 +89,7 @@ class Evidence:
     @cached_property
     def contenders(self) -> list[Contender]:
         """Those that compete, in the order of rows; scale rows are no rivals."""
-        return [m for m in table.contenders(self.run, self.cells) if m.role != "scale"]
+        return [m for m in self._basis.methods if m.role != "scale"]
 
     @cached_property
     def _signatures(self) -> dict[str, str]:
@@ -142,15 +143,9 @@ class Evidence:
     # values
 
     @cached_property
-    def keys(self) -> list[Key]:
-        planned = {(i, seed) for i in range(len(self.run.prompts)) for seed in self.run.seeds}
-        return sorted(planned | {(c.prompt_index, c.seed) for c in self.cells})
-
-    @cached_property
     def quantities(self) -> dict[str, Quantity]:
         """By the column's key, and by the word before its slash where no other has that."""
-        rivals = [c for m in self.contenders for c in m.cells.values()]
-        found = [*quantities.similarity(self.cells), *quantities.cost(self.run, rivals)]
+        found = self._basis.quantities
         stems = [q.column.key.partition("/")[0] for q in found]
         short = {s: q for s, q in zip(stems, found, strict=True) if stems.count(s) == 1}
         return short | {q.column.key: q for q in found}
@@ -167,14 +162,14 @@ class Evidence:
         quantity = self.quantity(column)
         key = (method.method_id, quantity.column.key)
         if key not in self._values:
-            self._values[key] = numbers(quantity.of(method, self.keys))
+            self._values[key] = numbers(quantity.of(method, self._basis.keys))
         if not self._values[key]:
             raise Untold(f"{method.label} has no {quantity.column.heading}")
         return self._values[key]
 
     def switches(self, method: Contender) -> tuple[dict[Key, float], int]:
         """Steps done before the first change of model, of the videos that have one; how many have none."""
-        measured = self.quantity("switch_step").of(method, self.keys)
+        measured = self.quantity("switch_step").of(method, self._basis.keys)
         found = numbers(measured)
         never = sum(isinstance(v, quantities.Gap) and v.outcome == "done" for v in measured.values())
         return found, never
@@ -187,8 +182,7 @@ class Evidence:
 
     @cached_property
     def _dimensions(self) -> dict[str, list[totals.Dimension]]:
-        found = quantities.dimensions([c for m in self.contenders for c in m.cells.values()])
-        return totals.suites([table.dimension(f, q, self.contenders, self.keys) for f, q in found])
+        return totals.suites(self._basis.dimensions)
 
     @cached_property
     def suite(self) -> str:
@@ -201,12 +195,17 @@ class Evidence:
 
     @cached_property
     def _scores(self) -> tuple[int, dict[str, list[totals.Score]]]:
-        prompts, scores = totals.of_suite(self.suite, self._dimensions[self.suite], len(self.contenders))
+        own = self._dimensions[self.suite]
+        prompts, scores = totals.of_suite(self.suite, own, len(self._basis.methods))
         return len(prompts), scores
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {m.method_id: i for i, m in enumerate(self._basis.methods)}
 
     def score(self, method: Contender, group: str) -> tuple[float, np.ndarray | None]:
         """Quality, semantic or total in %, and its draws.  Raises Untold where there is none."""
-        found = self._scores[1][group][self.contenders.index(method)]
+        found = self._scores[1][group][self._place[method.method_id]]
         if found.value is None:
             raise Untold(f"{method.label} has no {group}: {found.reason}")
         return found.value, found.draws
@@ -297,6 +296,12 @@ class Evidence:
         for cell in cells:
             by_prompt[cell.prompt_index].append(cell)
         return {p: dict(work_seconds(own)) for p, own in by_prompt.items()}
+
+
+def _basis(run: RunRecord, cells: Sequence[CellRecord]) -> Basis:
+    made = table.make(run, cells).basis
+    assert made is not None
+    return made
 
 
 def _named(method: published.Method) -> str:

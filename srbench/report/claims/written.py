@@ -129,12 +129,21 @@ def _cell(text: str) -> str:
 
 
 def lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """For a terminal: two lines for each claim that was measured, then how many were not."""
+    """For a terminal: two lines for each claim that was measured, then how many were not.
+
+    A family of which nothing could be judged, all for one reason, has one line.
+    """
     said = []
     shown = [v for v in verdicts if v.is_measured]
-    for verdict in shown:
-        said.append(f"{MARK[verdict.measured.word]} {verdict.text}: {_measured(verdict)}")
-        said.append(f"    {verdict.measured.why}")
+    for about in dict.fromkeys(v.about for v in shown):
+        own = [v for v in shown if v.about == about]
+        reasons = {v.measured.why for v in own}
+        if len(own) > 1 and len(reasons) == 1 and not any(v.measured.findings for v in own):
+            said.append(f"? {about}: none of {len(own)} claims can be told: {reasons.pop()}")
+            continue
+        for verdict in own:
+            said.append(f"{MARK[verdict.measured.word]} {verdict.text}: {_measured(verdict)}")
+            said.append(f"    {verdict.measured.why}")
     words = [v.measured.word for v in shown]
     counts = ", ".join(f"{words.count(w)} {w}" for w in MARK if w in words)
     rest = len(verdicts) - len(shown)

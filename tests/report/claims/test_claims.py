@@ -300,6 +300,30 @@ def test_of_random_weights_nothing_is_judged(world: Any, paths: Any) -> None:
     assert found.word == "cannot be told" and "random weights" in found.why
 
 
+def test_a_family_with_random_weights_has_one_line(world: Any, paths: Any) -> None:
+    w = (
+        world(resolved={"family": {"kind": "wan", "scale": "tiny"}})
+        .basics()
+        .add("srd", paths.srd(FAST), switch=6)
+    )
+    said = claims.lines(claims.judge([w.made()]))
+    assert said[0].startswith("? toy: none of 20 claims can be told: random weights") and len(said) == 3
+
+
+def test_the_numbers_are_those_of_the_table(world: Any, paths: Any) -> None:
+    w = world().basics().add("srd", paths.srd(SLOW), quality=0.85, semantic=0.8)
+    row = next(r for r in w.made()[2].main if r.label == "srd")
+    share, loss = w.measured("no_loss").findings
+    table = row["toy/total_difference"]
+    assert (loss.estimate, loss.low, loss.high) == pytest.approx((table.value, table.low, table.high))
+    assert share.estimate == pytest.approx(100 * (1 + table.value / _lead(w)))
+
+
+def _lead(w: Any) -> float:
+    large, small = (next(r for r in w.made()[2].main if r.label == name) for name in ("large", "small"))
+    return large["toy/total"].value - small["toy/total"].value
+
+
 def test_what_a_run_lacks_is_said(world: Any) -> None:
     found = world().basics().measured("speed_fast")
     assert found.word == "cannot be told" and "no method like SRDiffusion C3 (δ=0.03)" in found.why
