@@ -92,6 +92,14 @@ def test_a_color_found_in_no_frame_counts_nothing_and_any_other_video_left_out_i
     assert read(other, "human_action", FRAMES)["a dog-1.mp4"] is None
 
 
+def test_where_no_color_was_found_at_all_nothing_counts_and_nothing_failed(tmp_path: Path) -> None:
+    """What the worker writes where VBench divides by 0; for a mean over videos it would be a failure."""
+    found = read(write(tmp_path / "c.json", "color", None), "color", FRAMES)
+    assert [r.count for r in found.values() if r] == [0, 0]
+    with pytest.raises(Failure, match="no score"):
+        read(write(tmp_path / "h.json", "human_action", None), "human_action", FRAMES)
+
+
 @pytest.mark.parametrize(
     ("mean", "lines", "reason"),
     [
