@@ -19,6 +19,7 @@ from srbench.report.claims import quoted
 from srbench.report.claims.base import Untold
 from srbench.report.inference import Costed, Told
 from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.paper_runs import MP4, SIMILARITY
 from srbench.report.quantities import Contender, Key, Quantity, numbers
 from srbench.report.table import Basis, Tables
 from srbench.report.values import Value
@@ -50,6 +51,12 @@ class Evidence:
         return self._family_settings.get("scale", "full") != "full"
 
     @property
+    def steps(self) -> int:
+        """Denoising steps of a method that doesn't say otherwise."""
+        steps = self._family_settings.get("steps")
+        return steps if isinstance(steps, int) else quoted.STEPS
+
+    @property
     def estimated(self) -> bool:
         """Are latencies sums of a shared run's step times?"""
         return self.run.timing != "exclusive"
@@ -64,7 +71,8 @@ class Evidence:
         seeds = len({c.seed for c in self.cells})
         return (
             f"{self.run.experiment}/{self.run.run}: family {self.family}, {self.prompts} prompts × "
-            f"{seeds} seed{'s' * (seeds != 1)}, on {self.run.device}, protocol {self.run.protocol[:12]}"
+            f"{seeds} seed{'s' * (seeds != 1)}, {self.steps} steps, on {self.run.device}, "
+            f"protocol {self.run.protocol[:12]}"
             + ", latencies estimated from a shared run's step times"
             * self.estimated
         )
@@ -144,11 +152,13 @@ class Evidence:
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
-        """By the column's key, and by the word before its slash where no other has that."""
-        found = self._basis.quantities
-        stems = [q.column.key.partition("/")[0] for q in found]
-        short = {s: q for s, q in zip(stems, found, strict=True) if stems.count(s) == 1}
-        return short | {q.column.key: q for q in found}
+        """By the column's key; a similarity also by its name alone, of lossless frames where it can be."""
+        found = {q.column.key: q for q in self._basis.quantities}
+        for name in quoted.SIMILARITY:
+            own = [k for k in found if k.partition("/")[0] == name]
+            if own:
+                found[name] = found[min(own, key=lambda k: (MP4 in k, not k.startswith(SIMILARITY[name])))]
+        return found
 
     def quantity(self, column: str) -> Quantity:
         """Raises Untold where the run has no such column."""

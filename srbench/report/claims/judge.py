@@ -76,6 +76,10 @@ def _measured(claim: Claim, about: str, runs: Sequence[Evidence]) -> tuple[Judge
     trained = [r for r in runs if not r.untrained]
     if not trained:
         return cannot(UNTRAINED), list(runs[:1])
+    if about in quoted.NAMES:  # a claim about a model is one about its 50 steps
+        trained = [r for r in trained if r.steps == quoted.STEPS]
+        if not trained:
+            return cannot(f"the run has not the paper's {quoted.STEPS} steps"), list(runs[:1])
     tried = []
     for run in trained:
         found = _told(lambda run=run: claim.test.measured([run]))  # type: ignore[misc]

@@ -12,7 +12,7 @@ from srbench.report import published
 from srbench.report.claims.base import Finding, Untold
 from srbench.report.published import Method, Printed
 
-NAMES = {"wan21_480p": "Wan 2.1 at 480p", "wan21_720p": "Wan 2.1 at 720p", "cogvideox": "CogVideoX"}
+NAMES = {key: s.name for key, s in published.settings().items()}
 # where a number is looked for first; Table 1 quotes a leaderboard, and is only asked by name
 TABLES = ("2", "5", "3", "4", "6", "7", "figure 5")
 BASELINE = re.compile(r"large\+(pab|teacache)\([^)]*\)")  # as published: variants are marked behind that

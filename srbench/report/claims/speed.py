@@ -62,6 +62,7 @@ class Faster:
                 run.speedup(method),
                 bound=self.bound,
                 because=self.because,
+                note=f"on {run.run.device}",
                 methods=(run.large.method_id, method.method_id),
                 columns=("speedup", "latency"),
                 run=run.run.run,

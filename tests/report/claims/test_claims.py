@@ -324,6 +324,31 @@ def _lead(w: Any) -> float:
     return large["toy/total"].value - small["toy/total"].value
 
 
+def test_a_claim_about_a_model_is_one_about_its_fifty_steps(world: Any, paths: Any) -> None:
+    for family, word in (("wan21_480p", "cannot be told"), ("toy", "holds")):
+        w = world(family=family, resolved={"family": {"kind": "wan", "steps": 20}})
+        w.basics().add("srd", paths.srd(FAST), switch=6)
+        assert w.measured("speed_fast").word == word
+
+
+def test_similarity_is_that_of_lossless_frames(world: Any, paths: Any) -> None:
+    """A run may have both; through an mp4 the order here is the other way round."""
+    w = world().basics().near("a", paths.srd(FAST), 20).near("b", paths.srd(SLOW), 25)
+    for i, cell in enumerate(w.cells):
+        lossy = [
+            s.model_copy(
+                update={
+                    "metric": s.metric.model_copy(update={"name": f"{s.metric.name}/x264-crf18"}),
+                    "value": -s.value,
+                }
+            )
+            for s in cell.scores
+            if s.metric.group == "similarity"
+        ]
+        w.cells[i] = cell.model_copy(update={"scores": (*lossy, *cell.scores)})
+    assert w.measured("smaller_delta").word == "holds"
+
+
 def test_what_a_run_lacks_is_said(world: Any) -> None:
     found = world().basics().measured("speed_fast")
     assert found.word == "cannot be told" and "no method like SRDiffusion C3 (δ=0.03)" in found.why
