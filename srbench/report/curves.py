@@ -25,7 +25,7 @@ from srbench.report.drawing import (
     short,
 )
 from srbench.report.sources import Source, implied_switch, papers_delta
-from srbench.report.values import Value
+from srbench.report.values import FEWEST_TO_RANK, Value
 from srbench.store.records import CellRecord
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MANY_PROMPTS = 80  # above it, a prompt each is too narrow for a marker
 CATEGORIES = 12  # at most, the largest first
+NAMES = {"wan21_480p": "Wan 2.1 480p", "wan21_720p": "Wan 2.1 720p", "cogvideox": "CogVideoX"}
+KEEP = "inside"  # marks lines that must be inside the frame
 PAPERS = {"mfc": "white", "mew": 0.8, "ls": "none", "zorder": 3}  # hollow: printed, not measured here
 
 
@@ -159,6 +161,7 @@ def switch_curve(source: Source) -> Drawn:
     _name_adaptive(axes, adaptive, column.key)
     said = _printed_points(axes, source, column.key)
     axes.set(xlabel="steps before the switch", ylabel=axis_label(column), xlim=(-1, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(source.title, loc="left")
     axes.legend(loc="lower right", handletextpad=0.2)
     return canvas, _curve_caption(source, [m.row[column.key] for m in (*fixed, *adaptive)], adaptive, said)
@@ -186,7 +189,7 @@ def _name_adaptive(axes: Axes, adaptive: Sequence[Method], key: str) -> None:
     for method in adaptive:
         place = (_at(method), method.row[key].value or 0.0)
         text = f"δ={switching.delta(method):g}"
-        axes.annotate(text, place, (-4, 4), textcoords="offset points", ha="right", va="bottom", fontsize=6)
+        axes.annotate(text, place, (4, -3), textcoords="offset points", ha="left", va="top", fontsize=6)
 
 
 def _printed_points(axes: Axes, source: Source, key: str) -> str:
@@ -249,6 +252,8 @@ def switch_by_prompt(source: Source) -> Drawn:
     low, high = zip(*spans, strict=True)
     axes.vlines(ranks, low, high, color=ROLES["adaptive"][1], lw=0.6, alpha=0.5, zorder=1)
     axes.set(xlabel="prompts, earliest switch first", ylabel="steps before the switch", ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     axes.set_title(source.title, loc="left")
     axes.legend(ncols=3, loc="lower right", handletextpad=0.3, columnspacing=1)
     seeds = sorted({len(s) for s in first.values()})
@@ -256,8 +261,8 @@ def switch_by_prompt(source: Source) -> Drawn:
     never = switching.never_switched(chosen)
     return canvas, (
         f"Mean over {' to '.join(map(str, seeds))} seed{'s' * (seeds != [1])} of each of "
-        f"{count(len(order), 'prompt')}, in the order of δ={switching.delta(lead):g}; lines: from its earliest to "
-        f"its latest seed. First: "
+        f"{count(len(order), 'prompt')}, in the order of δ={switching.delta(lead):g}; lines: from its "
+        f"earliest to its latest seed. First: "
         f"“{short(text[order[0]], 70)}”; last: “{short(text[order[-1]], 70)}”."
         f"{f' {never}; these are left out.' if never else ''}"
     )
@@ -293,6 +298,8 @@ def by_category(source: Source) -> Drawn:
             _across(
                 right, method, y, [(k, s) for k, s in similar.items() if k[0] in members and s is not None]
             )
+    for axes in (left, right):
+        _limit(axes)
     left.axvline(0, color="0.45", lw=0.6)
     names = [f"{textwrap.fill(name, 15)}\n({count(len(p), 'prompt')})" for name, p in categories.items()]
     left.set_yticks(range(len(names)), names, fontsize=5.5, linespacing=0.95)
@@ -318,9 +325,9 @@ def _category_caption(source: Source, chosen: Sequence[Method]) -> str:
     rest = [m.label for m in source.found if m not in chosen and m.role != "reference"]
     return (
         "Prompts by the suite's dimensions that apply to them and not to all. Left: a video's weighted mean "
-        "of its own dimensions (0 to 100), minus the reference's of the same prompt and seed; no total of the "
-        "suite. Right: similarity to the reference. Bars: 95 % t intervals over prompts, none where there is "
-        "one prompt."
+        "of its own dimensions (0 to 100), minus the reference's of the same prompt and seed; no total of "
+        f"the suite. Right: similarity to the reference. Bars: 95 % t intervals over prompts, which with fewer "
+        f"than {FEWEST_TO_RANK} prompts may leave the frame."
     ) + (f" Not drawn: {'; '.join(rest)}." if rest else "")
 
 
@@ -391,8 +398,19 @@ def _across(axes: Axes, method: Method, y: float, numbers: Sequence[tuple[tuple[
         return
     (marker, colour, _), half = ROLES[method.role], found.half_interval
     if half is not None:
-        axes.plot([found.mean - half, found.mean + half], [y, y], color=colour, lw=0.7, zorder=2)
-    axes.plot([found.mean], [y], marker, color=colour, mec="white", mew=0.4, ms=4.5, zorder=3)
+        ends = [found.mean - half, found.mean + half]
+        axes.plot(
+            ends, [y, y], color=colour, lw=0.7, zorder=2, gid="" if found.clusters < FEWEST_TO_RANK else KEEP
+        )
+    axes.plot([found.mean], [y], marker, color=colour, mec="white", mew=0.4, ms=4.5, zorder=3, gid=KEEP)
+
+
+def _limit(axes: Axes) -> None:
+    """Limits that fit the means and what several prompts tell: two prompts' interval would flatten all."""
+    inside = [float(x) for line in axes.lines if line.get_gid() == KEEP for x in line.get_xdata()]
+    low, high = min(inside, default=0.0), max(inside, default=1.0)
+    pad = 0.06 * (high - low or 1.0)
+    axes.set_xlim(low - pad, high + pad)
 
 
 # Switch steps that the paper's latencies imply
@@ -405,8 +423,10 @@ def printed_switches() -> Drawn:
     for setting, mark, dash in zip(published.SETTINGS, "os^", DASHES, strict=False):
         points = printed_by_delta(setting)
         xs, ys = zip(*sorted(points.items()), strict=True)
-        axes.plot(xs, ys, ls=dash, marker=mark, color="0.25", mfc="white", ms=5, lw=0.8, label=setting)
-        parts.append(f"{setting}: " + ", ".join(f"{y:.1f} at δ={x:g}" for x, y in zip(xs, ys, strict=True)))
+        axes.plot(xs, ys, ls=dash, marker=mark, color="0.25", mfc="white", ms=5, lw=0.8, label=NAMES[setting])
+        parts.append(
+            f"{NAMES[setting]}: " + ", ".join(f"{y:.1f} at δ={x:g}" for x, y in zip(xs, ys, strict=True))
+        )
     axes.set_xscale("log")
     axes.set_xticks([0.002, 0.005, 0.01, 0.02, 0.03], ["0.002", "0.005", "0.01", "0.02", "0.03"])
     axes.minorticks_off()

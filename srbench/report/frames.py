@@ -19,7 +19,7 @@ import numpy as np
 
 from srbench import video
 from srbench.errors import UserError
-from srbench.report.drawing import WIDTH, LackError, Method, count, short
+from srbench.report.drawing import WIDTH, LackError, Method, count
 from srbench.store.objects import VIDEO, Store
 from srbench.store.records import CellRecord, RunRecord
 
@@ -31,8 +31,9 @@ SAMPLE_SEED = 0
 PROMPTS = 2  # shown of a run
 THUMBNAIL = 208  # pixels, at most about this wide: a frame is drawn half an inch to an inch wide
 LARGE = 2e7  # pixels of a video; one takes seconds to read, so fewer are read
-LABELS = 0.62  # inches for the names of the methods
-TITLE = 0.27  # inches above each sheet: two lines of a prompt
+LABELS = 0.66  # inches for the names of the methods
+NAME, MOST_LINES = 14, 3  # letters in a line of a name; lines of a prompt
+LINE = 0.083  # inches of a line above a sheet
 WARNING = 0.3  # inches above all
 GAP = 2  # pixels between frames
 
@@ -200,7 +201,7 @@ class Sheet:
 
 
 def draw_sheet(axes: Axes, sheet: Sheet, with_rows: bool = True, letters: int = 44) -> None:
-    """A sheet as one picture with its names at the side and above."""
+    """A sheet as one picture, its rows' names at the side, its title above in lines of `letters`."""
     (height, width), columns = sheet.shape, len(sheet.columns)
     picture = np.full(
         (len(sheet.tiles) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8
@@ -217,7 +218,7 @@ def draw_sheet(axes: Axes, sheet: Sheet, with_rows: bool = True, letters: int = 
             picture[top : top + height, left : left + width] = frame
     axes.imshow(picture, interpolation="nearest" if width < 100 else None)
     places = np.arange(len(sheet.tiles)) * (height + GAP) + height / 2
-    names = [textwrap.fill(r, 15, max_lines=4, placeholder="…") for r in sheet.rows]
+    names = [_name(r) for r in sheet.rows]
     axes.set_yticks(places, names if with_rows else [""] * len(names), fontsize=5.5, linespacing=0.95)
     across = np.arange(columns) * (width + GAP) + width / 2
     axes.set_xticks(across, sheet.columns, fontsize=5.5)
@@ -225,8 +226,18 @@ def draw_sheet(axes: Axes, sheet: Sheet, with_rows: bool = True, letters: int = 
     axes.tick_params(axis="x", top=False, labeltop=False, labelbottom=True, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    title = textwrap.fill(short(sheet.title, 3 * letters), letters, max_lines=2, placeholder="…")
-    axes.set_title(title, fontsize=5.5, loc="left", pad=2, linespacing=0.95)
+    axes.set_title("\n".join(_title(sheet, letters)), fontsize=5.5, loc="left", pad=2, linespacing=0.95)
+
+
+def _title(sheet: Sheet, letters: int) -> list[str]:
+    """Its lines; a prompt may be an essay."""
+    return textwrap.wrap(sheet.title, letters, max_lines=MOST_LINES, placeholder="…”")
+
+
+def _name(text: str) -> str:
+    """A row's name; a line break in it stays."""
+    lines = [textwrap.fill(line, NAME, max_lines=3, placeholder="…") for line in text.splitlines()]
+    return "\n".join(lines)
 
 
 def middle(videos: Videos, methods: Sequence[Method], key: Key, names: Sequence[str]) -> Sheet:
@@ -248,7 +259,7 @@ def sheet(videos: Videos, rows: Sequence[tuple[str, Method | str]], key: Key, ma
         found = videos.frames(cell, many)
         columns, prompt = found.times, cell.prompt
         tiles.append(found.pictures)
-    return Sheet(f"“{prompt}” seed {key[1]}", [name for name, _ in rows], columns, tiles)
+    return Sheet(f"“{prompt}”", [name for name, _ in rows], columns, tiles)
 
 
 def grid(sheets: Sequence[Sheet], heading: str, warned: bool) -> Canvas:
@@ -257,20 +268,22 @@ def grid(sheets: Sequence[Sheet], heading: str, warned: bool) -> Canvas:
 
     height, width = sheets[0].shape
     across = len(sheets) if width < 1.4 * height else 1
-    down = -(-len(sheets) // across)
+    lines = [sheets[i : i + across] for i in range(0, len(sheets), across)]
     gap, below, head = 0.06, 0.13, 0.14 + (WARNING if warned else 0.0)
     wide = (WIDTH - LABELS - gap * across) / across
-    tall = [max(s.tallness for s in sheets[r * across : (r + 1) * across]) * wide for r in range(down)]
-    whole = head + sum(tall) + down * (TITLE + below)
+    letters = int(wide * 24)
+    tall = [wide * max(s.tallness for s in line) for line in lines]
+    titles = [LINE * max(len(_title(s, letters)) for s in line) + 0.04 for line in lines]
+    whole = head + sum(tall) + sum(titles) + below * len(lines)
     canvas = Canvas(figsize=(WIDTH, whole))
     canvas.text(0.01, 1 - (head - 0.02) / whole, heading, fontsize=6, va="bottom", fontweight="bold")
     top = whole - head
-    for r in range(down):
-        top -= TITLE + tall[r]
-        for c, sheet in enumerate(sheets[r * across : (r + 1) * across]):
+    for line, height_of, title in zip(lines, tall, titles, strict=True):
+        top -= title + height_of
+        for c, sheet in enumerate(line):
             own = sheet.tallness * wide
-            place = (LABELS + c * (wide + gap), top + tall[r] - own, wide, own)
+            place = (LABELS + c * (wide + gap), top + height_of - own, wide, own)
             axes = canvas.add_axes((place[0] / WIDTH, place[1] / whole, place[2] / WIDTH, place[3] / whole))
-            draw_sheet(axes, sheet, with_rows=c == 0, letters=int(wide * 24))
+            draw_sheet(axes, sheet, with_rows=c == 0, letters=letters)
         top -= below
     return canvas
