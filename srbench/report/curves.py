@@ -68,7 +68,9 @@ def disturbed(source: Source) -> Drawn:
     axes[0].set_title(source.title, loc="left")
     axes[len(semantic)].set_xlabel("steps done before the noise is added")
     for own, sheet in zip(axes[1 + len(semantic) :], sheets, strict=True):
-        frames.draw_sheet(own, sheet, with_rows=False, letters=78)
+        frames.draw_sheet(own, sheet, with_rows=False, letters=70)
+    for own in axes[1 + len(semantic) : -1] if sheets else ():
+        own.set_xticklabels([])
     return canvas, _disturbed_caption(source, noisy, bool(semantic), strip)
 
 
@@ -120,20 +122,24 @@ def _disturbed_caption(
 def _over(values: Sequence[Value]) -> str:
     """Over how much the points are means."""
     clusters, n = max(v.clusters for v in values), max(v.n for v in values)
-    bars = "; bars: 95 % intervals over prompts" if clusters > 1 else "; one prompt, so no intervals"
-    return f"Means over {count(n, 'video')} of {count(clusters, 'prompt')}{bars}."
+    if clusters < 2:
+        return f"Means over {count(n, 'video')} of one prompt, so without intervals."
+    leave = f", which with fewer than {FEWEST_TO_RANK} may leave the frame" * (clusters < FEWEST_TO_RANK)
+    bars = f"bars: 95 % intervals over prompts{leave}"
+    return f"Means over {count(n, 'video')} of {count(clusters, 'prompt')}; {bars}."
 
 
 def _over_steps(axes: Axes, values: Sequence[Value], steps: Sequence[float]) -> None:
-    """Means with their intervals against a step, joined."""
-    known = [(s, v) for s, v in zip(steps, values, strict=True) if v.value is not None]
-    axes.plot(
-        [s for s, _ in known], [v.value or 0.0 for _, v in known], "o-", color=ROLES["adaptive"][1], ms=3.5
-    )
-    for step, value in known:
+    """Means against a step, joined, with those intervals that enough prompts stand behind in the frame."""
+    known = [(s, v.value, v) for s, v in zip(steps, values, strict=True) if v.value is not None]
+    colour, inside = ROLES["adaptive"][1], [m for _, m, _ in known]
+    axes.plot([s for s, _, _ in known], [m for _, m, _ in known], "o-", color=colour, ms=3.5)
+    for step, _, value in known:
         if value.low is not None and value.high is not None:
-            axes.plot([step, step], [value.low, value.high], color=ROLES["adaptive"][1], lw=0.7)
-    axes.set_xlim(0, None)
+            axes.plot([step, step], [value.low, value.high], color=colour, lw=0.7)
+            inside += [value.low, value.high] if value.clusters >= FEWEST_TO_RANK else []
+    pad = 0.1 * (max(inside) - min(inside) or 1.0)
+    axes.set(xlim=(0, None), ylim=(min(inside) - pad, max(inside) + pad))
 
 
 # The fixed switch at every step, and the adaptive ones
@@ -326,8 +332,8 @@ def _category_caption(source: Source, chosen: Sequence[Method]) -> str:
     return (
         "Prompts by the suite's dimensions that apply to them and not to all. Left: a video's weighted mean "
         "of its own dimensions (0 to 100), minus the reference's of the same prompt and seed; no total of "
-        f"the suite. Right: similarity to the reference. Bars: 95 % t intervals over prompts, which with fewer "
-        f"than {FEWEST_TO_RANK} prompts may leave the frame."
+        "the suite. Right: similarity to the reference. Bars: 95 % t intervals over prompts, which with "
+        f"fewer than {FEWEST_TO_RANK} prompts may leave the frame."
     ) + (f" Not drawn: {'; '.join(rest)}." if rest else "")
 
 

@@ -276,7 +276,7 @@ def grid(sheets: Sequence[Sheet], heading: str, warned: bool) -> Canvas:
     titles = [LINE * max(len(_title(s, letters)) for s in line) + 0.04 for line in lines]
     whole = head + sum(tall) + sum(titles) + below * len(lines)
     canvas = Canvas(figsize=(WIDTH, whole))
-    canvas.text(0.01, 1 - (head - 0.02) / whole, heading, fontsize=6, va="bottom", fontweight="bold")
+    canvas.text(0.01, 1 - (head - 0.02) / whole, heading, fontsize=7, va="bottom")
     top = whole - head
     for line, height_of, title in zip(lines, tall, titles, strict=True):
         top -= title + height_of

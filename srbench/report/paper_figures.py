@@ -357,7 +357,7 @@ def _printed_marks(axes: Axes, source: Source, chosen: Sequence[Method]) -> str:
 PLANS = (
     Plan("figure_1", "Figure 1: noise put in at chosen steps", ("fig1",), of_one=curves.disturbed),
     Plan("figure_3", "Figure 3: D and its difference", ("fig3", "fig3_cogvideox"), of_all=_change),
-    Plan("figure_4", "Figure 4: long prompts side by side", ("fig4",), of_one=_long_prompts),
+    Plan("figure_4", "Figure 4: the longer prompts side by side", ("fig4",), of_one=_long_prompts),
     Plan("figure_5", "Figure 5: with TeaCache and SageAttention", ("fig5",), of_one=_layered),
     Plan(
         "figure_6",
