@@ -24,7 +24,7 @@ from srbench.report.drawing import (
     count,
     short,
 )
-from srbench.report.sources import Source, implied_switch, papers_delta
+from srbench.report.sources import Source, implied_switch, papers_delta, settings
 from srbench.report.values import FEWEST_TO_RANK, Value
 from srbench.store.records import CellRecord
 
@@ -169,7 +169,7 @@ def switch_curve(source: Source) -> Drawn:
     axes.set(xlabel="steps before the switch", ylabel=axis_label(column), xlim=(-1, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(source.title, loc="left")
-    axes.legend(loc="lower right", handletextpad=0.2)
+    canvas.legend(loc="outside lower left", ncols=4, handletextpad=0.2, columnspacing=1, borderpad=0)
     return canvas, _curve_caption(source, [m.row[column.key] for m in (*fixed, *adaptive)], adaptive, said)
 
 
@@ -426,7 +426,7 @@ def printed_switches() -> Drawn:
     """The paper's settings over δ; nothing measured."""
     canvas, (axes,) = blank(2.0)
     parts = []
-    for setting, mark, dash in zip(published.SETTINGS, "os^", DASHES, strict=False):
+    for setting, mark, dash in zip(settings(), "os^", DASHES, strict=False):
         points = printed_by_delta(setting)
         xs, ys = zip(*sorted(points.items()), strict=True)
         axes.plot(xs, ys, ls=dash, marker=mark, color="0.25", mfc="white", ms=5, lw=0.8, label=NAMES[setting])

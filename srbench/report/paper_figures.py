@@ -104,7 +104,7 @@ def sources_of(runs: Sequence[Given], places: Sequence[Path | None]) -> list[Sou
     words = next(
         (w for w in _words(records) if len(set(w)) == len(w)), [str(i + 1) for i in range(len(runs))]
     )
-    suffixes = [f"-{w}" for w in words] if len(runs) > 1 else [""]
+    suffixes = [f"-{w}" if len(runs) > 1 else "" for w in words]
     return [
         Source.of(run, cells, tables, place, suffix)
         for (run, cells, tables), place, suffix in zip(runs, folders, suffixes, strict=True)
@@ -350,7 +350,9 @@ def _printed_marks(axes: Axes, source: Source, chosen: Sequence[Method]) -> str:
     points = [(i + 1.38, printed[d]) for i, m in enumerate(chosen) if (d := switching.delta(m)) in printed]
     if not points:
         return ""
-    axes.plot(*zip(*points, strict=True), "D", color="#D55E00", ms=4.5, **curves.PAPERS)
+    name = "printed, by latency"
+    axes.plot(*zip(*points, strict=True), "D", color="#D55E00", ms=4.5, label=name, **curves.PAPERS)
+    axes.legend(loc="upper right", handletextpad=0.2)
     return "Hollow diamonds: the mean steps that the paper's latencies imply."
 
 

@@ -50,7 +50,7 @@ class Source:
     @property
     def is_papers(self) -> bool:
         """May the paper's numbers stand beside it: the same models, with their real weights?"""
-        return self.run.family in published.SETTINGS and not self.is_twin
+        return self.run.family in settings() and not self.is_twin
 
     @property
     def title(self) -> str:
@@ -116,6 +116,11 @@ def note_of(sources: Sequence[Source]) -> str:
         said += [f"{source.run.family}: {TWIN}"] if source.is_twin else []
         said += [w for w in source.run.warnings if not (source.is_twin and "random weights" in w)]
     return " · ".join(dict.fromkeys(said))
+
+
+def settings() -> tuple[str, ...]:
+    """The families that the paper has numbers of, in its order."""
+    return tuple(dict.fromkeys(m.setting for m in published.methods()))
 
 
 def implied_switch(setting: str, method: str) -> float | None:
