@@ -50,8 +50,10 @@ def disturbed(source: Source) -> Drawn:
     if not noisy:
         raise LackError("no method puts noise into the latents at a chosen step")
     column = switching.similarity_column(source.found)
+    if all(m.row[column.key].value is None for m in noisy):
+        raise LackError(f"no disturbed video has a {column.heading}")
     semantic = [c for c in columns_of([m.row for m in source.found], "total") if c.key.endswith("/semantic")]
-    semantic = [c for c in semantic if any(m.row[c.key].value is not None for m in noisy)]
+    semantic = [c for c in semantic if any(m.row[c.key].value is not None for m in noisy)][:1]
     strip = _strip(source, noisy)
     sheets = strip if isinstance(strip, list) else []
     tall = [0.9 for _ in (column, *semantic)] + [s.tallness * (WIDTH - 0.1) for s in sheets]
@@ -352,9 +354,8 @@ def _categories(source: Source) -> dict[str, set[int]]:
     """Prompts by the dimensions that not all prompts have; the largest first."""
     own: dict[int, frozenset[str]] = {}
     for cell in (c for m in source.found for c in m.cells):
-        names = {s.metric.name for s in cell.scores if _is_dimension(cell, s.metric.name)}
-        if names:
-            own.setdefault(cell.prompt_index, frozenset(names))
+        if cell.prompt_index not in own and (names := _dimensions_of(cell)):
+            own[cell.prompt_index] = names
     if not own:
         raise LackError(
             "the records have no score of a suite's dimension, and without it prompts have no category"
@@ -370,9 +371,10 @@ def _categories(source: Source) -> dict[str, set[int]]:
     return dict(largest[:CATEGORIES])
 
 
-def _is_dimension(cell: CellRecord, name: str) -> bool:
-    score = next(s for s in cell.scores if s.metric.name == name)
-    return score.metric.group != "similarity" and score.outcome != "skipped"
+def _dimensions_of(cell: CellRecord) -> frozenset[str]:
+    """The suite's dimensions that apply to the cell's prompt."""
+    due = (s for s in cell.scores if s.metric.group != "similarity" and s.outcome != "skipped")
+    return frozenset(s.metric.name for s in due)
 
 
 def _video_scores(method: Method) -> dict[tuple[int, int], float]:
