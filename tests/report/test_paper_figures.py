@@ -104,6 +104,18 @@ def place(tmp_path: Path, make) -> Path:
     return folder
 
 
+@pytest.fixture
+def only(monkeypatch):
+    """Leaves these figures alone: drawing all takes seconds."""
+
+    def leave(*names):
+        chosen = tuple(p for p in paper_figures.PLANS if p.name in names)
+        assert len(chosen) == len(names)
+        monkeypatch.setattr(paper_figures, "PLANS", chosen)
+
+    return leave
+
+
 def drawn(folder, *given, places=()):
     return {f.name: f for f in paper_figures.draw(folder, given, places)}
 
@@ -122,7 +134,8 @@ def test_every_figure_is_drawn_from_a_run_that_has_its_data(make, tmp_path, plac
     )
 
 
-def test_without_videos_and_methods_it_says_what_is_lacking_and_what_makes_it(make, tmp_path):
+def test_without_videos_and_methods_it_says_what_is_lacking_and_what_makes_it(make, tmp_path, only):
+    only("figure_1", "figure_5", "figure_11")
     (tmp_path / "figure_11.png").write_bytes(b"of an earlier report")
     found = drawn(tmp_path, records(make, names=("large", "small", "noise_02", "noise_40")))
     assert "+experiment=fig11" in found["figure_11"].missing
@@ -138,9 +151,8 @@ def test_no_run_at_all(tmp_path):
     assert found["figure_3"].missing.startswith("no run was given; `python -m srbench +experiment=fig3`")
 
 
-def test_the_papers_numbers_stand_beside_its_own_models_only(make, tmp_path, monkeypatch):
-    panels = [p for p in paper_figures.PLANS if p.name in ("figure_6", "figure_7", "switch_curve")]
-    monkeypatch.setattr(paper_figures, "PLANS", tuple(panels))
+def test_the_papers_numbers_stand_beside_its_own_models_only(make, tmp_path, only):
+    only("figure_6", "figure_7", "switch_curve")
     captions = [f.caption for f in drawn(tmp_path / "wan", records(make)).values()]
     assert all("latencies imply" in c or "The paper prints" in c for c in captions)
     for i, own in enumerate((records(make, "shapes"), records(make, scale="tiny"))):
@@ -159,16 +171,16 @@ def test_random_weights_are_named_in_the_figure(make):
     assert (real.title, sources.note_of([real])) == ("wan21_480p", "another")
 
 
-def test_several_runs_share_panels_and_have_frames_of_their_own(make, tmp_path, place, monkeypatch):
-    chosen = [p for p in paper_figures.PLANS if p.name in ("figure_7", "figure_11")]
-    monkeypatch.setattr(paper_figures, "PLANS", tuple(chosen))
+def test_several_runs_share_panels_and_have_frames_of_their_own(make, tmp_path, place, only):
+    only("figure_7", "figure_11")
     one, other = records(make), records(make, "shapes")
     found = drawn(tmp_path, one, other, places=[place, place])
     assert list(found) == ["figure_7", "figure_11-wan21_480p", "figure_11-shapes"]
     assert found["figure_7"].size[1] > 1.7 * drawn(tmp_path, one)["figure_7"].size[1]
 
 
-def test_a_method_that_was_skipped_keeps_its_row_and_says_why(make, tmp_path, place):
+def test_a_method_that_was_skipped_keeps_its_row_and_says_why(make, tmp_path, place, only):
+    only("figure_5")
     run, cells, _ = records(make)
     cells = [
         c.model_copy(update={"outcome": "skipped", "reason": "no kernel here"})
