@@ -167,9 +167,10 @@ def _claims_html(verdicts: Sequence[Verdict]) -> str:
         f"<td>{_judged(v.measured) if v.is_measured else escape(DASH)}</td></tr>"
         for v in ordered
     )
+    how = escape(claims.HOW.replace("**", ""))
     files = '<a href="claims.csv">CSV</a>, <a href="claims.md">Markdown</a>'
     return (
-        f'<p class="hint">{escape(claims.HOW.replace("**", ""))}</p>\n<div class="scroll" tabindex="0" role="region" '
+        f'<p class="hint">{how}</p>\n<div class="scroll" tabindex="0" role="region" '
         f'aria-label="{CLAIMS}"><table class="claims"><thead><tr><th scope="col">claim</th>'
         '<th scope="col">as printed</th><th scope="col">measured</th></tr></thead>\n'
         f'<tbody>\n{rows}\n</tbody></table></div>\n<p class="hint files">The same as files: {files}.</p>'
