@@ -398,6 +398,7 @@ def judged(world: Any, paths: Any) -> Any:
 
 
 def test_files_say_what_each_verdict_rests_on(judged: Any, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "paper"
     claims.write(tmp_path, judged)
     with open(tmp_path / "claims.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
