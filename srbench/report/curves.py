@@ -263,7 +263,15 @@ def switch_by_prompt(source: Source) -> Drawn:
         colour = ROLES["adaptive"][1] if method is lead else "0.4"
         means = [float(np.mean(own[p])) if p in own else math.nan for p in order]
         style = {"ls": dash, "marker": ""} if many else {"ls": "none", "marker": mark}
-        axes.plot(ranks, means, color=colour, ms=2.8, lw=0.8, label=f"δ={switching.delta(method):g}", **style)
+        axes.plot(
+            ranks,
+            means,
+            color=colour,
+            ms=2.8 if len(order) < 30 else 2,
+            lw=0.8,
+            label=f"δ={switching.delta(method):g}",
+            **style,
+        )
     spans = [(min(first[p]), max(first[p])) for p in order]
     low, high = zip(*spans, strict=True)
     axes.vlines(ranks, low, high, color=ROLES["adaptive"][1], lw=0.6, alpha=0.5, zorder=1)
