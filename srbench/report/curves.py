@@ -136,14 +136,24 @@ def _over(values: Sequence[Value]) -> str:
 def _over_steps(axes: Axes, values: Sequence[Value], steps: Sequence[float]) -> None:
     """Means against a step, joined, with those intervals that enough prompts stand behind in the frame."""
     known = [(s, v.value, v) for s, v in zip(steps, values, strict=True) if v.value is not None]
-    colour, inside = ROLES["adaptive"][1], [m for _, m, _ in known]
+    colour = ROLES["adaptive"][1]
     axes.plot([s for s, _, _ in known], [m for _, m, _ in known], "o-", color=colour, ms=3.5)
     for step, _, value in known:
         if value.low is not None and value.high is not None:
             axes.plot([step, step], [value.low, value.high], color=colour, lw=0.7)
-            inside += [value.low, value.high] if value.clusters >= FEWEST_TO_RANK else []
+    axes.set_xlim(0, None)
+    _fit(axes, values)
+
+
+def _fit(axes: Axes, values: Sequence[Value]) -> None:
+    """Heights that fit the means, printed ones too, and the intervals that enough prompts stand behind."""
+    inside = [v.value for v in values if v.value is not None]
+    for value in (v for v in values if v.clusters >= FEWEST_TO_RANK):
+        inside += [end for end in (value.low, value.high) if end is not None]
+    for line in axes.lines:
+        inside += [float(y) for y in np.asarray(line.get_ydata(), float)] if line.get_gid() == KEEP else []
     pad = 0.1 * (max(inside) - min(inside) or 1.0)
-    axes.set(xlim=(0, None), ylim=(min(inside) - pad, max(inside) + pad))
+    axes.set_ylim(min(inside) - pad, max(inside) + pad)
 
 
 # The fixed switch at every step, and the adaptive ones
@@ -170,9 +180,11 @@ def switch_curve(source: Source) -> Drawn:
         _point(axes, method, column.key)
     _name_adaptive(axes, adaptive, column.key)
     said = _printed_points(axes, source, column.key)
-    axes.set(xlabel="steps before the switch", ylabel=axis_label(column), xlim=(-1, None))
+    axes.set(xlabel="steps before the switch", ylabel=axis_label(column))
     axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_title(source.title, loc="left")
+    _fit(axes, [m.row[column.key] for m in (*small, *fixed, *adaptive)])
+    axes.set_xlim(-1, 1.1 * max(map(_at, (*fixed, *adaptive))) + 1)
     canvas.legend(loc="outside lower left", ncols=4, handletextpad=0.2, columnspacing=1, borderpad=0)
     return canvas, _curve_caption(source, [m.row[column.key] for m in (*fixed, *adaptive)], adaptive, said)
 
@@ -224,7 +236,9 @@ def _printed_points(axes: Axes, source: Source, key: str) -> str:
             points.append((at, printed[method.method]))
     if not points:
         return ""
-    axes.plot(*zip(*points, strict=True), "o", color=ROLES["adaptive"][1], ms=5, label="printed", **PAPERS)
+    axes.plot(
+        *zip(*points, strict=True), "o", color=ROLES["adaptive"][1], ms=5, label="printed", gid=KEEP, **PAPERS
+    )
     return (
         " Hollow: what the paper prints, at the mean step that its latencies imply; on other prompts and "
         "seeds, and without intervals."
@@ -435,6 +449,10 @@ def _limit(axes: Axes) -> None:
     every = np.concatenate(inside) if inside else np.array([0.0, 1.0])
     low, high = float(every.min()), float(every.max())
     pad = 0.06 * (high - low or 1.0)
+    if not inside:
+        axes.annotate(
+            "no numbers", (0.5, 0.5), xycoords="axes fraction", ha="center", fontsize=6, color="0.3"
+        )
     axes.set_xlim(low - pad, high + pad)
 
 
