@@ -19,7 +19,6 @@ FOLDER = next(
     (p for p in (_HERE / "published", _HERE.parent / "results" / "published") if p.is_dir()),
     _HERE / "published",
 )
-SETTINGS = ("wan21_480p", "wan21_720p", "cogvideox")  # families as conf/family/ names them
 # of each kind, the settings that a paper names; the others are the protocol's or the code's
 NAMED = {
     "srdiffusion": ("delta",),
@@ -63,6 +62,45 @@ class Method:
     settings: str
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What the numbers of a setting share.
+
+    name: for readers.  large, small: how the checkpoints' names end or go on after the hub's owner.
+    width, height: pixels.  seconds: a video's, rounded down.  prompts, seeds: of its VBench suite.
+    device: a word of the device's name that latencies were taken on.
+    """
+
+    setting: str
+    name: str
+    large: str
+    small: str
+    width: int
+    height: int
+    seconds: int
+    steps: int
+    prompts: int
+    seeds: int
+    device: str
+
+
+@cache
+def settings() -> Mapping[str, Setting]:
+    """All settings by their key, in the paper's order."""
+    numbers = ("width", "height", "seconds", "steps", "prompts", "seeds")
+    lines = _lines("settings")
+    return {
+        s["setting"]: Setting(**{k: int(v) if k in numbers else v for k, v in s.items()})  # type: ignore[arg-type]
+        for s in lines
+    }
+
+
+@cache
+def names() -> Mapping[tuple[str, str], str]:
+    """(setting, method) → how the paper calls it."""
+    return {(m.setting, m.method): m.name for m in methods()}
+
+
 @cache
 def values() -> tuple[Printed, ...]:
     """All numbers in the order of the paper's tables."""
@@ -92,8 +130,8 @@ def methods() -> tuple[Method, ...]:
 
 
 def unstated(setting: str) -> list[tuple[str, str]]:
-    """(what the paper does not say, what is taken here) for a setting."""
-    return [(u["what"], u["assumed"]) for u in _lines("unstated") if u["setting"] in ("all", setting)]
+    """(what the paper does not say, what is taken here) of a setting, or of `all`, which holds for each."""
+    return [(u["what"], u["assumed"]) for u in _lines("unstated") if u["setting"] == setting]
 
 
 def value(table: str, setting: str, method: str, column: str) -> float:
@@ -110,7 +148,7 @@ def by_place() -> Mapping[tuple[str, str, str, str], Printed]:
 def signature(path: Sequence[Mapping[str, Any]]) -> str:
     """A resolved path (of a run's methods or a cell) as one line, with the settings that papers name.
 
-    What our own variants add (PAB's state per branch, a negative prompt) is marked with a word,
+    What variants add (PAB's state per branch, another FIX_STEP, a negative prompt) is marked with a word,
     so that a variant is not taken for the published method.
 
     >>> large, small = {"denoiser": {"model": "large"}}, {"denoiser": {"model": "small"}}
@@ -124,7 +162,8 @@ def signature(path: Sequence[Mapping[str, Any]]) -> str:
     for i, segment in enumerate(path):
         text = _denoiser(segment.get("denoiser") or {})
         if i < len(path) - 1:
-            text += f" until {_named(segment.get('until') or {})}"
+            until = segment.get("until") or {}
+            text += f" until {_named(until)}{_variant(until)}"
         parts.append(text)
     return " > ".join(parts)
 
@@ -145,9 +184,10 @@ def _named(plugin: Mapping[str, Any]) -> str:
     return f"{kind}({' '.join(shown)})"
 
 
-def _variant(accelerator: Mapping[str, Any]) -> str:
-    stock = {"hooks": "self", "state": "shared", "mode": "default"}
-    other = [str(accelerator[k]) for k, v in stock.items() if accelerator.get(k, v) != v]
+def _variant(plugin: Mapping[str, Any]) -> str:
+    stock: dict[str, Any] = {"hooks": "self", "state": "shared", "mode": "default"}
+    stock |= {"min_steps": 5, "max_steps": None, "sign": "diminishing"}
+    other = [str(plugin[k]) for k, v in stock.items() if plugin.get(k, v) != v]
     return f" [{' '.join(other)}]" if other else ""
 
 
