@@ -34,7 +34,7 @@ LARGE = 2e7  # pixels of a video; one takes seconds to read, so fewer are read
 LABELS = 0.66  # inches for the names of the methods
 NAME, MOST_LINES = 14, 3  # letters in a line of a name; lines of a prompt
 LINE = 0.083  # inches of a line above a sheet
-WARNING = 0.3  # inches above all
+WARNING = 0.24  # inches above all
 GAP = 2  # pixels between frames
 
 Key = tuple[int, int]  # (prompt_index, seed)

@@ -167,7 +167,7 @@ def test_random_weights_are_named_in_the_figure(make):
         for s, w in (("tiny", (note, "another")), ("full", ("another",)))
     )
     assert tiny.title == "wan21_480p, random weights: plumbing only"
-    assert sources.note_of([tiny]) == "wan21_480p: random weights: plumbing only · another"
+    assert sources.note_of([tiny]) == "random weights: plumbing only (wan21_480p) · another"
     assert (real.title, sources.note_of([real])) == ("wan21_480p", "another")
 
 
