@@ -231,28 +231,30 @@ def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
     narrow, empty = printed.without_empty(table)
     columns, notes = printed.columns(narrow), Footnotes()
     lines = [
-        _pipe(["method", *(_markdown(c.title) for c in columns)]),
-        _pipe([":--", *("--:" for _ in columns)]),
+        pipe(["method", *(markdown(c.title) for c in columns)]),
+        pipe([":--", *("--:" for _ in columns)]),
     ]
     for i, row in enumerate(narrow):
-        label = f"*{_markdown(row.label)}*" if row.is_scale else _markdown(row.label)
-        lines.append(_pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
-    above = [f"**{_markdown(w)}**\n" for w in legend.warnings(run)]
-    below = [f"<sup>{n}</sup> {_markdown(text)}" for text, n in notes.numbers.items()]
-    below += [_markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+        label = f"*{markdown(row.label)}*" if row.is_scale else markdown(row.label)
+        lines.append(pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
+    above = [f"**{markdown(w)}**\n" for w in legend.warnings(run)]
+    below = [f"<sup>{n}</sup> {markdown(text)}" for text, n in notes.numbers.items()]
+    below += [markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
     return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
 
 
-def _pipe(cells: Iterable[str]) -> str:
+def pipe(cells: Iterable[str]) -> str:
+    """A line of a GitHub table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Text that Markdown prints as it stands."""
     return re.sub(r"([\\`*_{}\[\]<>|#&~$!])", r"\\\1", " ".join(text.split()))
 
 
 def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
-    text = _markdown(column.texts[row])
+    text = markdown(column.texts[row])
     mark = ",".join(map(str, notes.of(column.footnotes[row])))
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
@@ -345,10 +347,10 @@ def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]]
 
 
 def _latex_tabular(table: Sequence[Row], columns: Sequence[Printed], notes: Footnotes) -> str:
-    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    lines = [latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
     for i, row in enumerate(table):
         lines += [r"\midrule"] if row.is_scale and i and not table[i - 1].is_scale else []
-        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+        lines.append(latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
     begin = rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}"
     return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -357,7 +359,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _latex_row(cells: Iterable[str]) -> str:
+def latex_row(cells: Iterable[str]) -> str:
+    """A line of a tabular."""
     return " & ".join(cells) + r" \\"
 
 

@@ -23,13 +23,17 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
+
+if TYPE_CHECKING:
+    from srbench.report.paper import Paper
 
 ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
@@ -40,11 +44,17 @@ Facts = list[tuple[str, str]]
 
 
 def write(
-    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, figures: Sequence[Figure]
+    folder: Path,
+    run: RunRecord,
+    cells: Sequence[CellRecord],
+    tables: Tables,
+    figures: Sequence[Figure],
+    paper: Paper | None = None,
 ) -> Path:
     """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
 
     tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
+    paper: what report.paper.write() made, which the page then links to.
     Data of an earlier page is replaced, so nothing on it is older than the records.
     """
     main, empty = printed.without_empty(tables.main)
@@ -64,7 +74,8 @@ def write(
         _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
     _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n")
     page = folder / "report.html"
-    _put(page, html(run, cells, tables, figures, found, empty))
+    told = paper_html(paper, folder) if paper else ""
+    _put(page, html(run, cells, tables, figures, found, empty, told))
     return page
 
 
@@ -441,8 +452,9 @@ def html(
     figures: Sequence[Figure],
     found: Sequence[Method],
     more_notes: Sequence[str] = (),
+    paper: str = "",
 ) -> str:
-    """The page's text; every word from the records is escaped."""
+    """The page's text; every word from the records is escaped.  paper: the section about the paper."""
     prompts = _prompts(run, cells)
     hero = _hero(figures)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
@@ -455,8 +467,8 @@ def html(
         table=table_html(tables.main, "table"),
         notes="\n".join(f"<li>{escape(note)}</li>" for note in (*more_notes, *table_notes(tables.main))),
         dimensions=_dimensions_html(tables.dimensions),
-        hero=_figure_html(hero, lazy=False) if hero else "",
-        figures="\n".join(_figure_html(f) for f in figures if f is not hero),
+        hero=figure_html(hero, lazy=False) if hero else "",
+        figures="\n".join(figure_html(f) for f in figures if f is not hero),
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
@@ -464,6 +476,23 @@ def html(
             if words
         ),
         started=escape(run.started),
+        paper=paper,
+        paper_link='<a href="#paper">Paper</a>' if paper else "",
+    )
+
+
+def paper_html(paper: Paper, folder: Path) -> str:
+    """The section that leads from RUN/report.html to the paper's page: which tables have numbers."""
+    link = escape(quote(os.path.relpath(paper.page, folder)))
+    items = "\n".join(
+        f'<li><a href="{link}#{escape(place)}">{escape(name)}</a>: {escape(words)}</li>'
+        for place, name, words in paper.summary
+    )
+    return (
+        '<section id="paper" aria-labelledby="paper-title">\n<h2 id="paper-title">Beside the paper</h2>\n'
+        f'<p class="hint">The published numbers of arXiv 2505.19151 and these runs\' own: '
+        f'<a href="{link}">every table</a>. Quoted, never ranked together.</p>\n'
+        f'<ul class="notes">\n{items}\n</ul>\n</section>'
     )
 
 
@@ -566,8 +595,8 @@ def _hero(figures: Sequence[Figure]) -> Figure | None:
     return next((f for f in drawn if f.name == "speedup_psnr"), drawn[0] if drawn else None)
 
 
-def _figure_html(figure: Figure, lazy: bool = True) -> str:
-    """A figure with its caption; the one at the top, not lazy, has it folded."""
+def figure_html(figure: Figure, lazy: bool = True, where: str = "report/figures") -> str:
+    """A figure of the folder `where` with its caption; the one at the top, not lazy, has it folded."""
     title = escape(figure.title)
     if figure.missing:
         return (
@@ -580,7 +609,7 @@ def _figure_html(figure: Figure, lazy: bool = True) -> str:
     name, (width, height) = re.sub(r"[^\w.-]", "_", figure.name), figure.size
     return (
         f'<figure id="figure-{name}"><{heading}>{title}</{heading}>'
-        f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="{loading}" '
+        f'<img src="{where}/{name}.png" width="{width}" height="{height}" loading="{loading}" '
         f'alt="{title}. {escape(figure.caption)}">'
-        f'<figcaption>{caption} <a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'
+        f'<figcaption>{caption} <a href="{where}/{name}.pdf">PDF</a></figcaption></figure>'
     )
