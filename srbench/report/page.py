@@ -289,6 +289,13 @@ def _interval(value: Value) -> Facts:
     return [("95 % interval", f"{low} to {high}, {how} over prompts")]
 
 
+def _times(run: RunRecord) -> tuple[str, str]:
+    """Where latencies come from; an imported run without any has no such line."""
+    if run.source == "imported":
+        return "latencies", "as told, not measured here" if run.timing == "exclusive" else ""
+    return "step times", "of the sweep itself (est.)" if run.timing == "shared" else "of a pass of its own"
+
+
 def protocol_facts(run: RunRecord) -> Facts:
     """What the numbers of this run share."""
     family = _family(run)
@@ -300,7 +307,7 @@ def protocol_facts(run: RunRecord) -> Facts:
     return [
         *facts,
         ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}"),
-        ("step times", "of the sweep itself (est.)" if run.timing == "shared" else "of a pass of its own"),
+        _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
         ("commit", f"{run.commit or 'unknown'}{dirty}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in run.packages.items())),

@@ -208,11 +208,13 @@ def _metric(facts: MetricFacts, unique: bool, capped: Sequence[str]) -> Quantity
     stem = _stem(facts.name)
     short = stem.upper() if len(stem) <= 5 else stem
     about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}", *capped]
+    about += [] if facts.needs_reference else ["a video against itself, what the encoder alone does to it"]
     column = Column(
         key=facts.name,
         heading=short if unique else facts.name,
         unit=facts.unit,
-        higher_is_better=facts.higher_is_better,
+        # an encoder's floor is taken without the reference and is no method's merit
+        higher_is_better=facts.higher_is_better if facts.needs_reference else None,
         decimals=3 if facts.upper_bound == 1 else 2,
         note=", ".join(about),
     )
