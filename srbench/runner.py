@@ -39,6 +39,8 @@ from srbench.store.records import (
     CellRecord,
     Stage,
     TextTimes,
+    cell_path,
+    read_cell,
     read_text_times,
     write_cell,
     write_json,
@@ -159,8 +161,8 @@ class Runner:
 
     def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
         """The cells of methods that start from the same noise; what is missing is computed."""
-        found = {m.id: self._skipped(m, unit) or self._existing(m, unit) for m in methods}
-        todo = [m for m in methods if found[m.id] is None]
+        found = {m.id: self._existing(m, unit) or self._skipped(m, unit) for m in methods}
+        todo = [m for m in methods if found[m.id] is None and not m.lacking]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
             self._keep(cell)
@@ -168,8 +170,12 @@ class Runner:
         return cells
 
     def _skipped(self, method: Method, unit: Unit) -> CellRecord | None:
-        """The cell of a method that this machine lacks something for."""
-        if not method.lacking:
+        """The cell of a method that this machine lacks something for; None where another one did it.
+
+        Its trace and scores stay true where the video itself is gone.
+        """
+        path = cell_path(self.run, self.keys.cell(method, unit))
+        if not method.lacking or (path.exists() and read_cell(path).outcome == "done"):
             return None
         return self._blank(method, unit).model_copy(update={"outcome": "skipped", "reason": method.lacking})
 
