@@ -331,6 +331,33 @@ def is_a_pure_function(subject: Subject) -> None:
             raise Violation("asked about the same traces in another order it gave other answers")
 
 
+def attached_late_it_fires_at_the_same_step(subject: Subject) -> None:
+    """Methods share the steps before an accelerator acts; that must not move a switch."""
+    from srbench.paths import late_attach
+
+    pab = registry.build("accelerators", {"kind": "pab", "timestep_range": [100, 500]}, "accelerators")
+    accelerated = Denoiser(model="large", accelerators=(pab,))
+    whole = path("whole", (accelerated, None), (Denoiser(model="small"), None))
+    whole = replace(whole, segments=(replace(whole.segments[0], until=subject.make()), whole.segments[1]))
+    for trace in made_up_traces():
+        late = late_attach(whole, [s.timestep for s in trace.steps], 2)
+        if (a := _left_at(whole, trace)) != (b := _left_at(late, trace)):
+            raise Violation(f"it fired after {a} steps, and with its accelerator attached late after {b}")
+
+
+def _left_at(method: Method, trace: Trace) -> int | None:
+    """After how many steps a method is in its last segment, were this its trace."""
+    from srbench.sampling.walk import Traveller
+
+    traveller, last = Traveller(method), len(method.segments) - 1
+    for executed in range(1, len(trace)):
+        if traveller.leaves(trace.until(executed)):
+            traveller = traveller.move_on(executed)
+        if traveller.segment == last:
+            return executed
+    return None
+
+
 def window_is_honest(subject: Subject) -> None:
     """A plan's price, and how long methods may share steps, rest on when a rule can fire."""
     from srbench.rules.base import replay
@@ -526,7 +553,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         reports_what_it_reused,
         inert_steps_are_inert,
     ),
-    "rules": (answers_yes_or_no, is_a_pure_function, window_is_honest),
+    "rules": (
+        answers_yes_or_no,
+        is_a_pure_function,
+        attached_late_it_fires_at_the_same_step,
+        window_is_honest,
+    ),
     "metrics": (
         values_lie_in_their_bounds,
         gives_what_it_names,

@@ -117,6 +117,7 @@ class Method:
     the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     lacking: what this machine lacks to run it, and how to get it; then its cells are skipped.
+    attached_late: the first two segments are one, see `paths.late_attach`.
     """
 
     name: FolderName
@@ -126,6 +127,7 @@ class Method:
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
     lacking: str = ""
+    attached_late: bool = False
 
     @property
     def id(self) -> str:

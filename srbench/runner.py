@@ -30,10 +30,10 @@ from srbench.plan import (
     existing_cell,
     stored_cell,
 )
-from srbench.registry import identity
+from srbench.registry import identity, source
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Branch, Failure, outcome, roots, run_segment, walk
-from srbench.scoring import score_all
+from srbench.scoring import merged, score_all
 from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
     CellRecord,
@@ -92,7 +92,10 @@ class Runner:
     def _text_key(self, text: str) -> str:
         family = self.experiment.family
         weights = family.weights_identity()["components"]
-        return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
+        # a family of one's own may encode as it likes, by any of its settings
+        own = family.kind if source(type(family)) is None else family.essence()
+        named = [own, weights, family.max_sequence_length, family.dtype, self.ground]
+        return digest(["text", text, *named], 64)
 
     def encode(self, given: Sequence[str]) -> None:
         """Encode and store what is not stored yet; the encoder is unloaded afterwards."""
@@ -136,8 +139,8 @@ class Runner:
     def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
         """Compute, store and score what is missing of one (prompt, seed)."""
         cells = self._sound(unit, watch)
-        for cell in cells:
-            write_cell(self.run, cell)
+        reference = _reference(cells)
+        cells = [self._write(cell, reference) for cell in cells]
         watch(Event("unit", failed=sum(c.outcome == "failed" for c in cells)))
 
     def _sound(self, unit: Unit, watch: Watch) -> list[CellRecord]:
@@ -165,17 +168,12 @@ class Runner:
         todo = [m for m in methods if found[m.id] is None and not m.lacking]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
-            self._keep(cell)
-            cells[cell.method_id] = cell
+            cells[cell.method_id] = self._keep(cell)
         return cells
 
     def _skipped(self, method: Method, unit: Unit) -> CellRecord | None:
-        """The cell of a method that this machine lacks something for; None where another one did it.
-
-        Its trace and scores stay true where the video itself is gone.
-        """
-        path = cell_path(self.run, self.keys.cell(method, unit))
-        if not method.lacking or (path.exists() and read_cell(path).outcome == "done"):
+        """The cell of a method that this machine lacks something for."""
+        if not method.lacking:
             return None
         return self._blank(method, unit).model_copy(update={"outcome": "skipped", "reason": method.lacking})
 
@@ -198,7 +196,8 @@ class Runner:
             update={
                 name: getattr(names, name)
                 for name in (
-                    *("id", "method", "label", "method_id", "is_reference"),
+                    # the protocol too: another run's other small model is no matter of this video
+                    *("id", "family", "method", "label", "method_id", "is_reference", "protocol"),
                     *("prompt", "prompt_index", "text", "seed"),
                 )
             }
@@ -224,11 +223,27 @@ class Runner:
             return self._arrive_or_fail(end, methods, unit)
         return self._fail(end, methods, unit)
 
-    def _keep(self, cell: CellRecord) -> None:
+    def _keep(self, cell: CellRecord) -> CellRecord:
         """Record a cell at once: a kill loses no arrival."""
-        write_cell(self.run, cell)
         if cell.outcome == "done":
             write_json(self.store.known_path(cell.key), cell)
+        return self._write(cell)
+
+    def _write(self, cell: CellRecord, reference: CellRecord | None = None) -> CellRecord:
+        """Write a cell's record, and return it with what others wrote there meanwhile.
+
+        A video that another job finished is neither skipped nor failed, whatever became of it
+        here; where it is gone from the store, it is still not skipped: its scores stay true.
+        """
+        path = cell_path(self.run, cell.id)
+        with locked(self.run):
+            there = read_cell(path) if path.exists() else None
+            if there is not None and there.outcome == "done":
+                if cell.outcome == "skipped" or (cell.outcome == "failed" and self.store.has(there.key)):
+                    return there
+            cell = merged(cell, there, reference)
+            write_cell(self.run, cell)
+        return cell
 
     # -- one segment of a unit, for engines that hand branches from worker to worker
 
@@ -358,8 +373,7 @@ class Runner:
 
     def _score(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
         """The cells with the experiment's metrics; what is scored already is not scored again."""
-        reference = next((c for c in cells if c.is_reference and c.outcome == "done"), None)
-        return score_all(cells, reference, self.experiment.metrics, self._chunks)
+        return score_all(cells, _reference(cells), self.experiment.metrics, self._chunks)
 
     def _chunks(self, cell: CellRecord) -> Iterator[NDArray]:
         path = self.store.get(cell.key)
@@ -368,6 +382,10 @@ class Runner:
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
             )
         return video.chunks(path, CHUNK)
+
+
+def _reference(cells: Sequence[CellRecord]) -> CellRecord | None:
+    return next((c for c in cells if c.is_reference and c.outcome == "done"), None)
 
 
 def _peak_memory(device: torch.device) -> int | None:

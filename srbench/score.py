@@ -28,8 +28,8 @@ from srbench.errors import UserError, UserErrorList
 from srbench.experiment import digest
 from srbench.metrics.base import CHUNK, Metric
 from srbench.registry import build, identity
-from srbench.scoring import score_all
-from srbench.store.objects import file_hash
+from srbench.scoring import merged, score_all
+from srbench.store.objects import file_hash, locked
 from srbench.store.records import (
     CellRecord,
     MethodRecord,
@@ -343,7 +343,9 @@ def score_key(job: Import, key: Key, run: Path) -> None:
         return video.chunks(paths[cell.id], CHUNK)
 
     for cell in score_all(cells, cells[0], job.metrics, chunks):
-        write_cell(run, cell)
+        at = cell_path(run, cell.id)
+        with locked(run):  # VBench's pass may have written meanwhile
+            write_cell(run, merged(cell, read_cell(at) if at.exists() else None, cells[0]))
 
 
 # The command

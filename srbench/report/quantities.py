@@ -192,12 +192,18 @@ def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
         known = facts.setdefault(score.metric.name, score.metric)
         if known is not score.metric and known != score.metric:
             raise UserError(
-                f"{known.name}: versions {known.version} and {score.metric.version}, "
-                "or other facts that differ",
+                _differ(known, score.metric),
                 "one definition of a metric in a column",
-                "score the run again with one version of srbench",
+                "score the run again with one version of srbench, or of your metric",
             )
     return facts
+
+
+def _differ(one: MetricFacts, other: MetricFacts) -> str:
+    if one.code != other.code:
+        codes = " and ".join(m.code or "srbench's own" for m in (one, other))
+        return f"{one.name}: scores of different code or settings, {codes}"
+    return f"{one.name}: versions {one.version} and {other.version}, or other facts that differ"
 
 
 def _stem(name: str) -> str:

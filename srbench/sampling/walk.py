@@ -38,7 +38,9 @@ class Traveller:
         return not last and self.method.segments[self.segment].until.fires(trace, self.entered)
 
     def move_on(self, executed: int) -> Traveller:
-        return replace(self, segment=self.segment + 1, entered=executed)
+        # attached late, the second segment is the first one still
+        entered = 0 if self.method.attached_late and self.segment == 0 else executed
+        return replace(self, segment=self.segment + 1, entered=entered)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class MetricFacts(_Record):
     scale: tuple[float, float] = Field(
         default=(0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
     )
+    code: str = Field(default="", description="hash of code and settings, of a metric that is not srbench's")
 
 
 class Score(_Record):
@@ -210,7 +211,8 @@ class Brief:
 
 def facts_hash(facts: Mapping[str, Any]) -> str:
     """Equal for two metrics if a score of one may stand for a score of the other."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    told = {k: v for k, v in facts.items() if k != "code" or v}  # records from before it was told
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_path(run: Path, cell: str) -> Path:
