@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,53 @@ def test_a_refused_edit_leaves_the_earlier_code_in_place(tmp_path: Path) -> None
     with pytest.raises(UserError, match="SyntaxError"):
         registry.load([written(file, RULE + "def (")])
     assert registry.build("rules", {"kind": "halfway"}, "until").step == 3
+
+
+def test_what_a_file_imports_from_beside_it_is_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    written(tmp_path / "beside" / "__init__.py", "from deeper_beside import STEP\n")
+    text = RULE.replace("step: int = 3", "step: int = STEP").replace(
+        "\nfrom", "\nfrom beside import STEP\nfrom", 1
+    )
+    file = written(
+        tmp_path / "importing.py", text + "    def late(self):\n        import numpy, torch, json\n"
+    )
+
+    def made(step: int) -> tuple[int, str]:
+        written(tmp_path / "deeper_beside.py", f"STEP = {step}\n")
+        registry.load([file])
+        importlib.invalidate_caches()
+        rule = registry.build("rules", {"kind": "importing"}, "until")
+        return rule.step, registry.identity(rule)["source"]
+
+    assert list(registry.own_imports(file.read_bytes())) == ["beside"]
+    three, four = made(3), made(40)
+    assert (three[0], four[0]) == (3, 40) and three[1] != four[1]
+    assert made(3) == three
+    (source,) = registry.sources()
+    written(tmp_path / "deeper_beside.py", "STEP = 500\n")
+    monkeypatch.setattr(registry, "_sources", {})
+    with pytest.raises(UserError, match="the same code in every process"):
+        registry.load_source(source)  # as a worker on a machine with other files does
+
+
+def test_a_namespace_package_is_named_by_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an `__init__.py` a package has no file of its own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module = written(tmp_path / "spacious" / "inner" / "rule.py", RULE)
+
+    def source() -> str | None:
+        registry._package_source.cache_clear()
+        return registry.source(importlib.import_module("spacious.inner.rule").Rule)
+
+    before = source()
+    assert before == source()
+    helper = written(module.with_name("helper.py"), "x = 1\n")
+    with_helper = source()
+    written(helper, "x = 2\n")
+    assert len({before, with_helper, source()}) == 3
 
 
 PACKAGE = """
