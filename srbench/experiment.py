@@ -97,8 +97,13 @@ class Denoiser:
 
     @property
     def id(self) -> str:
-        """Name and hash: equal if and only if the denoisers are equal."""
+        """Name and short hash, for traces and readers; equal for equal denoisers."""
         return f"{self.name}#{digest(self, 8)}"
+
+    @property
+    def digest(self) -> str:
+        """Its name in keys: equal if and only if the denoisers are equal."""
+        return digest(self, 64)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -49,8 +49,8 @@ def trace_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser
     """Under which key the store has a segment's trace.
 
     unit: all that determines a prompt's and seed's bits, methods and weights apart.  weights:
-    of the models of the path.  steps: of the whole schedule.  path: the id of the denoiser of
-    every step before the segment.
+    of the models of the path.  steps: of the whole schedule.  path: the digest of the denoiser of
+    every step before the segment.  denoiser: the segment's.
     """
     return digest(["trace", unit, weights, steps, path, denoiser], 64)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from srbench import video
-from srbench.clock import timed
+from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
@@ -294,8 +294,12 @@ class Runner:
             return self._fail(Failure(end.methods, error), methods, unit)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
+        begin_peak(self.sampler.device)
         with timed(self.sampler.device) as decoding:
             pixels = self.sampler.decode(end.branch.state)
+        peak = max(end.branch.peak, peak_bytes(self.sampler.device))
+        # of a CPU it is not known, nor of steps that an earlier run did
+        known = peak if peak and None not in end.branch.seconds else None
         encoding = self._text_times.seconds.get(unit.text)
         stages = [] if encoding is None else [Stage(name="encode", seconds=encoding)]
         stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
@@ -318,7 +322,7 @@ class Runner:
                         "step_seconds": end.branch.seconds,
                         "stages": tuple(stages),
                         "shared_steps": end.branch.shared,
-                        "peak_memory_bytes": _peak_memory(self.sampler.device),
+                        "peak_memory_bytes": known,
                     }
                 )
             )
@@ -386,10 +390,6 @@ class Runner:
 
 def _reference(cells: Sequence[CellRecord]) -> CellRecord | None:
     return next((c for c in cells if c.is_reference and c.outcome == "done"), None)
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def link(at: Path, target: Path) -> None:

@@ -368,9 +368,12 @@ def _switch_quantity() -> Quantity:
 def _memory() -> Quantity:
     def measure(cell: CellRecord) -> float | Gap:
         if cell.peak_memory_bytes is None:
-            return Gap("missing", "not recorded, as on a CPU")
+            return Gap("missing", "not recorded, as on a CPU or where an earlier run did some steps")
         return cell.peak_memory_bytes / GIB
 
-    note = "peak memory: the most that the device held while any of the method's videos was made"
+    note = (
+        "peak memory: the most that the process held on the device during the steps and the decoding of "
+        "any of the method's videos, models of other methods that stayed there included, text encoding not"
+    )
     column = Column("peak_memory", "peak memory", "GiB", False, False, "cost", 1, note)
     return Quantity(column, measure, summary="most")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from srbench.clock import timed
+from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method
 from srbench.families.base import Sampler, State, Text
@@ -49,7 +49,9 @@ class Branch:
 
     seconds: device-synchronised, one a step; None for a step that an earlier run did.
     hand_overs: seconds of each.  shared: how
-    many of the steps were computed for more than one method.
+    many of the steps were computed for more than one method.  peak: bytes, the most that was
+    held on the device during its own steps and those it shares, models that wait there included.
+    path: the name of the denoiser of each step.
     """
 
     denoiser: Denoiser
@@ -59,6 +61,8 @@ class Branch:
     seconds: tuple[float | None, ...] = ()
     hand_overs: tuple[float, ...] = ()
     shared: int = 0
+    peak: int = 0
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def run_segment(
     accelerators stay attached throughout: their caches belong to the segment.
     """
     entry, forks = branch, list[Branch]()
+    begin_peak(sampler.device)
     known, notes = memory.recall(entry), memory.begin(entry)
     try:
         with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
@@ -181,6 +186,7 @@ def take_up(branch: Branch, known: Known | None) -> Branch | None:
         trace=known.trace.until(at),
         seconds=(*branch.seconds, *[None] * (at - now)),
         shared=branch.shared + (at - now) * (len(branch.travellers) > 1),
+        path=(*branch.path, *[branch.denoiser.digest] * (at - now)),
     )
 
 
@@ -203,6 +209,8 @@ def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
         trace=branch.trace.then(record),
         seconds=(*branch.seconds, seconds.value),
         shared=branch.shared + (len(branch.travellers) > 1),
+        peak=max(branch.peak, peak_bytes(sampler.device)),
+        path=(*branch.path, branch.denoiser.digest),
     )
 
 
