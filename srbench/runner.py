@@ -40,6 +40,7 @@ from srbench.store.records import (
     Stage,
     TextTimes,
     cell_path,
+    link_name,
     read_cell,
     read_text_times,
     write_cell,
@@ -369,9 +370,8 @@ class Runner:
         )
 
     def _link(self, path: Path, method: Method, unit: Unit) -> None:
-        """videos/p003-seed1/<method>-<id>.webm → the store; what a person opens."""
-        folder = self.run / "videos" / f"p{unit.prompt_index:03}-seed{unit.seed}"
-        link(folder / f"{method.name}-{method.id[:4]}{path.suffix}", path)
+        """RUN/videos/… → the store; what a person opens."""
+        link(self.run / "videos" / link_name(unit.prompt_index, unit.seed, method.name, method.id), path)
 
     # -- scores
 

@@ -9,7 +9,6 @@ Its parts know nothing of each other; this module alone knows all of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -98,7 +97,7 @@ def pointer(paper: Paper) -> str:
     """One line for a terminal: where it all lies."""
     found = sum(block.found for table in paper.tables for block in table.blocks)
     whole = sum(len(block.methods) for table in paper.tables for block in table.blocks)
-    return f"beside the paper ({found} of {whole} rows of its tables measured): {os.path.relpath(paper.page)}"
+    return f"beside the paper ({found} of {whole} rows of its tables measured): {paper.page}"
 
 
 def html(paper: Paper, runs: Sequence[Run]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from srbench.sampling import walk as walking
 from srbench.trace import SIGNALS
 
 STEPS = 10
@@ -180,14 +181,12 @@ def test_the_familys_own_number_of_steps_given_by_hand_walks_with_the_rest(metho
     assert len(stepped) == 3
 
 
-def test_the_peak_of_memory_is_of_a_methods_own_segments(
-    sampler: Any, method: Any, walked: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_peak_of_memory_is_of_a_methods_own_segments(sampler, method, walked, monkeypatch) -> None:
     """A process walks a small method after a large one: what the large one held is not the small one's."""
     held = {"large": 20, "small": 3}
     meter, step = [0], sampler.step
 
-    def measured(denoiser: Any, state: Any, text: Any) -> Any:
+    def measured(denoiser, state, text):
         meter[0] = max(meter[0], held[denoiser.model])
         return step(denoiser, state, text)
 

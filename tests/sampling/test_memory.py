@@ -56,9 +56,7 @@ def walked(steps: int, denoiser: Denoiser = LARGE) -> list[Branch]:
     done = [Step(i, 1.0, 0.0, 1.0, denoiser.id, denoiser.model, None, 2, 0) for i in range(steps)]
     start = replace(entry(), denoiser=denoiser)
     return [
-        replace(
-            start, state=state(i, 10.0 * i), trace=Trace(tuple(done[:i])), path=(denoiser.digest,) * i
-        )
+        replace(start, state=state(i, 10.0 * i), trace=Trace(tuple(done[:i])), path=(denoiser.digest,) * i)
         for i in range(1, steps + 1)
     ]
 
