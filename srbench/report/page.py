@@ -67,8 +67,8 @@ def write(
     for asset in ASSETS.iterdir():
         if asset.suffix in (".js", ".css"):
             _put(report / asset.name, asset.read_text("utf-8"))
-    for linked in ("videos", "figures"):
-        _link(report / linked, Path("..") / linked)
+    for name in ("videos", "figures"):
+        _link(report / name, Path("..") / name)
     prompts = _prompts(run, cells)
     for index, members in _by_prompt(cells, prompts).items():
         _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
