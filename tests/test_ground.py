@@ -25,7 +25,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Any:
     def stand(text: str) -> dict[str, str]:
         real = Path.read_text
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", lambda p, *a: text if str(p) == "/proc/cpuinfo" else real(p, *a))
+            patch.setattr(
+                Path, "read_text", lambda p, *a, **k: text if str(p) == "/proc/cpuinfo" else real(p, *a, **k)
+            )
             ground._cpu_capability.cache_clear()
             return ground.ground(1, "cpu")
 
