@@ -131,8 +131,8 @@ def load_source(source: Source) -> None:
             "put what it imports into the file, or install it",
         )
     if earlier is not None and earlier.imports != source.imports:
-        for module in [m for m in sys.modules if m.partition(".")[0] in imported]:
-            del sys.modules[module]  # else the file would get what it imported before
+        for stale in [m for m in sys.modules if m.partition(".")[0] in imported]:
+            del sys.modules[stale]  # else the file would get what it imported before
     sys.modules.setdefault(_FILES, types.ModuleType(_FILES))
     module = types.ModuleType(name)
     module.__file__ = source.path
