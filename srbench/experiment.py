@@ -97,8 +97,13 @@ class Denoiser:
 
     @property
     def id(self) -> str:
-        """Name and hash: equal if and only if the denoisers are equal."""
+        """Name and short hash, for traces and readers; equal for equal denoisers."""
         return f"{self.name}#{digest(self, 8)}"
+
+    @property
+    def digest(self) -> str:
+        """Its name in keys: equal if and only if the denoisers are equal."""
+        return digest(self, 64)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -117,6 +122,7 @@ class Method:
     the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     lacking: what this machine lacks to run it, and how to get it; then its cells are skipped.
+    attached_late: the first two segments are one, see `paths.late_attach`.
     """
 
     name: FolderName
@@ -126,6 +132,7 @@ class Method:
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
     lacking: str = ""
+    attached_late: bool = False
 
     @property
     def id(self) -> str:

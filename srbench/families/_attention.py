@@ -20,6 +20,14 @@ from srbench.attention import Attention, mistake
 from srbench.errors import UserError
 
 
+def pin() -> None:
+    """Let what asks for no backend have torch's own choice, whatever DIFFUSERS_ATTN_BACKEND says.
+
+    A variable of the shell is in no key.
+    """
+    _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
+
+
 @contextlib.contextmanager
 def using(backend: Attention, model: Any) -> Iterator[None]:
     """Let `model` alone attend with `backend`; on leaving, it attends as before.

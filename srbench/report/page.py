@@ -30,7 +30,7 @@ from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
-from srbench.store.records import CellRecord, Outcome, RunRecord, Score
+from srbench.store.records import CellRecord, Outcome, RunRecord, Score, linked, slug
 
 if TYPE_CHECKING:
     from srbench.report.paper import Paper
@@ -67,8 +67,8 @@ def write(
     for asset in ASSETS.iterdir():
         if asset.suffix in (".js", ".css"):
             _put(report / asset.name, asset.read_text("utf-8"))
-    for linked in ("videos", "figures"):
-        _link(report / linked, Path("..") / linked)
+    for name in ("videos", "figures"):
+        _link(report / name, Path("..") / name)
     prompts = _prompts(run, cells)
     for index, members in _by_prompt(cells, prompts).items():
         _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
@@ -113,11 +113,6 @@ def _by_prompt(cells: Iterable[CellRecord], prompts: Iterable[int]) -> dict[int,
 
 def _shard(index: int) -> str:
     return f"p{index:04}"
-
-
-def slug(name: str, method_id: str) -> str:
-    """A method in an address and in its videos' file names: `srd_01-6a17`."""
-    return f"{name}-{method_id[:4]}"
 
 
 def index_data(
@@ -219,7 +214,7 @@ def shard(folder: Path, index: int, prompt: str, cells: Iterable[CellRecord], fo
 
 
 def _cell(folder: Path, cell: CellRecord) -> dict[str, Any]:
-    video = f"videos/p{cell.prompt_index:03}-seed{cell.seed}/{slug(cell.method, cell.method_id)}.webm"
+    video = linked(folder, cell).relative_to(folder).as_posix()
     reason = cell.reason
     if cell.outcome == "done" and not (folder / video).exists():
         video, reason = "", "its video is not in the run's folder"

@@ -192,12 +192,18 @@ def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
         known = facts.setdefault(score.metric.name, score.metric)
         if known is not score.metric and known != score.metric:
             raise UserError(
-                f"{known.name}: versions {known.version} and {score.metric.version}, "
-                "or other facts that differ",
+                _differ(known, score.metric),
                 "one definition of a metric in a column",
-                "score the run again with one version of srbench",
+                "score the run again with one version of srbench, or of your metric",
             )
     return facts
+
+
+def _differ(one: MetricFacts, other: MetricFacts) -> str:
+    if one.code != other.code:
+        codes = " and ".join(m.code or "srbench's own" for m in (one, other))
+        return f"{one.name}: scores of different code or settings, {codes}"
+    return f"{one.name}: versions {one.version} and {other.version}, or other facts that differ"
 
 
 def _stem(name: str) -> str:
@@ -364,9 +370,12 @@ def _switch_quantity() -> Quantity:
 def _memory() -> Quantity:
     def measure(cell: CellRecord) -> float | Gap:
         if cell.peak_memory_bytes is None:
-            return Gap("missing", "not recorded, as on a CPU")
+            return Gap("missing", "not recorded, as on a CPU or where an earlier run did some steps")
         return cell.peak_memory_bytes / GIB
 
-    note = "peak memory: the most that the device held while any of the method's videos was made"
+    note = (
+        "peak memory: the most that the process held on the device during the steps and the decoding of "
+        "any of the method's videos, models of other methods that stayed there included, text encoding not"
+    )
     column = Column("peak_memory", "peak memory", "GiB", False, False, "cost", 1, note)
     return Quantity(column, measure, summary="most")
