@@ -37,7 +37,7 @@ from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
-from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
+from srbench.store.records import MethodRecord, RunRecord, cell_files, read_run_record, write_json
 from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run", "shard")
@@ -364,7 +364,7 @@ def _run(
 def kept(run: Path, began: float) -> str:
     """How many cells are recorded, and how many of them since a moment."""
     try:
-        times = [f.stat().st_mtime for f in (run / "cells").glob("[!.]*.json")]
+        times = [f.stat().st_mtime for f in cell_files(run)]
     except OSError:
         times = []
     fresh = sum(t >= began for t in times)

@@ -18,7 +18,7 @@ from srbench.plan import Keys, Progress, Unit, settings
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
-from srbench.store.records import CellRecord, RunRecord, read_cell, read_run_record
+from srbench.store.records import CellRecord, RunRecord, cell_files, read_cell, read_run_record
 from srbench.trace import Trace
 
 
@@ -166,7 +166,7 @@ def measured(experiment: Experiment, results: Path, device: str, protocol: str, 
     cells: list[tuple[RunRecord, CellRecord]] = []
     for folder in sorted(results.glob("*/*/run.json"), key=lambda p: -p.stat().st_mtime):
         record = _similar(folder.parent, experiment, device)
-        files = sorted((folder.parent / "cells").glob("*.json")) if record else []
+        files = cell_files(folder.parent) if record else []
         for file in files[: _READ - len(cells)]:
             cell = _readable(file)
             if record is not None and cell is not None and cell.outcome == "done":

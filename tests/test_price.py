@@ -289,6 +289,15 @@ def test_step_times_and_switch_steps_are_those_measured_here(tmp_path: Path) -> 
     assert "2 s to encode and decode" in told["reckoned with"]
 
 
+def test_a_record_still_being_written_is_no_measurement(tmp_path: Path) -> None:
+    made = experiment(method={"large": LARGE, "small": SMALL})
+    leave(made, tmp_path, ["large"])
+    cells = tmp_path / "trial" / "r" / "cells"
+    whole = next(cells.iterdir())
+    (cells / f".0123{whole.name}").write_bytes(whole.read_bytes())
+    assert "median of 200 steps" in dict(priced(made, tmp_path).lines)["reckoned with"]
+
+
 def test_times_of_another_device_are_not_ours(tmp_path: Path) -> None:
     made = experiment(method={"large": LARGE, "small": SMALL})
     leave(made, tmp_path, ["large"], device="another")
