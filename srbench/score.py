@@ -34,6 +34,7 @@ from srbench.store.records import (
     CellRecord,
     MethodRecord,
     RunRecord,
+    Score,
     cell_path,
     read_cell,
     write_cell,
@@ -68,6 +69,11 @@ class Imported:
     @property
     def label(self) -> str:
         return f"{self.name} (imported)"
+
+    @property
+    def places(self) -> list[str]:
+        """The folders that its videos lie in: one name in two places is two rows of two runs."""
+        return sorted({str(path.resolve().parent) for path in self.videos.values()})
 
 
 def key_of(name: str) -> Key:
@@ -299,11 +305,20 @@ class Import:
             source="imported",
         )
 
+    def folder(self, results: Path) -> Path:
+        """The run's folder: the same for the same videos' places, whatever the videos are by now."""
+        where = [[m.name, m.places] for m in self.methods]
+        return results / self.name / digest([self.protocol, where, self.prompts], 8)
+
+    def cell_id(self, method: Imported, key: Key) -> str:
+        """Of a place in the table, not of its bytes: a video made again takes the old one's place."""
+        return digest(["imported", method.id, key.prompt, key.seed], 64)
+
     def cell(self, method: Imported, key: Key) -> CellRecord:
         """One video, not scored yet."""
         sha256 = file_hash(method.videos[key])
         return CellRecord(
-            id=digest(["imported", sha256, method.id, key.prompt, key.seed], 64),
+            id=self.cell_id(method, key),
             family="imported",
             method=method.name,
             label=method.label,
@@ -332,8 +347,7 @@ def score_key(job: Import, key: Key, run: Path) -> None:
     paths: dict[str, Path] = {}
     for method in (m for m in job.methods if key in m.videos):
         cell = job.cell(method, key)
-        at = cell_path(run, cell.id)
-        cells.append(cell.model_copy(update={"scores": read_cell(at).scores}) if at.exists() else cell)
+        cells.append(cell.model_copy(update={"scores": _scores_of(cell_path(run, cell.id), cell)}))
         paths[cell.id] = method.videos[key].resolve()
         # the page looks for this name; browsers tell containers by their bytes
         shown = f"p{cell.prompt_index:03}-seed{key.seed}/{method.name}-{method.id[:4]}.webm"
@@ -344,6 +358,20 @@ def score_key(job: Import, key: Key, run: Path) -> None:
 
     for cell in score_all(cells, cells[0], job.metrics, chunks):
         write_cell(run, cell)
+
+
+def _scores_of(path: Path, cell: CellRecord) -> tuple[Score, ...]:
+    """What an earlier call scored of these very bytes."""
+    known = read_cell(path) if path.exists() else None
+    return known.scores if known and known.video == cell.video else ()
+
+
+def forget_others(job: Import, run: Path) -> None:
+    """Remove the records of videos that are no longer in the folders."""
+    listed = {job.cell_id(m, key) for m in job.methods for key in m.videos}
+    for path in (run / "cells").glob("[!.]*.json"):
+        if read_cell(path).id not in listed:
+            path.unlink(missing_ok=True)
 
 
 # The command
@@ -388,8 +416,7 @@ def arranged(args: argparse.Namespace) -> Import:
     *methods, reference = (
         Imported(n, v, f is args.reference) for n, v, f in zip(names, videos, folders, strict=True)
     )
-    suite = args.suite and build("suites", configs.read("suite", args.suite), "suite")
-    listed = suite.list_prompts() if suite else None
+    listed = _suites_prompts(args.suite) if args.suite else None
     paired(methods, reference, listed)
     look = looked_at(methods, reference)
     everyone = [reference, *methods]
@@ -403,6 +430,13 @@ def arranged(args: argparse.Namespace) -> Import:
         suite=args.suite,
         told=args.latency.name if args.latency else "",
     )
+
+
+def _suites_prompts(name: str) -> tuple[str, ...]:
+    """Raises UserError where the suite's list is not on this machine."""
+    suite = build("suites", configs.read("suite", name), "suite")
+    errors.raise_all(getattr(suite, "mistakes", list)())
+    return tuple(suite.list_prompts())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -420,12 +454,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     try:
         job, console = arranged(args), Console()
-        run = args.results / job.name / digest([job.protocol, [m.name for m in job.methods], job.prompts], 8)
+        run = job.folder(args.results)
         write_json(run / "run.json", job.record(run, args.results / "store", given))
         keys = job.keys()
         for i, key in enumerate(keys):
             score_key(job, key, run)
             print(f"{i + 1} of {len(keys)}: {key.prompt}, seed {key.seed}", file=sys.stderr)
+        forget_others(job, run)
         report.make(run, console)
     except UserError as error:
         errors.except_hook(type(error), error, error.__traceback__)

@@ -89,6 +89,16 @@ def test_a_tables_experiment_has_every_method_of_the_paper(block: paper_tables.B
     assert {(m.path, m.steps) for m in block.methods} <= have
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("table")])
+def test_a_tables_experiment_plans_on_the_embedded_family(name: str) -> None:
+    """With the paper's methods, path for path, so that its table can be filled here."""
+    words = ("family=shapes", "suite=shapes", "suite.prompts=8", "suite.seeds=1", "dry_run=true")
+    made, papers = settle(asked(name, *words)), experiment(name)
+    paths = [[published.signature(identity(m.segments)) for m in e.methods] for e in (made, papers)]
+    assert (made.family.name, made.family.steps) == ("shapes", papers.family.steps)
+    assert paths[0] == paths[1] and not any(m.lacking for m in made.methods)
+
+
 def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> None:
     listed = re.findall(r"^\| \[?`(\w+)`", (PAGES / "README.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == NAMES

@@ -102,6 +102,28 @@ def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytes
     assert [c.scores for c in cells(folders)] == before
 
 
+def test_a_video_made_again_takes_the_old_ones_place(folders: Path) -> None:
+    command(folders)
+    again = folders / "teacache_fast" / f"{next(iter(REFERENCE))}-0.mp4"
+    mp4(again, noise(999))
+    command(folders)
+    assert len(cells(folders)) == 8
+    again.unlink()
+    mp4(again, noise(next(iter(REFERENCE.values()))))  # now it is the reference's own
+    command(folders)
+    best = max(s.value or 0.0 for c in cells(folders) if not c.is_reference for s in c.scores)
+    assert best == 100.0
+
+
+def test_one_name_in_two_places_is_two_runs(folders: Path) -> None:
+    command(folders)
+    elsewhere = folders / "elsewhere"
+    elsewhere.mkdir()
+    (folders / "teacache_fast").rename(elsewhere / "teacache_fast")
+    command(folders, methods=("elsewhere/teacache_fast",))
+    assert len(list((folders / "results" / "imported").iterdir())) == 2
+
+
 def test_latencies_are_taken_from_a_table_and_each_video_has_its_own(folders: Path) -> None:
     told = folders / "latency.csv"
     told.write_text(
@@ -179,6 +201,14 @@ def test_a_suites_prompts_must_be_the_folders(folders: Path, capsys: pytest.Capt
     assert command(folders, "--suite", "shapes") == 2
     said = capsys.readouterr().err
     assert "2 prompts that are not the suite's" in said and "a dog runs" in said
+
+
+def test_a_suite_whose_list_is_not_here_says_so(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(folders / "none"))
+    assert command(folders, "--suite", "vbench") == 2
+    assert "suite vbench without VBench's list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,10 @@ class DiffusersSampler(ABC, Generic[F]):
         """The state as the next denoiser needs it: here, as it is."""
         return state
 
+    def disturb(self, state: State, noise: Tensor) -> State:
+        """The state with noise added to its latents."""
+        return replace(state, latents=state.latents + noise.to(state.latents))
+
     # -- states as files
 
     def freeze(self, state: State) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -93,6 +93,18 @@ class WanSampler(DiffusersSampler[Wan]):
         t = scheduler.timesteps[state.index]
         return replace(state, latents=scheduler.step(output, t, state.latents, return_dict=False)[0])
 
+    def disturb(self, state: State, noise: Tensor) -> State:
+        """Noise in the latents, and in the sample from which UniPC's corrector makes them anew.
+
+        The corrector starts each step from the sample before, by σ_i / σ_{i−1} times it, and
+        forgets the latents: noise in them alone would touch one model output and be gone.
+        """
+        noise, scheduler = noise.to(state.latents), self._fork(state.scheduler)
+        if scheduler.last_sample is not None:
+            grows = scheduler.sigmas[state.index - 1] / scheduler.sigmas[state.index]
+            scheduler.last_sample = scheduler.last_sample + grows * noise
+        return replace(state, latents=state.latents + noise, scheduler=scheduler)
+
     @torch.no_grad()
     def decode(self, state: State) -> NDArray[np.uint8]:
         config = self._vae.config

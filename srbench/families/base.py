@@ -104,6 +104,10 @@ class Sampler(Protocol):
         """The state as the next denoiser needs it, whichever one it comes from."""
         ...
 
+    def disturb(self, state: State, noise: Tensor) -> State:
+        """The state with noise, of the latents' shape, added to where its path goes on from."""
+        ...
+
     def decode(self, state: State) -> NDArray[np.uint8]:
         """The video of a finished state: (frames, height, width, 3), RGB."""
         ...

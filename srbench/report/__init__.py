@@ -34,7 +34,7 @@ def make_all(
     for folder in folders:
         record, cells = reading.read(folder)
         runs.append((record, cells, table.make(record, cells)))
-    made = paper.write(into or folders[0] / "paper", runs)
+    made = paper.write(into or folders[0] / "paper", runs, folders)
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
         terminal.show(record, cells, tables.main, console)
         export.write(folder, record, cells, tables)

@@ -1,16 +1,10 @@
-"""Figures from records alone, as PNG and PDF with vector text, one column (3.3 in) wide.
-
-A figure that lacks its data is not drawn and says why. Meaning never hangs on colour
-alone: every role has its own marker, every stage its own hatch, every curve its own dashes.
-"""
+"""A run's own figures, from its records alone.  One that lacks its data is not drawn and says why."""
 
 from __future__ import annotations
 
 import math
-import os
-import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,30 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srbench.report import switching
+from srbench.report.drawing import (
+    NO_SIMILARITY,
+    ROLES,
+    STYLE,
+    Drawn,
+    Figure,
+    LackError,
+    Method,
+    axis_label,
+    blank,
+    columns_of,
+    count,
+    make,
+    methods,
+    short,
+    wrapped,
+)
 from srbench.report.latency import cell_latency, stage_seconds, work_seconds
-from srbench.report.roles import Role
 from srbench.report.values import Column, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
-if TYPE_CHECKING:  # matplotlib takes most of a second to import, and the table alone needs none of it
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-WIDTH = 3.3  # inches, one column
-LABEL = 40  # letters of a label in a figure
-NO_SIMILARITY = "no metric in the records compares a video with the reference's"
-CURVES = 6  # prompts, or methods, that one panel can show apart
-ROLES: dict[Role, tuple[str, str, str]] = {  # marker, colour (Okabe and Ito's), words
-    "reference": ("*", "#000000", "reference"),
-    "small": ("s", "#D55E00", "small alone"),
-    "fewer": ("D", "#E69F00", "fewer steps"),
-    "adaptive": ("o", "#0072B2", "adaptive switch"),
-    "fixed": ("^", "#009E73", "fixed switch"),
-    "other": ("v", "#A05195", "other"),
-    "scale": ("_", "#000000", "scale"),
-}
-DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1)), (0, (8, 2, 1, 2, 1, 2)))
-CURVE_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#A05195", "#8C6D00")
+__all__ = ["Figure", "Method", "draw", "methods", "place", "short"]
 STAGES = {  # name → colour and hatch, light and dark in turn so that greyscale parts them
     "encode": ("#F0E442", ""),
     "large": ("#0072B2", ""),
@@ -52,72 +49,6 @@ STAGES = {  # name → colour and hatch, light and dark in turn so that greyscal
     "decode": ("#E69F00", "xxxx"),
     "as told": ("#777777", ""),  # of imported videos, whole
 }
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "legend.frameon": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.0,
-    "hatch.linewidth": 0.4,
-    "pdf.fonttype": 42,  # text stays text
-    "text.parse_math": False,  # a label may hold a dollar sign
-    "savefig.dpi": 300,
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was drawn, or why it was not.
-
-    name: its files are RUN/figures/<name>.png and .pdf.  caption: what is shown, over how
-    many videos, and what is left out.  missing: the reason, empty where it was drawn.
-    size: of the PNG in pixels, (0, 0) where it was not drawn.
-    """
-
-    name: str
-    title: str
-    caption: str
-    missing: str = ""
-    size: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Method:
-    """A row of the table with the cells behind it and its role in the comparison."""
-
-    row: Row
-    path: Sequence[Mapping[str, Any]]
-    cells: tuple[CellRecord, ...]
-
-    @property
-    def role(self) -> Role:
-        return self.row.role
-
-    @property
-    def label(self) -> str:
-        return short(self.row.label)
-
-    @property
-    def until(self) -> Mapping[str, Any]:
-        """The first segment's switch rule as it was resolved."""
-        return (self.path[0].get("until") if self.path else None) or {}
-
-
-class _LackError(Exception):
-    """The figure lacks its data; the message says which."""
-
-
-Drawn = tuple["Canvas", str]
 
 
 def draw(folder: Path, run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row]) -> list[Figure]:
@@ -133,89 +64,25 @@ def draw(folder: Path, run: RunRecord, cells: Sequence[CellRecord], table: Seque
     scale = [m for m in every if m.role == "scale"]
     plots: list[tuple[str, str, Callable[[], Drawn]]] = [
         *_similarity_plots(found, scale),
-        ("change", "Change per step, and its difference", lambda: _change(found)),
-        ("distribution", "Similarity: adaptive against fixed switch", lambda: _distribution(found)),
-        ("switch_steps", "Switch step over δ", lambda: _switch_steps(found)),
+        ("change", "Change per step, and its difference", lambda: switching.change(run, found)),
+        ("distribution", "Similarity: adaptive against fixed switch", lambda: switching.distribution(found)),
+        ("switch_steps", "Switch step over δ", lambda: switching.switch_steps(found)),
         ("latency", "Latency by stage", lambda: _latency(run, found)),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        return [_make(folder, *plot, " · ".join(run.warnings)) for plot in plots]
-
-
-def methods(run: RunRecord, cells: Iterable[CellRecord], table: Sequence[Row]) -> list[Method]:
-    """The table's rows in their order, each with its done cells and its role."""
-    done: dict[str, list[CellRecord]] = defaultdict(list)
-    paths: dict[str, Sequence[Mapping[str, Any]]] = {m.id: m.path for m in run.methods}
-    for cell in cells:
-        paths.setdefault(cell.method_id, cell.path)
-        if cell.outcome == "done":
-            done[cell.method_id].append(cell)
-    return [Method(row, paths.get(row.method_id, []), tuple(done[row.method_id])) for row in table]
-
-
-def short(label: str, letters: int = LABEL) -> str:
-    """A label cut to `letters`, on one line.
-
-    >>> short("a" * 9, 5)
-    'aaaa…'
-    """
-    text = " ".join(label.split())
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
-
-
-def _wrapped(label: str, width: int) -> str:
-    """A label on at most two lines."""
-    return textwrap.fill(short(label, 2 * width - 4), width, max_lines=2, placeholder="…")
-
-
-def _make(folder: Path, name: str, title: str, plot: Callable[[], Drawn], warning: str) -> Figure:
-    files = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
-    try:
-        canvas, caption = plot()
-    except _LackError as lack:
-        for file in files:
-            file.unlink(missing_ok=True)
-        return Figure(name, title, "", str(lack))
-    if warning:  # a figure travels without its page
-        text = textwrap.fill(short(f"Warning: {warning}", 130), 66)
-        canvas.suptitle(text, fontsize=6, color="#A02000", fontweight="bold")
-    for file in files:
-        _save(canvas, file)
-    width, height = canvas.get_size_inches() * STYLE["savefig.dpi"]
-    return Figure(name, title, caption, size=(int(width), int(height)))
-
-
-def _save(canvas: Canvas, file: Path) -> None:
-    partial = file.with_name(f".{os.getpid()}-{file.name}")
-    # No date and no version inside: the same records give the same bytes.
-    nothing = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
-    canvas.savefig(partial, format=file.suffix[1:], metadata=nothing[file.suffix[1:]])
-    os.replace(partial, file)
-
-
-def _canvas(height: float, rows: int = 1) -> tuple[Canvas, list[Axes]]:
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-    axes = canvas.subplots(rows, 1, sharex=rows > 1, squeeze=False)
-    return canvas, list(axes[:, 0])
+        return [make(folder, *plot, " · ".join(run.warnings)) for plot in plots]
 
 
 # Speedup against similarity
-
-
-def _columns(table: Iterable[Row], kind: str) -> list[Column]:
-    """The columns of a kind, in the table's order."""
-    return list(dict.fromkeys(v.column for row in table for v in row.values if v.column.kind == kind))
 
 
 def _similarity_plots(
     found: Sequence[Method], scale: Sequence[Method]
 ) -> list[tuple[str, str, Callable[[], Drawn]]]:
     rows = [m.row for m in found]
-    columns = _columns(rows, "similarity")
-    totals = [c for c in _columns(rows, "total") if c.key.endswith("/total")]
+    columns = columns_of(rows, "similarity")
+    totals = [c for c in columns_of(rows, "total") if c.key.endswith("/total")]
     totals = [c for c in totals if any(row[c.key].value is not None for row in rows)]
     plots = [] if columns else [("speedup", "Speedup against similarity", _no_similarity)]
 
@@ -229,7 +96,7 @@ def _similarity_plots(
 
 
 def _no_similarity() -> Drawn:
-    raise _LackError(NO_SIMILARITY)
+    raise LackError(NO_SIMILARITY)
 
 
 @dataclass(frozen=True)
@@ -249,8 +116,8 @@ def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) ->
     pairs = [_Point(m, m.row["speedup"], m.row[column.key]) for m in others]
     points = [p for p in pairs if p.x.value is not None and p.y.value is not None]
     if not points:
-        raise _LackError(f"no method has both a speedup and {column.heading}")
-    canvas, (axes,) = _canvas(2.35 + 0.13 * math.ceil(len(points) / 2))
+        raise LackError(f"no method has both a speedup and {column.heading}")
+    canvas, (axes,) = blank(2.35 + 0.13 * math.ceil(len(points) / 2))
     _frame(axes, points)
     outside = _scale_lines(axes, scale, column, [p.at for p in points])
     for point in points:
@@ -258,17 +125,10 @@ def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) ->
     front = sorted((p.at for p in points if not _beaten(p, points)), reverse=True)
     axes.plot(*zip(*front, strict=True), color="0.55", lw=0.8, zorder=1)
     axes.axvline(1, color="black", lw=0.6, ls=(0, (1, 1.5)), zorder=0)
-    axes.set_xlabel(_axis_label(points[0].x.column))
-    axes.set_ylabel(_axis_label(column))
+    axes.set_xlabel(axis_label(points[0].x.column))
+    axes.set_ylabel(axis_label(column))
     _letters(canvas, axes, points)
     return canvas, _pareto_caption(points, pairs, column) + outside
-
-
-def _axis_label(column: Column) -> str:
-    """As in `PSNR (dB) → better` or `speedup (× est.)`."""
-    arrow = {None: "", True: ", higher is better", False: ", lower is better"}[column.higher_is_better]
-    unit = f" ({column.marked_unit.strip()})" if column.marked_unit.strip() else ""
-    return f"{column.heading}{unit}{arrow}"
 
 
 def _frame(axes: Axes, points: Sequence[_Point]) -> None:
@@ -350,7 +210,7 @@ def _letters(canvas: Canvas, axes: Axes, points: Sequence[_Point]) -> None:
     handles = []
     for i, point in enumerate(points):
         marker, colour, _ = ROLES[point.method.role]
-        label = f"{_letter(i)}  {_wrapped(point.method.row.label, 26)}"
+        label = f"{_letter(i)}  {wrapped(point.method.row.label, 26)}"
         handles += axes.plot([], [], marker, color=colour, mec="white", mew=0.5, ms=5, label=label)
     canvas.legend(
         handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1, borderpad=0
@@ -392,7 +252,7 @@ def place(at: Sequence[tuple[float, ...]], away: float = 7.0) -> list[tuple[floa
 def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: Column) -> str:
     clusters = max(p.y.clusters for p in points)
     parts = [
-        f"Means over {_count(clusters, 'prompt')}; bars are 95 % intervals "
+        f"Means over {count(clusters, 'prompt')}; bars are 95 % intervals "
         f"({'cluster bootstrap' if column.kind == 'total' else 't'} over prompts) and may leave the frame."
         if clusters > 1
         else "One prompt only, so there are no intervals.",
@@ -417,164 +277,6 @@ def _markers(points: Sequence[_Point]) -> str:
     return f"{'; '.join(f'{shapes[ROLES[r][0]]}: {ROLES[r][2]}' for r in roles)}.".capitalize()
 
 
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'s' * (n != 1)}"
-
-
-# D and its difference
-
-
-def _change(found: Sequence[Method]) -> Drawn:
-    rules = [m.until for m in found if m.role == "adaptive" and "delta" in m.until]
-    signal = str(rules[0].get("signal", "model_output")) if rules else "model_output"
-    curves, total = _curves(found, signal)
-    canvas, (top, bottom) = _canvas(3.0, rows=2)
-    top.set_prop_cycle(None)
-    for (name, change), dash, colour in zip(curves, DASHES, CURVE_COLOURS, strict=False):
-        steps = np.arange(1, len(change) + 1)
-        top.plot(steps, change, ls=dash, color=colour, label=name)
-        bottom.plot(steps[1:], change[:-1] - change[1:], ls=dash, color=colour)
-    deltas = sorted({float(r["delta"]) for r in rules})
-    for delta in deltas:
-        bottom.axhline(delta, color="0.45", lw=0.6, ls=(0, (1, 1)))
-        bottom.annotate(
-            f"δ={delta:g}",
-            (1, delta),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=6,
-        )
-    bottom.axhline(0, color="0.45", lw=0.6)
-    bottom.set_ylim(*_difference_limits([c for _, c in curves], deltas))
-    early = max((int(r.get("min_steps", 0)) for r in rules), default=0)
-    for axes in (top, bottom) if early else ():
-        axes.axvspan(0, early, color="0.92", zorder=0, lw=0)
-    top.set(ylabel="D", xlim=(0, None))
-    bottom.set(ylabel="previous D − D", xlabel="step τ")
-    top.legend(handlelength=3, labelspacing=0.25)
-    note = f" Grey band: the first {_count(early, 'step')}, in which the rule may not fire." if early else ""
-    return canvas, (
-        f"D of the signal {signal.replace('_', ' ')} on the reference's path, for the first "
-        f"{len(curves)} of {_count(total, 'prompt')} (first seed), and how much it fell from the step "
-        f"before. Dotted: each δ of the run.{note} Early falls may leave the frame."
-    )
-
-
-def _curves(found: Sequence[Method], signal: str) -> tuple[list[tuple[str, np.ndarray]], int]:
-    """(name, D per step) of the reference's first seed, first prompts in order; how many there are."""
-    first: dict[int, CellRecord] = {}
-    for cell in (c for m in found if m.role == "reference" for c in m.cells):
-        steps = cell.trace.steps if cell.trace else ()
-        if len(steps) >= 3 and all(s.change and signal in s.change for s in steps[1:]):
-            first.setdefault(cell.prompt_index, cell)
-    if not first:
-        raise _LackError(f"no trace of the reference has D of the signal {signal}")
-    chosen = [first[i] for i in sorted(first)[:CURVES]]
-    curves = [(f"prompt {c.prompt_index}", c.trace.change(signal)) for c in chosen if c.trace]
-    return curves, len(first)
-
-
-def _difference_limits(curves: Sequence[np.ndarray], deltas: Sequence[float]) -> tuple[float, float]:
-    """All δ, and nine tenths of the falls: the first steps are far larger and would hide the rest."""
-    falls = np.concatenate([-np.diff(c) for c in curves])
-    bulk = np.nanquantile(np.abs(falls), 0.9) if np.isfinite(falls).any() else 0.0
-    high = max(float(bulk), 1.25 * max(deltas, default=0.0)) or 1.0
-    return -high, high
-
-
-# Adaptive against fixed
-
-
-def _distribution(found: Sequence[Method]) -> Drawn:
-    columns = _columns([m.row for m in found], "similarity")
-    if not columns:
-        raise _LackError(NO_SIMILARITY)
-    column = next((c for c in columns if c.key.partition("/")[0] == "psnr"), columns[0])
-    chosen = [(m, _scores(m, column.key)) for m in _adaptive_and_rivals(found)]
-    chosen = [(m, s) for m, s in chosen if s]
-    if {m.role for m, _ in chosen} != {"adaptive", "fixed"}:
-        raise _LackError(f"it needs {column.heading} of both an adaptive and a fixed switch")
-    canvas, (axes,) = _canvas(2.2 + 0.12 * len(chosen))
-    for i, (method, scores) in enumerate(chosen):
-        ordered, share = np.sort(scores), np.arange(1, len(scores) + 1) / len(scores)
-        label = f"{method.label} (mean {np.mean(scores):.2f})"
-        colour = ROLES[method.role][1] if method.role == "adaptive" else "0.35"
-        axes.step(
-            [ordered[0], *ordered],
-            [0, *share],
-            where="post",
-            ls=DASHES[i % len(DASHES)],
-            color=colour,
-            label=label,
-        )
-    axes.set(xlabel=_axis_label(column), ylabel="share of videos at or below", ylim=(0, 1.02))
-    canvas.legend(loc="outside lower left", handlelength=3, borderpad=0)
-    counts = sorted({len(s) for _, s in chosen})
-    return canvas, (
-        f"Cumulative distribution of {column.heading} over {' to '.join(map(str, counts))} videos a method. "
-        "Blue: adaptive switches; grey: to each, the fixed switch that is nearest to its mean switch step."
-    )
-
-
-def _adaptive_and_rivals(found: Sequence[Method]) -> list[Method]:
-    """Up to three adaptive methods, then the fixed switches nearest to their mean step."""
-    adaptive = [m for m in found if m.role == "adaptive" and m.cells][: CURVES // 2]
-    fixed = [m for m in found if m.role == "fixed" and _switches(m)]
-    rivals: list[Method] = []
-    for method in adaptive:
-        own = _switches(method)
-        if own and fixed:
-            near = min(fixed, key=lambda f: abs(np.mean(_switches(f)) - np.mean(own)))
-            rivals += [near] if near not in rivals else []
-    return [*adaptive, *rivals]
-
-
-def _scores(method: Method, metric: str) -> list[float]:
-    found = (s for c in method.cells for s in c.scores if s.metric.name == metric)
-    return [s.value for s in found if s.outcome == "done" and s.value is not None and math.isfinite(s.value)]
-
-
-def _switches(method: Method) -> list[int]:
-    """Steps done before the first change of model, of the videos that switched."""
-    return [c.trace.switches[0] for c in method.cells if c.trace and c.trace.switches]
-
-
-def _switch_steps(found: Sequence[Method]) -> Drawn:
-    chosen = sorted(
-        (m for m in found if m.role == "adaptive" and "delta" in m.until and _switches(m)),
-        key=lambda m: float(m.until["delta"]),
-    )
-    if not chosen:
-        raise _LackError("no method with a δ switched models in a video of this run")
-    canvas, (axes,) = _canvas(2.2)
-    steps, places = [_switches(m) for m in chosen], np.arange(1, len(chosen) + 1)
-    axes.boxplot(
-        steps,
-        positions=places,
-        widths=0.5,
-        showfliers=False,
-        medianprops={"color": ROLES["adaptive"][1], "lw": 1.4},
-        boxprops={"lw": 0.7},
-        whiskerprops={"lw": 0.7},
-        capprops={"lw": 0.7},
-    )
-    for place_, found_ in zip(places, steps, strict=True):
-        for step, many in Counter(found_).items():  # side by side, for equal steps would hide each other
-            shift = (np.arange(min(many, 15)) - (min(many, 15) - 1) / 2) * 0.03
-            axes.plot(place_ + shift, [step] * len(shift), ".", ms=2.5, color="0.3", zorder=3)
-    deltas = [f"{float(m.until['delta']):g}" for m in chosen]
-    names = deltas if len(set(deltas)) == len(deltas) else [textwrap.fill(m.row.label, 12) for m in chosen]
-    axes.set_xticks(places, [f"{n}\nn = {len(s)}" for n, s in zip(names, steps, strict=True)])
-    axes.set(xlabel="δ", ylabel="steps before the switch", ylim=(0, None))
-    never = {m.label: len(m.cells) - len(s) for m, s in zip(chosen, steps, strict=True)}
-    said = "; ".join(f"{n} of {label} never switched" for label, n in never.items() if n)
-    return canvas, (
-        "Box: quartiles and median; whiskers: the farthest within 1.5 box heights; dots: videos, "
-        f"at most 15 a step. n: videos that switched.{f' {said}.' if said else ''}"
-    )
-
-
 # Latency by stage
 
 
@@ -584,8 +286,8 @@ def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
     seconds = {m: _mean_stages(m, work, stages) for m in found}
     drawn = [m for m in found if seconds[m]]
     if not drawn:
-        raise _LackError("no cell recorded the times of its steps")
-    canvas, (axes,) = _canvas(0.9 + 0.17 * len(drawn))
+        raise LackError("no cell recorded the times of its steps")
+    canvas, (axes,) = blank(0.9 + 0.17 * len(drawn))
     places, left = np.arange(len(drawn)), np.zeros(len(drawn))
     for name, (colour, hatch) in STAGES.items():
         width = np.array([seconds[m].get(name, 0.0) for m in drawn])
@@ -598,7 +300,7 @@ def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
         axes.annotate(
             f"{total:.3g}", (total, place_), (2, 0), textcoords="offset points", va="center", fontsize=6
         )
-    axes.set_yticks(places, [_wrapped(m.row.label, 26) for m in drawn], linespacing=0.9)
+    axes.set_yticks(places, [wrapped(m.row.label, 26) for m in drawn], linespacing=0.9)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.1)

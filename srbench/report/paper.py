@@ -4,12 +4,13 @@ Its parts know nothing of each other; this module alone knows all of them.
 
     index.html               all of it on one page, which needs nothing but this folder
     table1.csv, .md, .tex    to table7: published, measured, difference
+    claims.csv, .md          claim by claim: as printed, and as measured
+    figures/                 the paper's figures from the runs, PNG and PDF
     contradictions.csv, .md  where the published numbers contradict each other
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,13 +20,25 @@ from string import Template
 from rich.console import Console
 from rich.text import Text
 
-from srbench.report import contradictions, export, legend, page, paper_formats, paper_tables
+from srbench.report import (
+    claims,
+    contradictions,
+    export,
+    legend,
+    page,
+    paper_figures,
+    paper_formats,
+    paper_tables,
+)
+from srbench.report.claims import Judgement, Verdict
 from srbench.report.figures import Figure
 from srbench.report.paper_tables import PaperTable
 from srbench.report.table import Run
+from srbench.report.values import DASH
 from srbench.store.objects import write_text
 
 Found = Sequence[tuple[contradictions.Check, contradictions.Finding]]
+CLAIMS = "What the paper claims"
 CONTRADICTIONS = "What the published numbers say of each other"
 
 
@@ -33,12 +46,13 @@ CONTRADICTIONS = "What the published numbers say of each other"
 class Paper:
     """What was written into `folder`.
 
-    figures: those of the paper, drawn into folder / "figures".
+    verdicts: of every claim.  figures: those of the paper, drawn into folder / "figures".
     """
 
     folder: Path
     tables: Sequence[PaperTable]
     found: Found
+    verdicts: Sequence[Verdict] = ()
     figures: Sequence[Figure] = ()
 
     @property
@@ -55,20 +69,32 @@ class Paper:
                 for block in table.blocks
             )
             said.append((f"table-{table.number}", paper_formats.title(table), "; ".join(words)))
+        if self.verdicts:
+            measured = [v.measured.word for v in self.verdicts if v.is_measured]
+            words = (f"{measured.count(w)} {w}" for w in dict.fromkeys(measured))
+            told = ", ".join(words) or "no run was judged"
+            said.insert(0, ("claims", CLAIMS, f"{told}; {len(self.verdicts)} with the printed numbers"))
         kinds = [finding.kind for _, finding in self.found]
         count = kinds.count("disagrees")
         told = f"{count} contradiction{'s' * (count != 1)}, {kinds.count('noted')} more to know"
         return [*said, ("contradictions", CONTRADICTIONS, told)]
 
 
-def write(folder: Path, runs: Sequence[Run]) -> Paper:
-    """Tables, contradictions and figures of the paper as files in `folder`, and its page.
+def write(folder: Path, runs: Sequence[Run], places: Sequence[Path | None] = ()) -> Paper:
+    """Tables, claims, contradictions and figures of the paper as files in `folder`, and its page.
 
     runs: (record, cells, report.table.make of them), any number; see report.paper_runs for
-    which stands beside which setting.
+    which stands beside which setting.  places: their own folders, where frames are taken from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = Paper(folder, paper_tables.make(runs), contradictions.find())
+    made = Paper(
+        folder,
+        paper_tables.make(runs),
+        contradictions.find(),
+        claims.judge(runs),
+        paper_figures.draw(folder / "figures", runs, places),
+    )
+    claims.write(folder, made.verdicts)
     for table in made.tables:
         formats = {
             "csv": paper_tables.to_csv,
@@ -90,6 +116,8 @@ def show(paper: Paper, console: Console) -> None:
     """Print the paper's tables, and what the published numbers say of each other."""
     for table in paper.tables:
         paper_formats.show(table, console)
+    for line in ("", CLAIMS, *claims.lines(paper.verdicts)):
+        console.print(Text(line), highlight=False)
     for line in ("", CONTRADICTIONS, *contradictions.lines(paper.found)):
         console.print(Text(line), highlight=False)
 
@@ -98,7 +126,7 @@ def pointer(paper: Paper) -> str:
     """One line for a terminal: where it all lies."""
     found = sum(block.found for table in paper.tables for block in table.blocks)
     whole = sum(len(block.methods) for table in paper.tables for block in table.blocks)
-    return f"beside the paper ({found} of {whole} rows of its tables measured): {os.path.relpath(paper.page)}"
+    return f"beside the paper ({found} of {whole} rows of its tables measured): {paper.page}"
 
 
 def html(paper: Paper, runs: Sequence[Run]) -> str:
@@ -106,6 +134,9 @@ def html(paper: Paper, runs: Sequence[Run]) -> str:
     template = Template((page.ASSETS / "paper.html").read_text("utf-8"))
     sections = [paper_formats.to_html(table) for table in paper.tables]
     links = [(f"table-{t.number}", f"Table {t.number}") for t in paper.tables]
+    if paper.verdicts:
+        sections.insert(0, _section("claims", CLAIMS, _claims_html(paper.verdicts)))
+        links.insert(0, ("claims", "Claims"))
     if paper.figures:
         drawn = "\n".join(page.figure_html(f, where="figures") for f in paper.figures)
         sections.append(_section("figures", "Figures", f'<div class="figures">\n{drawn}\n</div>'))
@@ -125,6 +156,36 @@ def html(paper: Paper, runs: Sequence[Run]) -> str:
 
 def _section(place: str, title: str, inside: str) -> str:
     return f'<section id="{place}">\n<h2>{escape(title)}</h2>\n{inside}\n</section>'
+
+
+def _claims_html(verdicts: Sequence[Verdict]) -> str:
+    """A line for each verdict; what it rests on unfolds.  Those with a measured verdict come first."""
+    ordered = sorted(verdicts, key=lambda v: not v.is_measured)
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(v.text)}<br><span class="hint">{escape(v.claim.place)}</span></th>'
+        f"<td>{_judged(v.published)}</td>"
+        f"<td>{_judged(v.measured) if v.is_measured else escape(DASH)}</td></tr>"
+        for v in ordered
+    )
+    how = escape(claims.HOW.replace("**", ""))
+    files = '<a href="claims.csv">CSV</a>, <a href="claims.md">Markdown</a>'
+    return (
+        f'<p class="hint">{how}</p>\n<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{CLAIMS}"><table class="claims"><thead><tr><th scope="col">claim</th>'
+        '<th scope="col">as printed</th><th scope="col">measured</th></tr></thead>\n'
+        f'<tbody>\n{rows}\n</tbody></table></div>\n<p class="hint files">The same as files: {files}.</p>'
+    )
+
+
+def _judged(found: Judgement) -> str:
+    mark, word = claims.MARK[found.word], escape(found.word)
+    word += " (est.)" * found.estimated
+    if not found.findings:
+        return f'{mark} {word}<br><span class="hint">{escape(found.why)}</span>'
+    items = "".join(f"<li>{escape(f.sentence)}</li>" for f in found.findings)
+    return (
+        f'{mark} {word}<details class="more"><summary>{escape(found.why)}</summary><ul>{items}</ul></details>'
+    )
 
 
 def _contradictions_html(found: Found) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srbench.report import export, published, terminal
-from srbench.report.paper_runs import is_tiny
+from srbench.report.paper_runs import Beside, is_tiny
 from srbench.report.paper_tables import NO_NUMBER, Block, Difference, Entry, PaperTable
 from srbench.report.printed import Footnotes
 from srbench.report.values import DASH, decimals, fixed, shown
@@ -28,11 +29,18 @@ UNSTATED = "unstated in the paper, and what is taken here: "
 UNSTATED_OF_ALL = "unstated in the paper for any table: "
 
 
+Part = Literal["published", "measured", "difference"]
+
+
 @dataclass(frozen=True)
 class Line:
-    """A line of a grid: published, measured or difference of one row, as text and footnotes by column."""
+    """A line of a grid, as text and footnotes by column.
+
+    part: of which of a row's numbers.  kind: `part` in words, or whose the measured ones are.
+    """
 
     label: str
+    part: Part
     kind: str
     texts: tuple[str, ...]
     reasons: tuple[tuple[str, ...], ...]
@@ -67,12 +75,14 @@ def grid(table: PaperTable, block: Block, notes: Footnotes) -> Grid:
     lines: list[Line] = []
     for text, keys in rows:
         cells = [(block.entries[key], digits[key[1]]) for key in keys]
-        for i, (kind, show) in enumerate(_kinds(block)):
+        for i, (part, show) in enumerate(_kinds(block)):
             made = [show(entry, n) for entry, n in cells]
             reasons = tuple(why for _, why in made)
             for why in reasons:
                 notes.of(why)
-            lines.append(Line("" if i else text, kind, tuple(t for t, _ in made), reasons, i == 0))
+            lines.append(
+                Line("" if i else text, part, _whose(block, part), tuple(t for t, _ in made), reasons, i == 0)
+            )
     return Grid(
         heading(block),
         "" if not table.transposed else "score",
@@ -84,12 +94,16 @@ def grid(table: PaperTable, block: Block, notes: Footnotes) -> Grid:
 
 def heading(block: Block) -> str:
     """As in `Wan 2.1 480p · measured: family shapes, suite shapes (not VBench)`."""
-    found = next((e.beside for e in block.entries.values() if e.beside), None)
+    found = _beside(block)
     if found is None:
         return f"{block.setting.name} · {NOTHING}"
     name = f"{found.record.family}{', random weights' if is_tiny(found.record) else ''}"
     suite = f", suite {found.suite} (not VBench)" if found.suite not in ("", "vbench") else ""
     return f"{block.setting.name} · measured: family {name}{suite}"
+
+
+def _beside(block: Block) -> Beside | None:
+    return next((e.beside for e in block.entries.values() if e.beside), None)
 
 
 def label(name: str, path: str) -> str:
@@ -128,8 +142,18 @@ def _digits(entries: Sequence[Entry]) -> int:
 Shown = tuple[str, tuple[str, ...]]
 
 
-def _kinds(block: Block) -> list[tuple[str, Callable[[Entry, int], Shown]]]:
-    kinds: list[tuple[str, Callable[[Entry, int], Shown]]] = [("published", _published)]
+def _whose(block: Block, part: Part) -> str:
+    """`measured` of the paper's own models; else the name of the family whose numbers stand there."""
+    found = _beside(block)
+    if part != "measured" or found is None:
+        return part
+    if is_tiny(found.record):
+        return "random weights"
+    return found.record.family if found.is_stand_in else part
+
+
+def _kinds(block: Block) -> list[tuple[Part, Callable[[Entry, int], Shown]]]:
+    kinds: list[tuple[Part, Callable[[Entry, int], Shown]]] = [("published", _published)]
     kinds += [("measured", _measured)] if block.has_measured else []
     kinds += [("difference", _difference)] if block.has_difference else []
     return kinds
@@ -168,6 +192,8 @@ def _notes(table: PaperTable, block: Block) -> Iterable[str]:
         of = (f"{m.name} {m.settings}" for m in block.methods if m.settings)
         yield f"configurations: {'; '.join(of)}"
     yield from block.notes
+    lacking = dict.fromkeys(e.measured.no_error for e in block.entries.values() if e.measured)
+    yield from (f"no ± somewhere: {reason}" for reason in lacking if reason)
     yield UNSTATED + "; ".join(block.unstated)
 
 
@@ -263,7 +289,7 @@ def to_markdown(table: PaperTable) -> str:
         said += [export.pipe([":--", ":--", *("--:" for _ in made.headings)])]
         for line in made.lines:
             cells = [_markdown_cell(line, c, notes) for c in range(len(made.headings))]
-            said.append(export.pipe([export.markdown(line.label), line.kind, *cells]))
+            said.append(export.pipe([export.markdown(line.label), export.markdown(line.kind), *cells]))
         said += ["", *(f"- {export.markdown(note)}" for note in made.notes), ""]
     said += [f"- <sup>{n}</sup> {export.markdown(text)}" for text, n in notes.numbers.items()]
     return "\n".join([*said, *(f"- {export.markdown(note)}" for note in common_notes(table)), ""])
@@ -327,7 +353,7 @@ def _latex_parts(made: Grid) -> list[list[int]]:
 def _short(made: Grid) -> list[Grid]:
     """The grid in parts of whole rows, each short enough for a page."""
     starts = [i for i, line in enumerate(made.lines) if line.is_first]
-    a_row = len({line.kind for line in made.lines})
+    a_row = len({line.part for line in made.lines})
     step = max(1, (LINES - HEAD) // a_row)
     edges = [*starts[::step], len(made.lines)]
     return [replace(made, lines=made.lines[a:b]) for a, b in pairwise(edges)]
@@ -353,7 +379,7 @@ def _latex_tabular(made: Grid, columns: Sequence[int], notes: Footnotes) -> str:
     for i, line in enumerate(made.lines):
         lines += [r"\addlinespace[1.5pt]"] if line.is_first and i else []
         cells = [_latex_cell(line, c, notes) for c in columns]
-        lines.append(export.latex_row([export.latex(line.label), line.kind, *cells]))
+        lines.append(export.latex_row([export.latex(line.label), export.latex(line.kind), *cells]))
     wide = rf"\multicolumn{{{len(columns) + 2}}}{{@{{}}l@{{}}}}{{{export.latex(made.title)}}} \\"
     begin = rf"\begin{{tabular}}{{@{{}}ll{'r' * len(columns)}@{{}}}}"
     return "\n".join([begin, r"\toprule", wide, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"])
@@ -396,12 +422,12 @@ def _files(table: PaperTable) -> str:
 
 def _html_block(made: Grid, notes: Footnotes) -> str:
     heads = "".join(f'<th scope="col">{escape(h)}</th>' for h in made.headings)
-    span = len({line.kind for line in made.lines})
+    span = len({line.part for line in made.lines})
     rows = []
     for line in made.lines:
         first = f'<th scope="rowgroup" rowspan="{span}">{escape(line.label)}</th>' if line.is_first else ""
         cells = "".join(_html_cell(line, c, notes) for c in range(len(made.headings)))
-        rows.append(f'<tr class="{line.kind}">{first}<th scope="row">{line.kind}</th>{cells}</tr>')
+        rows.append(f'<tr class="{line.part}">{first}<th scope="row">{escape(line.kind)}</th>{cells}</tr>')
     below = "\n".join(f"<li>{escape(note)}</li>" for note in made.notes)
     return (
         f'<h3>{escape(made.title)}</h3>\n<div class="scroll" tabindex="0" role="region" '

@@ -20,6 +20,7 @@ SIMILARITY = {
     "ssim": "ssim/gauss11-valid",
     "lpips": "lpips/alex-spatial",
 }  # what is preferred
+WITH_SHAPES = "'metric=[psnr,ssim,lpips,shapes]'"  # the paper's experiments don't ask for that metric
 SCORES = ("total", "quality", "semantic")
 
 
@@ -134,6 +135,7 @@ def command(setting: Setting, experiment: str, record: RunRecord | None = None) 
         words.append(f"family={record.family}")
     if record is not None and (kind := _suite_settings(record).get("kind")) != "vbench":
         words.append(f"suite={kind}")
+        words += [WITH_SHAPES] if kind == "shapes" else []
     if record is not None and is_tiny(record):
         words.append("family.scale=tiny")
     return " ".join(words)

@@ -194,6 +194,8 @@ def _lacking(column: str, beside: Beside) -> str:
         return f"the suite {beside.suite} has no such dimension"
     if beside.asked_suite == "vbench":
         return f"VBench has not scored the run; python -m srbench.vbench score …/{beside.record.run}"
+    if beside.asked_suite == "shapes":
+        return f"no score of the suite shapes in the run; {paper_runs.WITH_SHAPES} adds it"
     return f"the suite {beside.asked_suite} scored nothing in this run"
 
 
@@ -222,7 +224,7 @@ def _notes(table: str, setting: Setting, columns: Sequence[str], beside: Sequenc
     first = beside[0]
     said = [f"measured: {_of(b)}" for b in beside]
     if first.unlike:
-        said.append(f"differences: –, for the measured numbers are of {first.unlike}")
+        said.append(f"differences: – ({first.unlike})")
     if first.suite not in ("", "vbench") and any(c.startswith("vbench/") for c in columns):
         said.append(
             f"measured scores are {first.suite}/total and the like, of the suite {first.suite}; not VBench"
@@ -240,9 +242,14 @@ def _of(beside: Beside) -> str:
     record: RunRecord = beside.record
     suite = f"suite {beside.suite or 'not scored'}{'' if beside.suite in ('', 'vbench') else ' (not VBench)'}"
     return (
-        f"{record.experiment}, run {record.run}, family {record.family}, {suite}, {len(record.prompts)} "
-        f"prompts × {len(record.seeds)} seeds, {record.device}, protocol {record.protocol[:12]}"
+        f"{record.experiment}, run {record.run}, family {record.family}, {suite}, "
+        f"{_count(len(record.prompts), 'prompt')} × {_count(len(record.seeds), 'seed')}, "
+        f"{record.device}, protocol {record.protocol[:12]}"
     )
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def _similarity_note(beside: Beside, columns: Sequence[str]) -> list[str]:

@@ -27,7 +27,8 @@ def role(is_reference: bool, path: Path, steps: int | None, scale: bool = False)
             return "small"
         return "fewer" if steps is not None else "other"
     kinds = {(segment.get("until") or {}).get("kind") for segment in path[:-1]}
-    if len(path) == 2 and kinds <= FIXED and denoisers[0].get("model") == "large":
+    models = [d.get("model") for d in denoisers]
+    if len(path) == 2 and kinds <= FIXED and models == ["large", "small"]:
         return "fixed"
     return "adaptive" if kinds - {*FIXED, "always", None} else "other"
 

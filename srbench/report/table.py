@@ -21,12 +21,27 @@ __all__ = ["Column", "Row", "Run", "Tables", "Value", "decimals", "dimension_row
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "missing", "skipped", "done")
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What the tables were made from, video by video, for whoever compares methods otherwise.
+
+    methods: in the rows' order, scale rows too.  keys: all videos there should be.
+    quantities: of similarity and cost.  dimensions: of the suites, in the methods' order.
+    """
+
+    methods: list[Contender]
+    keys: list[Key]
+    quantities: list[Quantity]
+    dimensions: list[totals.Dimension]
+
+
 @dataclass(frozen=True)
 class Tables:
     """The table, and the one of a suite's single dimensions (no columns where there are none)."""
 
     main: list[Row]
     dimensions: list[Row]
+    basis: Basis | None = None
 
 
 Run = tuple[RunRecord, list[CellRecord], Tables]  # all that a report over several runs needs of one
@@ -60,9 +75,11 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     found = quantities.dimensions(cells)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, _gaps)
-    main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
+    plain = [*quantities.similarity(cells), *quantities.cost(run, rivals)]
+    main = [column(q) for q in plain]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
-    return Tables(_rows(methods, [*of_suite, *main]), single)
+    basis = Basis(methods, keys, plain, dimensions)
+    return Tables(_rows(methods, [*of_suite, *main]), single, basis)
 
 
 def rows(run: RunRecord, cells: Sequence[CellRecord]) -> list[Row]:

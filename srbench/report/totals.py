@@ -56,8 +56,8 @@ class Dimension:
 
 
 @dataclass(frozen=True, eq=False)
-class _Score:
-    """One method's number of a group, or why there is none (value None)."""
+class Score:
+    """One method's number of a group in %, and of each draw, or why there is none (value None)."""
 
     value: float | None
     draws: np.ndarray | None
@@ -92,6 +92,15 @@ def columns(
     return made
 
 
+def of_suite(suite: str, own: Sequence[Dimension], methods: int) -> tuple[list[int], dict[str, list[Score]]]:
+    """Prompts, and by quality, semantic and total each method's score; the same draws for all."""
+    prompts = sorted({k[0] for d in own for m in d.measured for k in m})
+    times = _draws(own, prompts)
+    scores = {g: [_of_method(suite, g, own, i, prompts, times) for i in range(methods)] for g in GROUPS}
+    scores["total"] = [_total(*pair) for pair in zip(*(scores[g] for g in GROUPS), strict=True)]
+    return prompts, scores
+
+
 def _suite(
     suite: str,
     prefix: str,
@@ -100,10 +109,7 @@ def _suite(
     protocol: Callable[[Column, Sequence[Measured]], Sequence[str]],
     gaps: Callable[[Measured], tuple[Outcome, str]],
 ) -> Iterator[list[Value]]:
-    prompts = sorted({k[0] for d in own for m in d.measured for k in m})
-    times = _draws(own, prompts)
-    scores = {g: [_of_method(suite, g, own, i, prompts, times) for i in range(len(methods))] for g in GROUPS}
-    scores["total"] = [_total(*pair) for pair in zip(*(scores[g] for g in GROUPS), strict=True)]
+    prompts, scores = of_suite(suite, own, len(methods))
     for name, of_methods in scores.items():
         members = [d for d in own if name in (d.facts.group, "total")]
         measured = [_merged([d.measured[i] for d in members]) for i in range(len(methods))]
@@ -142,10 +148,10 @@ def _of_method(
     method: int,
     prompts: Sequence[int],
     times: np.ndarray | None,
-) -> _Score:
+) -> Score:
     members = [d for d in own if d.facts.group == group]
     if not members:
-        return _Score(None, None, f"the run has no dimension of the group {group}")
+        return Score(None, None, f"the run has no dimension of the group {group}")
     known = [numbers(d.measured[method]) for d in members]
     empty = [
         d.facts.name
@@ -159,7 +165,7 @@ def _of_method(
     ]
     lacking = ", ".join([*_absent(suite, group, members), *empty, *partial])
     if lacking:
-        return _Score(None, None, f"{group} lacks {lacking}")
+        return Score(None, None, f"{group} lacks {lacking}")
     place = {p: i for i, p in enumerate(prompts)}
     sums, counts = np.zeros((2, len(members), len(prompts)))
     for i, (dimension, values) in enumerate(zip(members, known, strict=True)):
@@ -171,18 +177,18 @@ def _of_method(
     weights = np.array([d.facts.weight for d in members])
     value = float(bootstrap.group_means(sums, counts, weights)[0])
     draws = None if times is None else PERCENT * bootstrap.group_means(sums, counts, weights, times)
-    return _Score(PERCENT * value, draws)
+    return Score(PERCENT * value, draws)
 
 
-def _total(quality: _Score, semantic: _Score) -> _Score:
+def _total(quality: Score, semantic: Score) -> Score:
     parts = dict(zip(GROUPS, (quality, semantic), strict=True))
     if quality.value is None or semantic.value is None:
-        return _Score(None, None, "; ".join(s.reason for s in parts.values() if s.reason))
+        return Score(None, None, "; ".join(s.reason for s in parts.values() if s.reason))
     whole = sum(TOTAL_WEIGHTS.values())
     value = sum(TOTAL_WEIGHTS[g] * (s.value or 0.0) for g, s in parts.items()) / whole
     if quality.draws is None or semantic.draws is None:
-        return _Score(value, None)
-    return _Score(
+        return Score(value, None)
+    return Score(
         value,
         (TOTAL_WEIGHTS["quality"] * quality.draws + TOTAL_WEIGHTS["semantic"] * semantic.draws) / whole,
     )
@@ -221,7 +227,7 @@ def _value(
     column: Column,
     prompts: int,
     method: Contender,
-    score: _Score,
+    score: Score,
     measured: Measured,
     protocol: str,
     told: tuple[Outcome, str],
@@ -253,7 +259,7 @@ def _value(
 
 
 def _mark_best(
-    values: Sequence[Value], scores: Sequence[_Score], methods: Sequence[Contender], prompts: int
+    values: Sequence[Value], scores: Sequence[Score], methods: Sequence[Contender], prompts: int
 ) -> list[Value]:
     """The best, and all whose difference from it has an interval that holds 0; none if none can be told."""
     rivals = [
@@ -268,13 +274,13 @@ def _mark_best(
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
-def _holds_zero(a: _Score, b: _Score, prompts: int) -> bool:
+def _holds_zero(a: Score, b: Score, prompts: int) -> bool:
     spread = None if a.draws is None or b.draws is None else bootstrap.spread(a.draws - b.draws, prompts)
     return spread is not None and spread.low <= 0 <= spread.high
 
 
 def _difference(
-    column: Column, own: Value, score: _Score, method: Contender, base: _Score | None, prompts: int
+    column: Column, own: Value, score: Score, method: Contender, base: Score | None, prompts: int
 ) -> Value:
     """The value's distance from the reference's, by the same draws."""
     blank = replace(own, column=column, value=None, standard_error=None, low=None, high=None, best=False)

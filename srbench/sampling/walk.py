@@ -244,7 +244,7 @@ def take_over(sampler: Sampler, state: State, new: Denoiser) -> State:
     # drawn on the CPU, so that a device does not change the experiment
     generator = torch.Generator().manual_seed(new.disturb.seed)
     noise = new.disturb.bias + new.disturb.scale * torch.randn(state.latents.shape, generator=generator)
-    return replace(state, latents=state.latents + noise.to(state.latents))
+    return sampler.disturb(state, noise)
 
 
 def _refuse_idle(branch: Branch, began: int) -> None:

@@ -131,6 +131,25 @@ def check() -> dict[str, str]:
     return found
 
 
+def ground(device: str) -> dict[str, str]:
+    """Software and device that scores made now would stand on, as the environment tells them.
+
+    device: as torch names it.  Raises UserError where it cannot say.
+    """
+    done = subprocess.run(
+        [str(python()), str(WORKER), "--ground", device], capture_output=True, text=True, env=clean()
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UserError(
+            f"device {device!r}: {said[-1] if said else f'exit {done.returncode}'}",
+            "a device of VBench's environment",
+            f"--device cpu; or build the environment again: {SETUP}",
+        )
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def strange(found: dict[str, str]) -> list[str]:
     """What of an environment is not as pinned: allowed, for newer GPUs need newer torch, and told.
 

@@ -177,8 +177,9 @@ def total_detectable(job: Job, prompts: int | None = None) -> dict[str, float]:
     in `differences`.
     """
     rows = table.make(job.record, list(job.cells)).main
+    names = {c.method_id: c.method for c in job.cells}
     return {
-        row.method: _detectable(value.standard_error, value.clusters, prompts)
+        names[row.method_id]: _detectable(value.standard_error, value.clusters, prompts)
         for row in rows
         for value in row.values
         if value.column.key == "vbench/total_difference" and value.standard_error and value.clusters > 1

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -130,6 +131,15 @@ def open_run(run: Path) -> Job:
     lines = entries(info) if kind == "vbench" and info else ()
     if kind == "vbench" and not lines:
         raise UserError("a run of VBench's prompts without its list", "the environment", environment.SETUP)
+    names = named(record, cells)
+    cells = [
+        c.model_copy(update={"method": names[c.method_id]}) if c.method_id in names else c for c in cells
+    ]
+    record = record.model_copy(
+        update={
+            "methods": tuple(m.model_copy(update={"name": names.get(m.id, m.name)}) for m in record.methods)
+        }
+    )
     extended = suite.get("extended") if isinstance(suite, dict) else None
     settings = {
         "mode": "vbench_standard" if lines else "custom_input, prompts of another suite",
@@ -137,6 +147,20 @@ def open_run(run: Path) -> Job:
         **staging.duration(record.resolved.get("family")),
     }
     return Job(run, record, tuple(cells), lines, info, settings)
+
+
+def named(record: RunRecord, cells: Iterable[CellRecord]) -> dict[str, str]:
+    """By method_id a name of its own for methods that share theirs, as those of one sweep: the label."""
+    ids: dict[str, set[str]] = {}
+    for method_id, name in [
+        *((m.id, m.name) for m in record.methods),
+        *((c.method_id, c.method) for c in cells),
+    ]:
+        ids.setdefault(name, set()).add(method_id)
+    shared = {i for own in ids.values() if len(own) > 1 for i in own}
+    labels = {c.method_id: c.label for c in cells} | {m.id: m.label for m in record.methods}
+    often = Counter(labels.values())
+    return {i: labels[i] if often[labels[i]] == 1 else f"{labels[i]} {i[:6]}" for i in sorted(shared)}
 
 
 def score(run: Path, options: Options, say: Say = print) -> dict[Outcome, int]:
@@ -156,6 +180,7 @@ def score(run: Path, options: Options, say: Say = print) -> dict[Outcome, int]:
     for dimension in dimensions:
         staging.refuse_more(job.record.seeds, SAMPLED if options.is_filtered(dimension) else KEPT)
     kept = run / "vbench" / "encoded"
+    _refuse_mixtures(job, dimensions, options)
     try:
         for method in methods:
             for dimension in dimensions:
@@ -306,18 +331,43 @@ def _refuse_mixture(job: Job, dimension: str, fresh: Mapping[str, Score], option
 
     Raises UserError; with `again` those of the methods asked for are being replaced.
     """
+    old = _made(job, dimension, options)
+    new = next((s.made for s in fresh.values() if _is_done(s)), None)
+    if new is not None:
+        _refuse_difference(dimension, new, old)
+
+
+def _refuse_mixtures(job: Job, dimensions: Sequence[str], options: Options) -> None:
+    """As _refuse_mixture, before anything is computed: the environment is asked what it is.
+
+    Scores that are there may be a mixture themselves, as an interrupted `again` leaves them.
+    """
+    old = {d: _made(job, d, options) for d in dimensions}
+    if not any(old.values()):
+        return
+    ground = environment.ground(options.device)
+    for dimension, made in old.items():
+        if made:
+            _refuse_difference(dimension, made[0], made[1:])
+            _refuse_difference(dimension, ground, made)
+
+
+def _made(job: Job, dimension: str, options: Options) -> list[dict[str, str]]:
+    """What made the dimension's scores that are to stay; with `again` those asked for go."""
     replaced = set(options.methods or job.methods) if options.again else set()
     names = set(job.methods) - replaced
-    old = [s for c in _cells(job, dimension, names) if (s := score_of(c, dimension)) and _is_done(s)]
-    new = next((s.made for s in fresh.values() if _is_done(s)), None)
-    other = next((s.made for s in old if new is not None and s.made != new), None)
-    if new is not None and other is not None:
-        differ = [k for k in sorted({*other, *new}) if other.get(k) != new.get(k)]
-        raise UserError(
-            f"{dimension} by {', '.join(f'{k} {new.get(k)}' for k in differ)}",
-            f"as before: {', '.join(f'{k} {other.get(k)}' for k in differ)}",
-            "use the same environment, device and encoding, or score all of it again: --again",
-        )
+    return [s.made for c in _cells(job, dimension, names) if (s := score_of(c, dimension)) and _is_done(s)]
+
+
+def _refuse_difference(dimension: str, new: Mapping[str, str], old: Iterable[Mapping[str, str]]) -> None:
+    """Raises UserError where one of the old differs in anything that the new tells."""
+    for other in old:
+        if differ := [k for k in sorted(new) if other.get(k) != new[k]]:
+            raise UserError(
+                f"{dimension} by {', '.join(f'{k} {new[k]}' for k in differ)}",
+                f"as before: {', '.join(f'{k} {other.get(k)}' for k in differ)}",
+                "use the same environment, device and encoding, or score all of it again: --again",
+            )
 
 
 # -- the worker

@@ -152,6 +152,8 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if arguments == ["--check"]:
         print(json.dumps(check()))
+    elif arguments[0] == "--ground":
+        print(json.dumps(ground(arguments[1])))
     else:
         job = json.loads(Path(arguments[0]).read_text("utf-8"))
         (keep_static if job["mode"] == "static_filter" else score)(job)

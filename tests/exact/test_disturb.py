@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from srbench.experiment import Method
+from srbench.families.base import State
 from srbench.sampling.walk import Branch, take_over
 
 
@@ -33,3 +35,29 @@ def test_the_noise_has_the_bias_and_scale_that_were_asked_for(sampler, method: C
     added = take_over(sampler, state, denoiser).latents - state.latents
     assert abs(float(added.mean()) - 2.0) < 0.05
     assert abs(float(added.std()) - 0.5) < 0.02
+
+
+def test_unipc_goes_on_from_the_disturbed_latents(sampler) -> None:
+    """Its corrector makes the latents anew from the sample before: the noise must be in that too."""
+    state = sampler.start(0, 8)
+    scheduler = sampler._fork(state.scheduler)
+    generator = torch.Generator().manual_seed(1)
+    outputs = [torch.randn(state.latents.shape, generator=generator) for _ in range(5)]
+    latents = state.latents
+    for i, output in enumerate(outputs[:4]):
+        latents = scheduler.step(output, scheduler.timesteps[i], latents, return_dict=False)[0]
+    noise = torch.randn(latents.shape, generator=generator)
+    before = replace(state, index=4, latents=latents, scheduler=scheduler)
+    after = sampler.disturb(before, noise)
+
+    def corrected(of: State, output: torch.Tensor) -> torch.Tensor:
+        """What the next step starts from."""
+        own = sampler._fork(of.scheduler)
+        own.step(output, own.timesteps[4], of.latents, return_dict=False)
+        return own.last_sample
+
+    # the same x0 seen from both, as a model would that is sure of its picture
+    sigma = scheduler.sigmas[4]
+    shifted = outputs[4] + noise / sigma
+    moved = corrected(after, shifted) - corrected(before, outputs[4])
+    torch.testing.assert_close(moved, noise, atol=1e-4, rtol=1e-4)

@@ -18,6 +18,7 @@ from srbench.report.__main__ import main
 HOSTILE = '</h2><script>alert(1)</script>" & | $x_2$ %'
 NAMES = [f"table{n}.{end}" for n in range(1, 8) for end in ("csv", "md", "tex")]
 NAMES += ["contradictions.csv", "contradictions.md", "index.html", "page.css", "theme.js"]
+NAMES += ["claims.csv", "claims.md", "figures"]
 
 
 def written(make: Any, folder: Path, **changes: Any) -> paper.Paper:
@@ -55,7 +56,7 @@ def test_figures_of_the_paper_have_their_place(make: Any, tmp_path: Path) -> Non
     run, cells = make.run(), make.cells()
     runs = [(run, cells, table.make(run, cells))]
     made = paper.write(tmp_path, runs)
-    page = paper.html(paper.Paper(made.folder, made.tables, made.found, drawn), runs)
+    page = paper.html(paper.Paper(made.folder, made.tables, made.found, made.verdicts, drawn), runs)
     assert 'src="figures/fig6.png"' in page and "Not drawn: no data" in page
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from srbench.report import paper_formats, paper_tables, published, table
+from srbench.report.paper_runs import WITH_SHAPES
 from srbench.report.paper_tables import Block
 from srbench.report.printed import Footnotes
 from srbench.store.records import MethodRecord, Score
@@ -193,9 +194,9 @@ def test_missing_methods_say_which_path_and_which_command(make: Any) -> None:
     assert "large+teacache(0.14)" in entry.absent and "python -m srbench +experiment=table3 " in entry.absent
     twin = a_run(make, suite="shapes", scale="tiny")
     told = block("3", WAN, twin).entries["teacache_c1", "psnr"].absent
-    assert "+experiment=table3 suite=shapes family.scale=tiny makes them" in told
+    assert f"+experiment=table3 suite=shapes {WITH_SHAPES} family.scale=tiny makes them" in told
     told = block("3", WAN, a_run(make, family="shapes", suite="shapes")).entries["teacache_c1", "psnr"].absent
-    assert "+experiment=table3 family=shapes suite=shapes makes them" in told
+    assert f"+experiment=table3 family=shapes suite=shapes {WITH_SHAPES} makes them" in told
 
 
 def test_other_steps_and_scale_rows_are_not_the_papers_method(make: Any) -> None:
@@ -260,6 +261,16 @@ def test_quoted_numbers_are_never_ranked_or_averaged_with_measured_ones(
         assert not any(mark in text for mark in ("**", "textbf", "<b>", "<strong>", "best"))
 
 
+def test_a_number_without_an_error_says_why(make: Any) -> None:
+    run, cells, _ = a_run(make)
+    few = [c for c in cells if c.prompt_index < 3]
+    record = run.model_copy(update={"prompts": run.prompts[:3]})
+    two = next(t for t in paper_tables.make([(record, few, table.make(record, few))]) if t.number == "2")
+    grid = paper_formats.grid(two, two.blocks[0], Footnotes())
+    assert "±" not in grid.lines[1].texts[0]
+    assert "no ± somewhere: fewer than 8 prompts, so no bootstrap error" in grid.notes
+
+
 def test_lines_of_a_grid(make: Any) -> None:
     two = next(t for t in paper_tables.make([a_run(make)]) if t.number == "2")
     notes = Footnotes()
@@ -274,3 +285,16 @@ def test_lines_of_a_grid(make: Any) -> None:
     other = paper_formats.grid(two, two.blocks[1], notes)  # no run of CogVideoX
     assert {line.kind for line in other.lines} == {"published"}
     assert "no run of CogVideoX was given" in other.notes[0]
+
+
+def test_a_suite_that_was_not_scored_says_how(make: Any) -> None:
+    def reason(suite: str) -> str:
+        run, cells, _ = a_run(make, suite="")
+        record = run.model_copy(update={"resolved": {"family": FAMILY, "suite": {"kind": suite}}})
+        entry = block("2", WAN, (record, cells, table.make(record, cells))).entries["large", "vbench/total"]
+        assert entry.measured is None
+        return entry.absent
+
+    assert "python -m srbench.vbench score" in reason("vbench")
+    assert WITH_SHAPES in reason("shapes")
+    assert reason("prompts") == "the suite prompts scored nothing in this run"

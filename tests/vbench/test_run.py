@@ -12,10 +12,10 @@ import pytest
 from srbench.errors import UserError
 from srbench.report import table
 from srbench.scoring import score_all
-from srbench.store.records import CellRecord, read_run
+from srbench.store.records import CellRecord, read_cell, read_run, write_cell, write_json
 from srbench.vbench import __main__ as command
 from srbench.vbench import final, run
-from srbench.vbench.run import Options, score, score_of
+from srbench.vbench.run import Options, open_run, score, score_of
 
 MakeRun = Callable[..., Path]
 StandIn = Any  # of conftest
@@ -233,7 +233,36 @@ def test_scores_of_another_torch_are_not_mixed_in_unless_all_are_made_again(
         score(folder, Options(dimensions=("color",), methods=("small",)), quiet)
     with pytest.raises(UserError, match=r"torch 2\.15\.0"):
         score(folder, Options(dimensions=("color",), methods=("small",), again=True), quiet)
+    assert len(stand_in.asked) == 1, "told before anything is computed, not after"
     assert score(folder, Options(dimensions=("color",), again=True), quiet) == {"done": 2}
+
+
+def test_a_mixture_that_is_there_already_is_told(make_run: MakeRun, stand_in: StandIn) -> None:
+    """As an interrupted `again` leaves it: nothing is lacking, and yet two versions stand in one column."""
+    folder = make_run(seeds=(0,))
+    score(folder, Options(dimensions=("color",)), quiet)
+    (cell,) = cells_of(folder, "small", "color")
+    other = [s.model_copy(update={"made": s.made | {"torch": "2.4.0"}}) for s in cell.scores]
+    write_cell(folder, cell.model_copy(update={"scores": tuple(other)}))
+    with pytest.raises(UserError, match=r"torch 2\.[45]"):
+        score(folder, Options(dimensions=("color",)), quiet)
+
+
+def test_methods_of_one_name_are_told_apart_by_their_labels(make_run: MakeRun, stand_in: StandIn) -> None:
+    """`-m method.srdiffusion.delta=0.01,0.03` puts two methods of one name into one run."""
+    folder = make_run(seeds=(0,), methods=("large", "δ=0.01", "δ=0.03"))
+    record, _ = read_run(folder)
+    methods = [m if m.is_reference else m.model_copy(update={"name": "srdiffusion"}) for m in record.methods]
+    write_json(folder / "run.json", record.model_copy(update={"methods": tuple(methods)}))
+    for path in (folder / "cells").glob("*.json"):
+        cell = read_cell(path)
+        name = "large" if cell.is_reference else "srdiffusion"
+        write_cell(folder, cell.model_copy(update={"method": name}))
+    assert score(folder, Options(dimensions=("color",)), quiet) == {"done": 3}
+    job = open_run(folder)
+    assert job.methods == ("large", "δ=0.01", "δ=0.03")
+    assert final.coverage(job, "δ=0.03", "color").is_complete
+    assert {c.method for c in read_run(folder)[1]} == {"large", "srdiffusion"}, "records keep their names"
 
 
 def test_without_its_environment_nothing_is_begun(
