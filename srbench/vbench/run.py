@@ -379,7 +379,7 @@ def path_of(job: Job, cell: CellRecord) -> Path:
         name = f"p{cell.prompt_index:03}-seed{cell.seed}/{cell.method}-{cell.method_id[:4]}.webm"
         path: Path | None = (job.run / "videos" / name).resolve()
     else:
-        path = Store((job.run / job.record.store).resolve()).get(cell.key)
+        path = Store((job.run / job.record.store).resolve()).get(cell.key, cell.video)
     if path is None or not path.exists():
         raise Failure(f"the video of prompt {cell.prompt_index}, seed {cell.seed} is gone or damaged")
     return path
