@@ -37,7 +37,7 @@ from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
-from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
+from srbench.store.records import MethodRecord, RunRecord, cell_files, read_run_record, scan, write_json
 from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run", "shard")
@@ -357,14 +357,30 @@ def _run(
         if full is None or (isinstance(error, UserError) and error is not full):
             raise
         raise UserError(f"{full.got}; {kept(run, began)}", full.expected, full.do) from None
-    _to_report.setdefault(run)
+    if shard.of > 1 and (others := _still_to_come(experiment, about, place)):
+        console.print(
+            f"shard {shard.place}/{shard.of} done, {price.counted(others, 'cell')} of other shards are not; "
+            f"the report comes with the last, or by python -m srbench.report {run}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        _to_report.setdefault(run)
     return errors.EXIT_FAILED_CELLS if failed else 0
+
+
+def _still_to_come(experiment: Experiment, about: RunRecord, place: Place) -> int:
+    """How many cells of what is asked, all shards together, nobody has recorded yet."""
+    keys, there = plan.Keys(experiment, place.ground), scan(place.run)
+    wanted = {keys.cell(m, u) for u in plan.units(experiment, about.prompts) for m in experiment.methods}
+    return len(wanted - there.keys())
 
 
 def kept(run: Path, began: float) -> str:
     """How many cells are recorded, and how many of them since a moment."""
     try:
-        times = [f.stat().st_mtime for f in (run / "cells").glob("[!.]*.json")]
+        times = [f.stat().st_mtime for f in cell_files(run)]
     except OSError:
         times = []
     fresh = sum(t >= began for t in times)

@@ -181,13 +181,14 @@ class Runner:
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = self.keys.cell(method, unit)
         own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
-        return self._adopt(own or stored_cell(self.store, self.keys.video(method, unit)), method, unit)
+        stored = stored_cell(self.store, self.keys.video(method, unit))
+        return self._adopt(own, method, unit) or self._adopt(stored, method, unit)
 
     def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
         """A cell that this or another run computed, by the names used here; None if it is damaged."""
         if cell is None:
             return None
-        path = self.store.get(cell.key)
+        path = self.store.get(cell.key, cell.video)
         if cell.outcome == "done" and path is None:
             return None
         if path is not None:
@@ -380,7 +381,7 @@ class Runner:
         return score_all(cells, _reference(cells), self.experiment.metrics, self._chunks)
 
     def _chunks(self, cell: CellRecord) -> Iterator[NDArray]:
-        path = self.store.get(cell.key)
+        path = self.store.get(cell.key, cell.video)
         if path is None:
             raise Damaged(
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"

@@ -154,6 +154,19 @@ def test_a_video_found_damaged_while_scoring_is_made_again(
         runner.unit(unit)
 
 
+def test_a_video_of_other_bytes_than_the_record_s_is_no_video_of_it(runner: Runner) -> None:
+    """Its scores are of the bytes that it names."""
+    (unit,), (method,) = plan.units(runner.experiment), runner.experiment.methods
+    path = runner.store.put(runner.keys.video(method, unit), VIDEO, lambda p: p.write_text("bytes"))
+    cell = runner._blank(method, unit).model_copy(update={"outcome": "done", "video": path.stem})
+    write_cell(runner.run, cell)
+    assert runner._existing(method, unit) is not None
+    write_cell(runner.run, cell.model_copy(update={"video": "0" * 64}))
+    assert runner._existing(method, unit) is None
+    with pytest.raises(Damaged):
+        next(runner._chunks(cell.model_copy(update={"video": "0" * 64})))
+
+
 def test_a_full_disk_ends_the_run_instead_of_failing_its_cells(runner: Runner, monkeypatch: Any) -> None:
     def full(*_: Any) -> None:
         raise CannotWrite("no space left", "room", "free some")

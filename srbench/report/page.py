@@ -63,7 +63,7 @@ def write(
     data = report / "data"
     data.mkdir(parents=True, exist_ok=True)
     for old in data.glob("*.js"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     for asset in ASSETS.iterdir():
         if asset.suffix in (".js", ".css"):
             _put(report / asset.name, asset.read_text("utf-8"))

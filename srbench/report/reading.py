@@ -11,7 +11,7 @@ import gc
 from dataclasses import replace
 from pathlib import Path
 
-from srbench.store.records import CellRecord, RunRecord, read_cell, read_run_record
+from srbench.store.records import CellRecord, RunRecord, cell_files, read_cell, read_run_record
 from srbench.trace import Step, Trace
 
 
@@ -25,7 +25,7 @@ def read(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     collecting = gc.isenabled()
     gc.disable()  # records have no cycles, and looking for some takes a third of the time
     try:
-        cells = [lean(read_cell(path)) for path in sorted((run / "cells").glob("*.json"))]
+        cells = [lean(read_cell(path)) for path in cell_files(run)]
     finally:
         if collecting:
             gc.enable()

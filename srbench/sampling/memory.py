@@ -175,7 +175,8 @@ class SegmentNotes:
             return
         text = json.dumps([asdict(s) for s in trace.steps])
         with contextlib.suppress(CannotWrite):
-            self.memory.store.put(self.memory.trace_key(self.entry), TRACE, functools.partial(_write, text))
+            key, store = self.memory.trace_key(self.entry), self.memory.store
+            store.put(key, TRACE, functools.partial(_write, text), replace=True)
 
 
 def _write(text: str, path: Path) -> None:

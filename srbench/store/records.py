@@ -246,6 +246,18 @@ def cell_path(run: Path, cell: str) -> Path:
     return run / "cells" / f"{cell[:32]}.json"
 
 
+def cell_files(run: Path) -> list[Path]:
+    """The records of a run's cells, in their names' order; hidden ones are still being written."""
+    try:
+        return sorted(p for p in (run / "cells").iterdir() if _is_record(p.name))
+    except FileNotFoundError:  # no cell yet
+        return []
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
 def write_cell(run: Path, cell: CellRecord) -> None:
     """Write a cell's record, and its line into the index."""
     path = cell_path(run, cell.id)
@@ -281,7 +293,7 @@ def scan(run: Path) -> dict[str, Brief]:
     unread = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.endswith(".json") or entry.name.startswith("."):
+            if not _is_record(entry.name):
                 continue
             stat = entry.stat()
             line = known.get((entry.name, stat.st_size, stat.st_mtime_ns))
@@ -390,5 +402,5 @@ def read_run(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     Raises UserError where `run` is not a run's folder or a record cannot be read.
     """
     record = _read(run / "run.json", RunRecord)
-    cells = [_read(p, CellRecord) for p in sorted((run / "cells").glob("*.json"))]
+    cells = [_read(p, CellRecord) for p in cell_files(run)]
     return record, sorted(cells, key=lambda c: (c.prompt_index, c.seed, c.method))

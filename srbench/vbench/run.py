@@ -379,7 +379,7 @@ def path_of(job: Job, cell: CellRecord) -> Path:
     if cell.source == "imported":
         path: Path | None = linked(job.run, cell).resolve()
     else:
-        path = Store((job.run / job.record.store).resolve()).get(cell.key)
+        path = Store((job.run / job.record.store).resolve()).get(cell.key, cell.video)
     if path is None or not path.exists():
         raise Failure(f"the video of prompt {cell.prompt_index}, seed {cell.seed} is gone or damaged")
     return path

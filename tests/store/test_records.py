@@ -116,6 +116,14 @@ def test_a_run_is_read_with_its_cells_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_record_still_being_written_is_none_yet(tmp_path: Path) -> None:
+    """A writer killed in the middle leaves it for ever."""
+    write_json(tmp_path / "run.json", run())
+    write_json(tmp_path / "cells" / "0.json", cell())
+    (tmp_path / "cells" / ".0123456789abcdef.json").write_text('{"versi')
+    assert read_run(tmp_path) == (run(), [cell()])
+
+
 def test_a_run_without_cells_yet_is_a_run(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", run())
     assert read_run(tmp_path) == (run(), [])
