@@ -199,7 +199,11 @@ def keep(store: Store, key: str, prompt: str, answer: Answer) -> None:
     """Let the store have a prompt's answer."""
     plain = {"prompt": prompt, "text": answer.text, "tokens": answer.tokens}
     text = json.dumps(plain, ensure_ascii=False, indent=1)
-    store.put(key, EXTENSION, lambda path: path.write_text(text, "utf-8"))
+    store.put(key, EXTENSION, partial(_write, text))
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, "utf-8")
 
 
 def extend(prompts: Sequence[str], extender: Extender, store: Store) -> Iterator[tuple[str, Answer, bool]]:
