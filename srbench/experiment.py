@@ -273,6 +273,7 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
         mistakes.attempt(lambda i=i, a=a: build("accelerators", a, f"{where}.accelerators.{i}"))  # type: ignore[misc]
         for i, a in enumerate(listed)
     ]
+    _check_together([a for a in attached if a], where, mistakes)
     until = plain.get("until")
     until = {"kind": "always"} if until is None else until
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
@@ -283,6 +284,25 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     if rule is None or denoiser is None or len(mistakes.found) > before:
         return None
     return Segment(denoiser=denoiser, until=rule)
+
+
+def _check_together(accelerators: Sequence[Any], where: str, mistakes: Mistakes) -> None:
+    """What cannot be attached to one denoiser together, with the reason."""
+    kinds = [a.kind for a in accelerators]
+    for kind in sorted({k for k in kinds if kinds.count(k) > 1}):
+        mistakes.note(
+            f"{where}.accelerators: {kind} {kinds.count(kind)} times",
+            "each accelerator once: the second would cache what the first has cached",
+            "leave one out",
+        )
+    for accelerator in accelerators:
+        excluded = getattr(accelerator, "EXCLUDES", {})
+        for other in sorted(set(excluded) & set(kinds)):
+            mistakes.note(
+                f"{where}.accelerators: {accelerator.kind} with {other}",
+                f"one of them: {excluded[other]}",
+                "leave one out, or give each a segment of its own",
+            )
 
 
 def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
