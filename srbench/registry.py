@@ -391,13 +391,20 @@ def _is_place(part: int | str) -> bool:
     return isinstance(part, int) or (part.isidentifier() and part not in ("int", "float", "str"))
 
 
+def _unset(field: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("if_set")) and getattr(value, field.name) is None
+
+
 def identity(value: Any) -> Any:
     """A plug-in, or any frozen dataclass, as plain data that names it wholly.
 
-    The same settings give the same identity; it is what keys and records hold.
+    The same settings give the same identity; it is what keys and records hold.  A field
+    whose metadata say `if_set` is no part of it while it is None, so that it could be added
+    without naming anything anew.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _unset(f, value)}
+        plain = {name: identity(v) for name, v in own.items()}
         kind = getattr(value, "kind", None)
         code = source(type(value)) if kind else None
         return ({"kind": kind} if kind else {}) | ({"source": code} if code else {}) | plain

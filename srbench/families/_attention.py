@@ -16,8 +16,9 @@ from diffusers.models.attention_dispatch import (
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from srbench.attention import Attention, mistake
+from srbench.attention import Attention, installed, mistake
 from srbench.errors import UserError
+from srbench.experiment import Denoiser
 
 
 def pin() -> None:
@@ -43,6 +44,17 @@ def using(backend: Attention, model: Any) -> Iterator[None]:
         return
     with _dispatched(backend, model):
         yield
+
+
+def refuse_other_version(denoiser: Denoiser) -> None:
+    """A worker may have another version of a package than the process that named the cells."""
+    here, named = installed(denoiser.attention), denoiser.attention_package
+    if named is not None and here != named:
+        raise UserError(
+            f"attention = {denoiser.attention} with {here or 'no such package'} here",
+            f"{named}, which these cells are named by",
+            "let every machine have the same versions",
+        )
 
 
 @contextlib.contextmanager

@@ -155,6 +155,12 @@ class MethodRecord(_Record):
     path: list[dict[str, Any]]
     steps: int | None
 
+    @property
+    def attention_packages(self) -> tuple[str, ...]:
+        """As `experiment.Method.attention_packages`."""
+        named = (s.get("denoiser", {}).get("attention_package") for s in self.path)
+        return tuple(dict.fromkeys(p for p in named if p))
+
 
 class RunRecord(_Record):
     """One run: what was asked, what it resolved to, and the ground it stood on."""
