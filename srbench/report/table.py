@@ -42,9 +42,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     """
     if not cells:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
-    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
-    keys = sorted(planned | {(c.prompt_index, c.seed) for c in cells})
-    methods = _methods(run, cells)
+    keys, methods = due(run, cells), contenders(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
 
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
@@ -56,7 +54,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
 
     found = quantities.dimensions(cells)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
-    of_suite = totals.columns(methods, dimensions, protocol, _gaps)
+    of_suite = totals.columns(methods, dimensions, protocol, gaps)
     main = [column(q) for q in (*quantities.similarity(cells), *quantities.cost(run, rivals))]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
     return Tables(_rows(methods, [*of_suite, *main]), single)
@@ -90,8 +88,17 @@ def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> l
 # Rows: which methods, in which order
 
 
-def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
-    """Every method that a job of this run asked for, with its cells; one without cells too."""
+def due(run: RunRecord, cells: Sequence[CellRecord]) -> list[Key]:
+    """The prompts and seeds that every method should have a video of, in order."""
+    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
+    return sorted(planned | {(c.prompt_index, c.seed) for c in cells})
+
+
+def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
+    """Every method that a job of this run asked for, with its cells; one without cells too.
+
+    In the rows' order.  Raises UserError where there are two references.
+    """
     grouped: dict[str, list[CellRecord]] = {}
     for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)
@@ -174,12 +181,12 @@ def _value(
     column, word = quantity.column, quantity.word_of(method)
     if word:
         return Value(column, None, None, 0, 0, protocol, "done", word[1], word[0])
-    outcome, gaps = _gaps(own)
+    outcome, told = gaps(own)
     estimate, more = _estimate(quantity, own, reference, quantity.counts(method, own))
     if estimate.mean is None and estimate.reason not in ("", statistics.NO_VALUE):
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
-    return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (gaps, more) if part))
+    return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (told, more) if part))
 
 
 def _estimate(
@@ -240,7 +247,7 @@ def _apart(a: Measured, b: Measured) -> bool:
     return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
 
 
-def _gaps(own: Mapping[Key, float | Gap]) -> tuple[Outcome, str]:
+def gaps(own: Mapping[Key, float | Gap]) -> tuple[Outcome, str]:
     """The worst outcome, and a sentence with how many of each and the first reason."""
     found: dict[Outcome, list[str]] = {}
     for gap in own.values():
