@@ -81,7 +81,8 @@ def find_column(asked: str, known: Iterable[str]) -> str:
     after = [k for k in found if k.rpartition("/")[2] == asked]
     chosen = found if len(found) == 1 else after if len(after) == 1 else []
     if not chosen:
-        short = {k.rpartition("/")[2] if "/" in k else k for k in keys} | {*keys}
+        parts = Counter(p for k in keys for p in {k.partition("/")[0], k.rpartition("/")[2]})
+        short = {part for part, count in parts.items() if count == 1} | {*keys}
         do = f"one of {', '.join(found)}" if found else did_you_mean(asked, short)
         raise UserError(f"column {asked!r}", "the name of one column of the run", do)
     return chosen[0]
