@@ -29,6 +29,10 @@ class Gap:
     reason: str
 
 
+UNSCORED = Gap("missing", "no score recorded")
+UNRECORDED = Gap("missing", "the run has no record of it")
+
+
 @dataclass(frozen=True)
 class Contender:
     """A method of the run with its cells by prompt and seed; `cells` may be empty."""
@@ -100,15 +104,18 @@ class Quantity:
         """The number or the gap of each video that should have one; empty where a word stands."""
         if self.word_of(method):
             return {}
-        due = [k for k in keys if self.prompts is None or k[0] in self.prompts]
-        return {k: self._of_cell(method.cells.get(k)) for k in due}
-
-    def _of_cell(self, cell: CellRecord | None) -> float | Gap:
-        if cell is None:
-            return Gap("missing", "the run has no record of it")
-        if cell.outcome != "done":
-            return Gap(cell.outcome, cell.reason or "no reason recorded")
-        return self.measure(cell)
+        cells, measure = method.cells, self.measure
+        made: dict[Key, float | Gap] = {}
+        for key in keys:
+            if self.prompts is None or key[0] in self.prompts:
+                cell = cells.get(key)
+                if cell is None:
+                    made[key] = UNRECORDED
+                elif cell.outcome != "done":
+                    made[key] = Gap(cell.outcome, cell.reason or "no reason recorded")
+                else:
+                    made[key] = measure(cell)
+        return made
 
 
 def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
@@ -215,13 +222,21 @@ def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Q
     )
 
 
+def _found(cell: CellRecord, name: str) -> Score | None:
+    for score in cell.scores:  # a plain loop: it runs a million times for a large table
+        if score.metric.name == name:
+            return score
+    return None
+
+
 def _score_of(cell: CellRecord, name: str) -> float | Gap:
-    score = next((s for s in cell.scores if s.metric.name == name), None)
-    return Gap("missing", "no score recorded") if score is None else _score(score)
+    score = _found(cell, name)
+    return UNSCORED if score is None else _score(score)
 
 
 def _count_of(cell: CellRecord, name: str) -> float:
-    return next((s.count for s in cell.scores if s.metric.name == name), 1.0)
+    score = _found(cell, name)
+    return 1.0 if score is None else score.count
 
 
 def _score(score: Score) -> float | Gap:
