@@ -22,8 +22,8 @@ install: .venv/.installed ## make .venv with everything in it (needs Python 3.11
 demo: install ## run the demo sweep on this machine's CPU and print its table
 	$(BIN)/python -m srbench +experiment=shapes_delta_sweep engine.workers=2
 
-test: install ## the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow"
+test: install ## the tests (a few minutes on two cores; JOBS=1 for one process)
+	$(BIN)/python -m pytest -m "not slow" -n $(or $(JOBS),2) --dist loadfile
 
 test-all: install ## all tests, the slow ones too
 	$(BIN)/python -m pytest

@@ -159,14 +159,16 @@ def execute(
         return done.failed
     steps = failed = 0
     with progress(console) as bar:
-        title = f"{len(experiment.methods)} methods"
+        title = price.counted(len(experiment.methods), "method")
         task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
 
         def watch(event: Any) -> None:
             nonlocal steps, failed
             failed += event.failed
             steps += event.amount * (event.kind == "step")
-            note = f"{steps} steps computed" + (f", {failed} cells failed" if failed else "")
+            note = f"{price.counted(steps, 'step')} computed" + (
+                f", {price.counted(failed, 'cell')} failed" if failed else ""
+            )
             bar.update(task, advance=event.amount * (event.kind == "unit"), note=note)
 
         experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
@@ -366,7 +368,8 @@ def kept(run: Path, began: float) -> str:
     except OSError:
         times = []
     fresh = sum(t >= began for t in times)
-    return f"{len(times)} cells are kept in {run}, {fresh} of them from now"
+    are = "is" if len(times) == 1 else "are"
+    return f"{price.counted(len(times), 'cell')} {are} kept in {run}, {fresh} of them from now"
 
 
 # -- Hydra's own refusals, told as ours

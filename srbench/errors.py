@@ -55,6 +55,29 @@ class UserErrors(UserError):
         return type(self), (self.mistakes,)
 
 
+class UserErrorList(UserError):
+    """A mistake that many things share; all are listed, one a line, below what was given.
+
+    >>> print(UserErrorList("2 videos that differ", ["a: 2 frames", "b: 3 frames"], "81 frames", "cut none"))
+    given:    2 videos that differ
+      a: 2 frames
+      b: 3 frames
+    expected: 81 frames
+    do:       cut none
+    """
+
+    def __init__(self, got: str, items: Iterable[str], expected: str, do: str) -> None:
+        super().__init__(got, expected, do)
+        self.items = tuple(items)
+
+    def __str__(self) -> str:
+        given, *rest = super().__str__().split("\n")
+        return "\n".join([given, *(f"  {one_line(item, 400)}" for item in self.items), *rest])
+
+    def __reduce__(self) -> tuple[type[UserErrorList], tuple[str, tuple[str, ...], str, str]]:
+        return type(self), (self.got, self.items, self.expected, self.do)
+
+
 class CannotWrite(UserError):
     """The disk is full, or may not be written to: nothing that follows could be kept."""
 

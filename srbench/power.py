@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -201,7 +202,7 @@ def show(told: Answer, asked: Question, console: Console) -> None:
             console,
             f"how often a true difference of {number(difference)} is found",
             asked,
-            lambda p, s, d=difference: _found(told, p, s, d),
+            partial(_found, told, difference),
         )
         prompts = [(needed(found, difference, s, asked.wanted, told.fewest), s) for s in asked.seeds]
         listed = ", ".join(f"{_prompts(p)} × {s} seed{'s' * (s != 1)}" for p, s in prompts)
@@ -223,7 +224,7 @@ def _detectable(told: Answer, prompts: int, seeds: int, wanted: float) -> str:
     return f"{statistics.detectable(told.found.standard_error(prompts, seeds), prompts, wanted):.3g}"
 
 
-def _found(told: Answer, prompts: int, seeds: int, difference: float) -> str:
+def _found(told: Answer, difference: float, prompts: int, seeds: int) -> str:
     if prompts < told.fewest:
         return DASH
     power = statistics.power(difference, told.found.standard_error(prompts, seeds), prompts)

@@ -246,7 +246,7 @@ def expectations(experiment: Experiment, traces: Sequence[Trace]) -> Callable[..
         if fitting:
             mean = fmean(replay(rule, t) or len(timesteps) for t in fitting)
             return Expectation(
-                round(mean), f"mean {mean:.1f}, measured here, {_count(len(fitting), 'video')}"
+                round(mean), f"mean {mean:.1f}, measured here, {counted(len(fitting), 'video')}"
             )
         return Expectation(*rule.expected(timesteps, known))
 
@@ -423,7 +423,7 @@ def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),
-        ("prompts × seeds", f"{prompts} × {seeds} = {_count(prompts * seeds, 'video')} a method"),
+        ("prompts × seeds", f"{prompts} × {seeds} = {counted(prompts * seeds, 'video')} a method"),
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
         ("metrics", _metrics(experiment)),
         ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),
@@ -435,7 +435,7 @@ def _metrics(experiment: Experiment) -> str:
     found = all_facts(experiment.metrics, experiment.suite.list_prompts())
     suites = Counter(n.partition("/")[0] for n, f in found.items() if f.group != "similarity")
     names = [n for n, f in found.items() if f.group == "similarity"]
-    return ", ".join([*names, *(f"{s} ({_count(n, 'dimension')})" for s, n in suites.items())]) or "none"
+    return ", ".join([*names, *(f"{s} ({counted(n, 'dimension')})" for s, n in suites.items())]) or "none"
 
 
 def _evaluations(experiment: Experiment, units: int, whole: Cost, rest: Left) -> list[tuple[str, str]]:
@@ -477,16 +477,22 @@ def _times(
     low, typical, high = sorted(hours(r.shared, r.cells) for r in remaining)
     alone = hours(whole.alone.times(units), units * len(experiment.methods))
     at_once, side_by_side, unit = parallel(experiment, rate.gpu)
-    spread = f"{_figure(typical)} ({_figure(low)} to {_figure(high)})"
+    spread = _ranged(_figure, typical, low, high)
     return [
         (
             "time",
-            f"{_duration(typical / at_once)} ({_duration(low / at_once)} to {_duration(high / at_once)})"
-            f" with {_count(experiment.engine.workers, 'worker')}{side_by_side}",
+            _ranged(_duration, *(h / at_once for h in (typical, low, high)))
+            + f" with {counted(experiment.engine.workers, 'worker')}{side_by_side}",
         ),
         (unit, f"{spread}; each method alone, from nothing: {_figure(alone)}"),
         ("reckoned with", f"{rate.source}; caches are not counted as savings"),
     ]
+
+
+def _ranged(shown: Callable[[float], str], typical: float, low: float, high: float) -> str:
+    """A number with its range, where there is one to see."""
+    text, least, most = shown(typical), shown(low), shown(high)
+    return text if least == most else f"{text} ({least} to {most})"
 
 
 def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, str, str]:
@@ -498,13 +504,13 @@ def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, str, 
     """
     workers, threads = experiment.engine.workers, experiment.engine.threads
     if gpu is not None:
-        return workers, f" on {_count(workers, gpu)}, not on this machine", "GPU-hours"
+        return workers, f" on {counted(workers, gpu)}, not on this machine", "GPU-hours"
     if experiment.family.device.startswith("cuda") or (experiment.family.device == "auto" and may_have_gpu()):
         return workers, "", "GPU-hours"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = max(1, min(workers, cores // threads))
     few = f", of which {at_once} at once" if at_once < workers else ""
-    return at_once, f" of {_count(threads, 'thread')} on {_count(cores, 'core')}{few}", "core-hours"
+    return at_once, f" of {counted(threads, 'thread')} on {counted(cores, 'core')}{few}", "core-hours"
 
 
 def _sizes(
@@ -513,16 +519,21 @@ def _sizes(
     lines = []
     price = experiment.family.price
     if price is not None and price.memory:
-        workers = _count(experiment.engine.workers, "worker")
+        workers = counted(experiment.engine.workers, "worker")
         lines.append(("memory", f"{size(price.memory)} each of {workers}, with both models resident"))
     if rate is not None and disk is not None:
-        states = f"{_count(rest.states, 'state')} (keep={experiment.keep})"
+        states = f"{counted(rest.states, 'state')} (keep={experiment.keep})"
         unknown = "" if rate.state or not rest.states else ", whose size is not known"
-        lines.append(("disk", f"{size(disk)} more: {_count(rest.cells, 'video')}, {states}{unknown}"))
+        lines.append(("disk", f"{size(disk)} more: {counted(rest.cells, 'video')}, {states}{unknown}"))
     return lines
 
 
-def _count(n: int, word: str) -> str:
+def counted(n: int, word: str) -> str:
+    """A number of things, in the plural where it is not one.
+
+    >>> counted(1, "video"), counted(4720, "video")
+    ('1 video', '4,720 videos')
+    """
     return f"{n} {word}" if n == 1 else f"{n:,} {word}s"
 
 

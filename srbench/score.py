@@ -16,7 +16,7 @@ import platform
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from srbench import configs, errors, ground, report, video
-from srbench.errors import UserError
+from srbench.errors import UserError, UserErrorList
 from srbench.experiment import digest
 from srbench.metrics.base import CHUNK, Metric
 from srbench.registry import build, identity
@@ -145,24 +145,22 @@ def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[s
         if key not in reference.videos
     ]
     if lonely:
-        raise UserError(
-            _listed(f"{len(lonely)} videos without a reference", lonely),
+        raise UserErrorList(
+            f"{len(lonely)} videos without a reference",
+            lonely,
             f"a video of the same prompt and seed in {reference.name}",
             "name them alike, `{prompt}-{seed}`, or pair them with --pairs CSV",
         )
     if prompts is not None:
         known = {unicodedata.normalize("NFC", p) for p in prompts}
-        strange = [k.prompt for k in reference.videos if k.prompt not in known]
+        strange = list(dict.fromkeys(k.prompt for k in reference.videos if k.prompt not in known))
         if strange:
-            raise UserError(
-                _listed(f"{len(strange)} prompts that are not the suite's", strange),
+            raise UserErrorList(
+                f"{len(strange)} prompts that are not the suite's",
+                strange,
                 "files named `{prompt}-{seed}` by the suite's own prompts",
                 "rename them, or leave --suite out",
             )
-
-
-def _listed(what: str, lines: Iterable[str]) -> str:
-    return "\n  ".join([what, *lines])
 
 
 def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
@@ -185,8 +183,9 @@ def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
         if (said := _differs(video.look(path), looks[key]))
     ]
     if wrong:
-        raise UserError(
-            _listed(f"{len(wrong)} videos that differ", wrong),
+        raise UserErrorList(
+            f"{len(wrong)} videos that differ",
+            wrong,
             "the same size, frames and fps throughout; nothing is cut, resized or resampled",
             "score those that fit together, or write them alike",
         )
@@ -351,14 +350,24 @@ def score_key(job: Import, key: Key, run: Path) -> None:
 
 
 def metrics_of(names: Sequence[str]) -> tuple[Metric, ...]:
-    """Metrics by the names of their YAML.  Raises UserError for one that needs Hydra to be resolved."""
+    """Metrics by the names of their YAML; one through mp4 brings its floor along.
+
+    Raises UserError for an unknown name.
+    """
     found = []
     for name in names:
-        settings = configs.read("metric", name)
-        if "kind" not in settings:
-            settings = settings[name]  # a file of several; the first is the one it is named by
-        found.append(build("metrics", settings, f"metric.{name}"))
+        read = configs.read("metric", name)
+        several = {name: read} if "kind" in read else read
+        for own, settings in several.items():
+            plain = {k: _resolved(v, several) for k, v in settings.items()}
+            found.append(build("metrics", plain, f"metric.{own}"))
     return tuple(found)
+
+
+def _resolved(value: Any, several: Mapping[str, Mapping[str, Any]]) -> Any:
+    """`${metric.NAME.FIELD}` of the same file, as Hydra would have it; anything else as it is."""
+    named = re.fullmatch(r"\$\{metric\.(\w+)\.(\w+)\}", str(value))
+    return several[named[1]][named[2]] if named else value
 
 
 def row_name(folder: Path) -> str:
@@ -379,8 +388,7 @@ def arranged(args: argparse.Namespace) -> Import:
     *methods, reference = (
         Imported(n, v, f is args.reference) for n, v, f in zip(names, videos, folders, strict=True)
     )
-    suite = args.suite and build("suites", configs.read("suite", args.suite), "suite")
-    listed = suite.list_prompts() if suite else None
+    listed = _suites_prompts(args.suite) if args.suite else None
     paired(methods, reference, listed)
     look = looked_at(methods, reference)
     everyone = [reference, *methods]
@@ -394,6 +402,13 @@ def arranged(args: argparse.Namespace) -> Import:
         suite=args.suite,
         told=args.latency.name if args.latency else "",
     )
+
+
+def _suites_prompts(name: str) -> tuple[str, ...]:
+    """Raises UserError where the suite's list is not on this machine."""
+    suite = build("suites", configs.read("suite", name), "suite")
+    errors.raise_all(getattr(suite, "mistakes", list)())
+    return tuple(suite.list_prompts())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

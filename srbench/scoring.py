@@ -12,6 +12,7 @@ from srbench.metrics.base import (
     Metric,
     Prepares,
     Similarity,
+    Through,
     all_facts,
     compare_many,
     facts,
@@ -125,24 +126,62 @@ def _compare_group(
     videos: Sequence[Sequence[_Scoring]], reference: CellRecord, metrics: Sequence[Similarity], chunks: Chunks
 ) -> None:
     """All videos (each of one or several cells) by all metrics; a metric that refuses fails alone."""
-    together = [m for m in metrics if isinstance(m, Prepares)]
-    try:
-        found = compare_many(together, [chunks(v[0].cell) for v in videos], chunks(reference))
-    except UserError:
-        found = None  # then one by one, to see whom it concerns
-    for i, cells in enumerate(videos):
-        for metric in metrics:
-            try:
-                if found is not None and metric in together:
-                    per_frame = found[i][together.index(metric)]
+    together = _together(metrics)
+    for own_way in together:
+        found = _many(videos, reference, own_way, chunks)
+        for i, cells in enumerate(videos):
+            for j, metric in enumerate(own_way):
+                if found is None:  # one by one, to see whom it concerns
+                    _alone(cells, reference, metric, chunks)
                 else:
-                    per_frame = metric(_whole(chunks(cells[0].cell)), _whole(chunks(reference)))
-            except UserError as error:
-                for own in cells:
-                    own.note(metric, "failed", f"{error.got}; {error.do}")
-            else:
-                for own in cells:
-                    own.add(metric, per_frame)
+                    _note_all(cells, metric, found[i][j])
+    for metric in (m for m in metrics if not isinstance(_inside(m), Prepares)):
+        for cells in videos:
+            _alone(cells, reference, metric, chunks)
+
+
+def _together(metrics: Sequence[Similarity]) -> list[list[Similarity]]:
+    """Metrics that look at the same frames a few at a time: on the videos themselves, then by each way."""
+    ways: dict[str, list[Similarity]] = {}
+    for metric in metrics:
+        if isinstance(_inside(metric), Prepares):
+            ways.setdefault(metric.way if isinstance(metric, Through) else "", []).append(metric)
+    return list(ways.values())
+
+
+def _inside(metric: Similarity) -> Similarity:
+    return metric.inside if isinstance(metric, Through) else metric
+
+
+def _many(
+    videos: Sequence[Sequence[_Scoring]], reference: CellRecord, metrics: Sequence[Similarity], chunks: Chunks
+) -> list[list[NDArray[np.float64]]] | None:
+    """Values [video][metric] of metrics that go together; None where anything is refused."""
+    way = metrics[0]
+
+    def come_out(cell: CellRecord) -> Iterator[Video]:
+        return way.through(chunks(cell)) if isinstance(way, Through) else chunks(cell)
+
+    try:
+        each = [come_out(v[0].cell) for v in videos]
+        return compare_many([_inside(m) for m in metrics], each, come_out(reference))
+    except UserError:
+        return None
+
+
+def _alone(cells: Sequence[_Scoring], reference: CellRecord, metric: Similarity, chunks: Chunks) -> None:
+    try:
+        per_frame = metric(_whole(chunks(cells[0].cell)), _whole(chunks(reference)))
+    except UserError as error:
+        for own in cells:
+            own.note(metric, "failed", f"{error.got}; {error.do}")
+    else:
+        _note_all(cells, metric, per_frame)
+
+
+def _note_all(cells: Sequence[_Scoring], metric: Similarity, per_frame: NDArray[np.float64]) -> None:
+    for own in cells:
+        own.add(metric, per_frame)
 
 
 def _whole(parts: Iterator[Video]) -> Video:

@@ -100,17 +100,11 @@ def chunks(path: Path, frames: int) -> Iterator[Video]:
 
     Never holds more than that.  Raises UserError, when begun, where there is no video to read.
     """
-    held: list[Any] = []
     count = 0
     with _opened(path) as (container, stream):
-        for frame in container.decode(stream):
-            held.append(frame.to_ndarray(format="rgb24"))
-            count += 1
-            if len(held) == frames:
-                yield np.stack(held)
-                held = []
-    if held:
-        yield np.stack(held)
+        for chunk in _stacked(container.decode(stream), frames):
+            count += len(chunk)
+            yield chunk
     if not count:
         raise _unreadable(path, "no frames")
 
@@ -161,28 +155,58 @@ def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
     bytes; by default some of its choices differ from one encoding to the next.  Raises
     UserError for a bad video, and for an odd width or height, which 4:2:0 cannot hold.
     """
-    check(video, "the video to encode")
-    if video.shape[1] % 2 or video.shape[2] % 2:
-        raise UserError(
-            f"{video.shape[2]}×{video.shape[1]} pixels",
-            "an even width and height, as yuv420p halves both",
-            "leave out the metrics through mp4",
-        )
+    return np.concatenate(list(chunks_through_mp4(iter([video]), fps, crf, preset, len(video))))
+
+
+def chunks_through_mp4(
+    video: Iterator[Video], fps: int, crf: int, preset: str, frames: int
+) -> Iterator[Video]:
+    """As `through_mp4`, of and as chunks; held are the file's bytes and `frames` frames, never a video.
+
+    Raises UserError, when begun: see through_mp4.
+    """
     held = io.BytesIO()
     options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
     with av.open(held, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = video.shape[2], video.shape[1], "yuv420p"
-        stream.codec_context.thread_count = 1
-        for i, pixels in enumerate(video):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = i
-            container.mux(stream.encode(frame))
+        stream: Any = container.add_stream("libx264", rate=fps, options=options)
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        count = 0
+        for chunk in video:
+            _check_even(chunk)
+            if not count:
+                stream.height, stream.width = chunk.shape[1:3]
+            for pixels in chunk:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = count
+                container.mux(stream.encode(frame))
+                count += 1
         container.mux(stream.encode())
     held.seek(0)
     decoded: Any
     with av.open(held) as decoded:
-        return np.stack([f.to_ndarray(format="rgb24") for f in decoded.decode(video=0)])
+        yield from _stacked(decoded.decode(video=0), frames)
+
+
+def _check_even(chunk: Video) -> None:
+    check(chunk, "the video to encode")
+    if chunk.shape[1] % 2 or chunk.shape[2] % 2:
+        raise UserError(
+            f"{chunk.shape[2]}×{chunk.shape[1]} pixels",
+            "an even width and height, as yuv420p halves both",
+            "leave out the metrics through mp4",
+        )
+
+
+def _stacked(decoded: Iterator[Any], frames: int) -> Iterator[Video]:
+    """Decoded frames as RGB, so many at a time, the rest last."""
+    held: list[Any] = []
+    for frame in decoded:
+        held.append(frame.to_ndarray(format="rgb24"))
+        if len(held) == frames:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
 
 
 def _unreadable(path: Path, why: str) -> UserError:

@@ -14,6 +14,8 @@ import pytest
 from srbench import configs, plan, price
 from srbench.__main__ import compose, settle
 from srbench.experiment import Experiment
+from srbench.registry import identity
+from srbench.report import paper_tables, published
 from srbench.store.objects import Store
 
 PAGES = Path(__file__).parents[1] / "experiments"
@@ -73,6 +75,18 @@ def test_its_page_says_what_the_plan_says(name: str, tmp_path: Path) -> None:
     hours, _, alone = told["GPU-hours"].partition("; ")
     assert hours in words
     assert f"{alone} GPU-hours" in words
+
+
+@pytest.mark.parametrize("block", [b for t in paper_tables.make([]) for b in t.blocks], ids=lambda b: b.table)
+def test_a_tables_experiment_has_every_method_of_the_paper(block: paper_tables.Block) -> None:
+    made = experiment(paper_tables.experiment(block.table, block.setting.setting))
+    assert made.family.name == block.setting.setting
+    have = {
+        (published.signature(identity(m.segments)), m.steps or made.family.steps)
+        for m in made.methods
+        if m.role == "method"
+    }
+    assert {(m.path, m.steps) for m in block.methods} <= have
 
 
 def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> None:

@@ -327,7 +327,7 @@ def test_a_published_price_is_in_hours_of_its_gpu_whatever_this_machine_is(tmp_p
     wan: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "wan21_480p.yaml"))
     told = dict(priced(experiment(family=wan, engine={"kind": "local", "workers": 2}), tmp_path).lines)
     assert told["time"].endswith("with 2 workers on 2 A800s, not on this machine")
-    assert told["GPU-hours"].startswith("0.934 ")  # 4 videos of 50 steps of 16.82 s
+    assert told["GPU-hours"].startswith("0.934;")  # 4 videos of 50 steps of 16.82 s
     assert "core-hours" not in told
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from srbench import score, video
 from srbench.metrics.psnr import PSNR
+from srbench.report.figures import draw
+from srbench.report.table import rows
 from srbench.score import Key, key_of
 from srbench.store.records import CellRecord, read_run
 from srbench.video import Video
@@ -100,14 +102,36 @@ def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytes
     assert [c.scores for c in cells(folders)] == before
 
 
-def test_latencies_are_taken_from_a_table(folders: Path) -> None:
+def test_latencies_are_taken_from_a_table_and_each_video_has_its_own(folders: Path) -> None:
     told = folders / "latency.csv"
-    told.write_text("method,video,seconds\noriginal,,80\nteacache_fast,a dog runs-1.mp4,40\n")
+    told.write_text(
+        "method,video,seconds\noriginal,,80\nteacache_fast,a dog runs-1.mp4,40\n"
+        "teacache_fast,a dog runs-0.mp4,20\n"
+    )
     assert command(folders, "--latency", str(told)) == 0
-    seconds = {(c.method, c.prompt, c.seed): c.latency_seconds for c in cells(folders)}
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    seconds = {(c.method, c.prompt, c.seed): c.latency_seconds for c in found}
     assert {v for k, v in seconds.items() if k[0] == "original"} == {80.0}
     assert seconds["teacache_fast", "a dog runs", 1] == 40.0
-    assert seconds["teacache_fast", "a dog runs", 0] is None
+    assert seconds["teacache_fast", "a cat sits, calmly", 0] is None
+    row = next(r for r in rows(record, found) if r.method == "teacache_fast")
+    assert (row["latency"].value, row["latency"].n) == (30.0, 2)  # of the two that are told
+    assert row["speedup"].value == pytest.approx(160 / 60)
+    assert row["latency"].outcome == "missing"
+    bars = next(
+        f for f in draw(folders / "figures", record, found, rows(record, found)) if f.name == "latency"
+    )
+    assert not bars.missing and "not measured here" in bars.caption
+
+
+def test_a_metric_through_mp4_has_the_encoders_floor_beside_it(folders: Path) -> None:
+    assert command(folders, "psnr_mp4") == 0
+    assert {s.metric.name for c in cells(folders) if not c.is_reference for s in c.scores} == {
+        "psnr",
+        "psnr/x264-medium-crf25-16fps",
+        "psnr/x264-medium-crf25-16fps/floor",
+    }
 
 
 def test_a_table_may_pair_them(folders: Path) -> None:
@@ -133,6 +157,18 @@ def test_what_differs_is_refused_with_the_whole_list(
     assert not (folders / "results").exists()
 
 
+def test_every_video_that_differs_is_in_the_list(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("original", "teacache_fast"):
+        for i in range(30):
+            mp4(
+                folders / place / f"{'a very long prompt ' * 5}-{i}.mp4",
+                noise(i, 1 if place == "original" else 2),
+            )
+    assert command(folders) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("  teacache_fast/a very long") and "2 frames" in line for line in lines) == 30
+
+
 def test_videos_without_a_reference_are_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mp4(folders / "teacache_fast" / "a dog runs-2.mp4", noise(1))
     assert command(folders) == 2
@@ -142,7 +178,15 @@ def test_videos_without_a_reference_are_refused(folders: Path, capsys: pytest.Ca
 def test_a_suites_prompts_must_be_the_folders(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(folders, "--suite", "shapes") == 2
     said = capsys.readouterr().err
-    assert "4 prompts that are not the suite's" in said and "a dog runs" in said
+    assert "2 prompts that are not the suite's" in said and "a dog runs" in said
+
+
+def test_a_suite_whose_list_is_not_here_says_so(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(folders / "none"))
+    assert command(folders, "--suite", "vbench") == 2
+    assert "suite vbench without VBench's list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

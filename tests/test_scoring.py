@@ -12,6 +12,7 @@ import pytest
 
 from srbench.errors import UserError
 from srbench.metrics.base import CHUNK, compare_many
+from srbench.metrics.mp4 import Mp4
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
 from srbench.scoring import NO_REFERENCE, score_all
@@ -83,6 +84,24 @@ def test_the_reference_is_prepared_once_for_all() -> None:
     score_all(CELLS, CELLS[0], [metric], reader)
     assert metric.prepared == FRAMES
     assert reader.begun == {"large": 2, "small": 1, "srd": 1}  # as reference, and as its own row
+
+
+def test_what_goes_through_mp4_is_read_and_encoded_once_for_all_its_metrics() -> None:
+    videos = {name: v[:, :, :12] for name, v in VIDEOS.items()}
+    metrics = [PSNR(), Mp4(of="psnr"), Mp4(of="ssim/gauss11-valid"), Mp4(of="psnr", crf=40)]
+    reader = Reader(videos)
+    scored = score_all(CELLS, CELLS[0], metrics, reader)
+    # as they are, through the one encoder, and through the other: the reference as often as any
+    assert reader.begun == {"large": 3 + 3, "small": 3, "srd": 3}
+    for own in scored:
+        for score, metric in zip(own.scores, metrics, strict=True):
+            assert score.per_frame == tuple(metric(videos[own.method], videos["large"]))
+
+
+def test_an_odd_size_fails_through_mp4_alone() -> None:
+    (own,) = score_all(CELLS[1:2], CELLS[0], [PSNR(), Mp4(of="psnr")], Reader(VIDEOS))
+    assert [s.outcome for s in own.scores] == ["done", "failed"]
+    assert "13×16 pixels" in own.scores[1].reason
 
 
 def test_one_video_of_two_cells_is_scored_once() -> None:

@@ -55,6 +55,25 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class Through(Protocol):
+    """A similarity that is another one after both videos went through something, as an encoder."""
+
+    @property
+    def way(self) -> str:
+        """Names what they go through; of those with the same one videos go through once."""
+        ...
+
+    @property
+    def inside(self) -> Similarity:
+        """The similarity of what comes out, whose numbers are this one's."""
+        ...
+
+    def through(self, chunks: Iterator[Video]) -> Iterator[Video]:
+        """A video's chunks as they come out.  Raises UserError for one that cannot go through."""
+        ...
+
+
 class Dimensions(Protocol):
     """What a video shows of its prompt: a suite's dimensions, each a score of its own."""
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from srbench.metrics.base import Similarity, check_pair, unavailable
+from srbench.metrics.base import CHUNK, Similarity, check_pair, unavailable
 from srbench.metrics.lpips import LPIPS
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
 from srbench.registry import plugin
 from srbench.store.records import MetricFacts
-from srbench.video import Video, through_mp4
+from srbench.video import Video, chunks_through_mp4
 
 Of = Literal[
     "psnr",
@@ -68,8 +69,21 @@ class Mp4:
         Raises UserError: see check_pair; and for an odd width or height.
         """
         check_pair(video, reference)
-        x, y = (through_mp4(v, self.fps, self.crf, self.preset) for v in (video, reference))
-        return inner(self.of)(x, y)
+        x, y = (np.concatenate(list(self.through(iter([v])))) for v in (video, reference))
+        return self.inside(x, y)
+
+    @property
+    def way(self) -> str:
+        """The encoder and its settings."""
+        return settings(self.crf, self.preset, self.fps)
+
+    @property
+    def inside(self) -> Similarity:
+        return inner(self.of)
+
+    def through(self, chunks: Iterator[Video]) -> Iterator[Video]:
+        """As a viewer of the mp4 gets it.  Raises UserError for an odd width or height."""
+        return chunks_through_mp4(chunks, self.fps, self.crf, self.preset, CHUNK)
 
 
 def settings(crf: int, preset: str, fps: int) -> str:

@@ -44,7 +44,15 @@ class PSNR:
     def __call__(self, video: Video, reference: Video) -> NDArray[np.float64]:
         """DB of each frame, shape (frames,), from 0 to cap.  Raises UserError: see check_pair."""
         check_pair(video, reference)
-        mse = np.array([_mse(x, y) for x, y in zip(video, reference, strict=True)])
+        return self.compare(video, reference)
+
+    def prepare(self, reference: Video) -> Video:
+        """The reference as it is: it is read once for many videos, which is all there is to save."""
+        return reference
+
+    def compare(self, video: Video, prepared: Video) -> NDArray[np.float64]:
+        """DB of each frame of as many as were prepared."""
+        mse = np.array([_mse(x, y) for x, y in zip(video, prepared, strict=True)])
         floor = 10 ** (-self.cap / 10)
         return np.minimum(self.cap, -10.0 * np.log10(np.maximum(mse, floor)))
 

@@ -1,4 +1,4 @@
-"""`python -m srbench.report RUN`: the tables of a run again, from its records alone."""
+"""`python -m srbench.report RUN…`: all tables and figures of runs again, from their records alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from srbench.errors import EXIT_USER, UserError, except_hook
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 after a mistake a user can mend, told in three lines on stderr."""
     parser = argparse.ArgumentParser(prog="python -m srbench.report", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder, results/<experiment>/<run>")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="results/<experiment>/<run>")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="DIR",
+        help="where the paper's tables go, made from all the runs (default: the first RUN's paper/)",
+    )
+    parser.add_argument("--paper", action="store_true", help="print the paper's tables too")
+    args = parser.parse_args(arguments)
     try:
-        report.make(parser.parse_args(arguments).run, Console())
+        report.make_all(args.runs, Console(), args.into, args.paper)
     except UserError as error:
         except_hook(type(error), error, error.__traceback__)
         return EXIT_USER

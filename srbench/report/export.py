@@ -22,7 +22,7 @@ from srbench.report.printed import Footnotes, Printed
 from srbench.report.table import Tables
 from srbench.report.values import Row, Value
 from srbench.store.objects import write_text
-from srbench.store.records import CellRecord, RunRecord
+from srbench.store.records import CellRecord, RunRecord, Score
 
 CSV_FIELDS = (
     "method,method_id,label,role,column,unit,value,standard_error,low,high,best,n,clusters,protocol,"
@@ -131,9 +131,9 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     parts = chain([_method_part(run, tables)], map(_video_part, _chunks(cells)))
     partial, file = path.with_name(f".{path.name}.partial"), None
     try:
-        for lines, repeats, fields in parts:
-            columns = {name: _column(name, values, lines, repeats) for name, values in fields.items()}
-            columns |= {name: _column(name, values, lines, [lines]) for name, values in shared.items()}
+        for lines, fields in parts:
+            columns = {name: _column(name, *field) for name, field in fields.items()}
+            columns |= {name: _column(name, values, [lines]) for name, values in shared.items()}
             table = _arrow(columns, lines)
             file = file or pq.ParquetWriter(partial, table.schema, compression="zstd")
             file.write_table(table)
@@ -143,13 +143,12 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     partial.replace(path)
 
 
-# Lines, how often each value of a field stands for several of them, and the fields that are not empty.
-# A field has a value for each line, or for each entry of `repeats`.
-_Part = tuple[int, Sequence[int], Mapping[str, Sequence[Any]]]
+# How many lines, and by field its values, with how many lines each stands for; None for one.
+_Part = tuple[int, Mapping[str, tuple[Sequence[Any], Sequence[int] | None]]]
 _Column = tuple[np.ndarray, np.ndarray, list[str]]  # numbers or codes, which are there, words of the codes
 
 
-def _column(name: str, values: Sequence[Any], lines: int, repeats: Sequence[int]) -> _Column:
+def _column(name: str, values: Sequence[Any], repeats: Sequence[int] | None) -> _Column:
     """A field's values, one a line: words as codes, None and empty words as absent."""
     words: dict[str, int] = {}
     if name in TYPES:
@@ -159,7 +158,7 @@ def _column(name: str, values: Sequence[Any], lines: int, repeats: Sequence[int]
         codes = (words.setdefault(v, len(words)) if v else -1 for v in values)
         numbers = np.fromiter(codes, np.int32, len(values))
         there = numbers >= 0
-    if len(values) != lines:
+    if repeats is not None:
         numbers, there = np.repeat(numbers, repeats), np.repeat(there, repeats)
     return numbers, there, list(words)
 
@@ -185,7 +184,7 @@ def _arrow(columns: Mapping[str, _Column], lines: int) -> Any:
         ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
         return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends), pa.py_buffer(b"".join(parts)))
 
-    absent = (np.zeros(lines, np.int32), np.zeros(lines, bool), [])
+    absent: _Column = (np.zeros(lines, np.int32), np.zeros(lines, bool), [])
     made = {}
     for name in PARQUET_FIELDS:
         numbers, there, texts = columns.get(name, absent)
@@ -208,8 +207,8 @@ def _method_part(run: RunRecord, tables: Tables) -> _Part:
         for row in table
         for value in row.values
     ]
-    fields = {name: [line[name] for line in lines] for name in CSV_FIELDS if name != "warnings"}
-    return len(lines), [1] * len(lines), fields | {"level": ["method"] * len(lines)}
+    fields = {name: ([line[name] for line in lines], None) for name in CSV_FIELDS if name != "warnings"}
+    return len(lines), fields | {"level": (["method"], [len(lines)])}
 
 
 def _video_part(cells: Sequence[CellRecord]) -> _Part:
@@ -217,12 +216,13 @@ def _video_part(cells: Sequence[CellRecord]) -> _Part:
     found = [list(_cell_lines(cell)) for cell in cells]
     repeats = [len(lines) for lines in found]
     flat = list(zip(*chain.from_iterable(found), strict=True)) or [()] * len(_OF_LINE)
-    fields: dict[str, Sequence[Any]] = {name: [getattr(c, name) for c in cells] for name in _OF_CELL}
-    fields["cell"] = [c.id for c in cells]
-    fields["role"] = ["reference" if c.is_reference else None for c in cells]
+    of_cell = {name: ([getattr(c, name) for c in cells], repeats) for name in _OF_CELL}
+    of_cell["cell"] = [c.id for c in cells], repeats
+    of_cell["role"] = ["reference" if c.is_reference else None for c in cells], repeats
     same = {"level": "video", "clusters": 1, "best": False}
-    fields |= {name: [value] * len(cells) for name, value in same.items()}
-    return sum(repeats), repeats, fields | dict(zip(_OF_LINE, flat, strict=True))
+    of_all = {name: ([value], [sum(repeats)]) for name, value in same.items()}
+    of_line = {name: (values, None) for name, values in zip(_OF_LINE, flat, strict=True)}
+    return sum(repeats), {**of_cell, **of_all, **of_line}
 
 
 _OF_CELL = (
@@ -241,10 +241,21 @@ def _cell_lines(cell: CellRecord) -> Iterator[_Line]:
         known = score.value is not None and math.isfinite(score.value)
         metric, value = score.metric, score.value if known else None
         yield metric.name, metric.unit, value, int(known), score.outcome, score.reason, score.reference
+        if metric.unit == "dB" and score.at_bound:
+            yield from _capped_lines(score)
     for stage in cell.stages:
         yield f"seconds/{stage.name}", "s", stage.seconds, 1, "done", "", None
     if cell.trace is not None and (switches := cell.trace.switches):
         yield "switch_step", "", float(switches[0]), 1, "done", "", None
+
+
+def _capped_lines(score: Score) -> Iterator[_Line]:
+    """PSNR's frames at its cap, and the mean without them."""
+    name, reference = score.metric.name, score.reference
+    yield f"{name}/frames_at_cap", "", float(score.at_bound), 1, "done", "", reference
+    if score.value_below_bound is not None:
+        unit, value = score.metric.unit, score.value_below_bound
+        yield f"{name}/without_capped", unit, value, 1, "done", "", reference
 
 
 # For papers and pages
@@ -258,28 +269,30 @@ def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
     narrow, empty = printed.without_empty(table)
     columns, notes = printed.columns(narrow), Footnotes()
     lines = [
-        _pipe(["method", *(_markdown(c.title) for c in columns)]),
-        _pipe([":--", *("--:" for _ in columns)]),
+        pipe(["method", *(markdown(c.title) for c in columns)]),
+        pipe([":--", *("--:" for _ in columns)]),
     ]
     for i, row in enumerate(narrow):
-        label = f"*{_markdown(row.label)}*" if row.is_scale else _markdown(row.label)
-        lines.append(_pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
-    above = [f"**{_markdown(w)}**\n" for w in legend.warnings(run)]
-    below = [f"<sup>{n}</sup> {_markdown(text)}" for text, n in notes.numbers.items()]
-    below += [_markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+        label = f"*{markdown(row.label)}*" if row.is_scale else markdown(row.label)
+        lines.append(pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
+    above = [f"**{markdown(w)}**\n" for w in legend.warnings(run)]
+    below = [f"<sup>{n}</sup> {markdown(text)}" for text, n in notes.numbers.items()]
+    below += [markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
     return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
 
 
-def _pipe(cells: Iterable[str]) -> str:
+def pipe(cells: Iterable[str]) -> str:
+    """A line of a GitHub table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Text that Markdown prints as it stands."""
     return re.sub(r"([\\`*_{}\[\]<>|#&~$!])", r"\\\1", " ".join(text.split()))
 
 
 def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
-    text = _markdown(column.texts[row])
+    text = markdown(column.texts[row])
     mark = ",".join(map(str, notes.of(column.footnotes[row])))
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
@@ -372,10 +385,10 @@ def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]]
 
 
 def _latex_tabular(table: Sequence[Row], columns: Sequence[Printed], notes: Footnotes) -> str:
-    lines = [_latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
+    lines = [latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
     for i, row in enumerate(table):
         lines += [r"\midrule"] if row.is_scale and i and not table[i - 1].is_scale else []
-        lines.append(_latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+        lines.append(latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
     begin = rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}"
     return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -384,7 +397,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _latex_row(cells: Iterable[str]) -> str:
+def latex_row(cells: Iterable[str]) -> str:
+    """A line of a tabular."""
     return " & ".join(cells) + r" \\"
 
 

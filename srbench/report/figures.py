@@ -50,6 +50,7 @@ STAGES = {  # name → colour and hatch, light and dark in turn so that greyscal
     "other model": ("#A05195", "...."),
     "hand over": ("#000000", ""),
     "decode": ("#E69F00", "xxxx"),
+    "as told": ("#777777", ""),  # of imported videos, whole
 }
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -606,7 +607,10 @@ def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
     canvas.legend(
         loc="outside upper left", ncols=6, columnspacing=0.9, handlelength=1.2, handletextpad=0.4, borderpad=0
     )
-    return canvas, _latency_caption(estimated, stages, [m for m in found if m not in drawn])
+    gone = [m for m in found if m not in drawn]
+    if not work:
+        return canvas, "Mean over videos of what whoever made them told; not measured here."
+    return canvas, _latency_caption(estimated, stages, gone)
 
 
 def _latency_caption(estimated: bool, stages: Mapping[str, object], gone: Sequence[Method]) -> str:
@@ -622,9 +626,10 @@ def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, A
     """Mean seconds of each of STAGES over the method's cells; empty where there are no times."""
     sums: dict[str, float] = defaultdict(float)
     count = 0
-    one_of = {id(cell.trace): cell for cell in method.cells}  # what takes equally long has one trace
-    for trace, videos in Counter(id(cell.trace) for cell in method.cells).items():
-        cell = one_of[trace]
+    # what takes equally long has one trace; an imported video has none, and is told apart
+    one_of = {(id(cell.trace), cell.latency_seconds): cell for cell in method.cells}
+    for kind, videos in Counter((id(cell.trace), cell.latency_seconds) for cell in method.cells).items():
+        cell = one_of[kind]
         try:
             whole = cell_latency(cell, work, stages)
         except LookupError:
@@ -634,4 +639,5 @@ def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, A
             sums[step.model if step.model in STAGES else "other model"] += videos * work[step.work].seconds
         for name in ("encode", "hand_over", "decode"):
             sums[name.replace("_", " ")] += videos * whole.get(name, 0.0)
+        sums["as told"] += videos * whole.get("told", 0.0)
     return {name: total / count for name, total in sums.items()}

@@ -20,16 +20,24 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from pydantic_core import to_json
 
 from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score
+
+if TYPE_CHECKING:
+    from srbench.report.paper import Paper
 
 ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
@@ -40,11 +48,17 @@ Facts = list[tuple[str, str]]
 
 
 def write(
-    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, figures: Sequence[Figure]
+    folder: Path,
+    run: RunRecord,
+    cells: Sequence[CellRecord],
+    tables: Tables,
+    figures: Sequence[Figure],
+    paper: Paper | None = None,
 ) -> Path:
     """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
 
     tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
+    paper: what report.paper.write() made, which the page then links to.
     Data of an earlier page is replaced, so nothing on it is older than the records.
     """
     main, empty = printed.without_empty(tables.main)
@@ -64,7 +78,8 @@ def write(
         _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
     _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n")
     page = folder / "report.html"
-    _put(page, html(run, cells, tables, figures, found, empty))
+    told = paper_html(paper, folder) if paper else ""
+    _put(page, html(run, cells, tables, figures, found, empty, told))
     return page
 
 
@@ -83,7 +98,10 @@ def _link(link: Path, target: Path) -> None:
 
 def _json(data: Any) -> str:
     """JSON that is also JavaScript: all but ASCII escaped, no NaN."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(data)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 # What the scripts need
@@ -143,7 +161,7 @@ def index_data(
         "seeds": seeds,
         "random": order,
         "random_seed": SAMPLE_SEED,
-        "loss": {c.key: _losses(found, c, list(prompts)) for c in metrics},
+        "loss": _losses(found, metrics, list(prompts)),
         "details": {
             name: [[details(run, row, value) for value in row.values] for row in rows]
             for name, rows in (("table", tables.main), ("dimensions", tables.dimensions))
@@ -152,12 +170,19 @@ def index_data(
     }
 
 
-def _losses(found: Sequence[Method], column: Column, prompts: Sequence[int]) -> list[list[float | None]]:
-    """[prompt][method]: the mean over seeds of a similarity, or of a dimension minus the reference's.
-
-    None where there is no such number.
+def _losses(
+    found: Sequence[Method], columns: Sequence[Column], prompts: Sequence[int]
+) -> dict[str, list[list[float | None]]]:
+    """By column [prompt][method]: the mean over seeds of a similarity, or of a dimension minus the
+    reference's.  None where there is no such number.
     """
-    means = [_prompt_means(method, column.key) for method in found]
+    means = [_prompt_means(method) for method in found]
+    return {c.key: _loss(found, c, [own.get(c.key, {}) for own in means], prompts) for c in columns}
+
+
+def _loss(
+    found: Sequence[Method], column: Column, means: Sequence[Mapping[int, float]], prompts: Sequence[int]
+) -> list[list[float | None]]:
     if column.kind == "similarity":
         means = [{} if m.row.is_reference else own for m, own in zip(found, means, strict=True)]
         return [[_rounded(own.get(p)) for own in means] for p in prompts]
@@ -167,27 +192,20 @@ def _losses(found: Sequence[Method], column: Column, prompts: Sequence[int]) -> 
     ]
 
 
-def _prompt_means(method: Method, metric: str) -> dict[int, float]:
-    """Each prompt's mean over seeds of one metric."""
-    values: dict[int, list[float]] = defaultdict(list)
+def _prompt_means(method: Method) -> dict[str, dict[int, float]]:
+    """By metric each prompt's mean over seeds, of the first score of each cell, if done and finite."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in method.cells:
-        score = _score(cell, metric)
-        if score is not None:
-            values[cell.prompt_index].append(_finite(score.value))
-    return {prompt: math.fsum(vs) / len(vs) for prompt, vs in values.items()}
-
-
-def _score(cell: CellRecord, metric: str) -> Score | None:
-    """A done, finite score."""
-    for score in cell.scores:
-        if score.metric.name == metric and score.outcome == "done" and score.value is not None:
-            return score if math.isfinite(score.value) else None
-    return None
-
-
-def _finite(value: float | None) -> float:
-    assert value is not None
-    return value
+        seen = set()
+        for score in cell.scores:
+            name, value = score.metric.name, score.value
+            if score.outcome == "done" and value is not None and name not in seen:
+                seen.add(name)
+                if math.isfinite(value):
+                    values[name][cell.prompt_index].append(value)
+    return {
+        name: {prompt: math.fsum(vs) / len(vs) for prompt, vs in own.items()} for name, own in values.items()
+    }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -198,44 +216,67 @@ def _rounded(value: float | None) -> float | None:
 def shard(folder: Path, index: int, prompt: str, cells: Iterable[CellRecord], found: Sequence[Method]) -> str:
     """One prompt's script: what each cell is, where its video lies, its scores frame by frame."""
     place = {m.row.method_id: i for i, m in enumerate(found)}
-    entries: dict[int, dict[int, Any]] = defaultdict(dict)
+    chosen: dict[int, dict[int, CellRecord]] = defaultdict(dict)
     for cell in cells:
         m = place[cell.method_id]
-        known = entries[cell.seed].get(m)
-        if known is None or known["outcome"] != "done":
-            entries[cell.seed][m] = _cell(folder, cell)
-    return f"window.srbenchShard({index}, {_json({'prompt': prompt, 'seeds': entries})});\n"
+        known = chosen[cell.seed].get(m)
+        if known is None or known.outcome != "done":
+            chosen[cell.seed][m] = cell
+    seeds = {
+        seed: _object({m: _cell(folder, cell) for m, cell in of_seed.items()})
+        for seed, of_seed in chosen.items()
+    }
+    return f"window.srbenchShard({index}, {_object({'prompt': _json(prompt), 'seeds': _object(seeds)})});\n"
 
 
-def _cell(folder: Path, cell: CellRecord) -> dict[str, Any]:
+def _object(parts: Mapping[Any, str]) -> str:
+    """A JSON object of parts that are JSON already."""
+    return "{" + ",".join(f'"{name}":{part}' for name, part in parts.items()) + "}"
+
+
+def _cell(folder: Path, cell: CellRecord) -> str:
     video = f"videos/p{cell.prompt_index:03}-seed{cell.seed}/{slug(cell.method, cell.method_id)}.webm"
     reason = cell.reason
     if cell.outcome == "done" and not (folder / video).exists():
         video, reason = "", "its video is not in the run's folder"
     scores = [_cell_score(s) for s in cell.scores if not (cell.is_reference and s.metric.needs_reference)]
-    return {
+    about = {
         "outcome": cell.outcome,
         "reason": reason,
         "video": f"report/{video}" if video and cell.outcome == "done" else None,
         "switches": list(cell.trace.switches) if cell.trace else [],
         "steps": len(cell.trace) if cell.trace else 0,
-        "scores": scores,
         "facts": _cell_facts(cell),
     }
+    return f'{_json(about)[:-1]},"scores":[{",".join(scores)}]}}'
 
 
-def _cell_score(score: Score) -> dict[str, Any]:
+def _cell_score(score: Score) -> str:
     value = score.value if score.value is not None and math.isfinite(score.value) else None
-    return {
-        "name": score.metric.name,
-        "value": value,
-        "frames": [_rounded(x) for x in score.per_frame],
-        "reason": score.reason,
-        "facts": [
-            ("metric", f"{score.metric.name}, version {score.metric.version}"),
-            ("reference's sha256", score.reference or "none"),
-        ],
-    }
+    about = _about_score(score.metric.name, score.metric.version, score.reason, score.reference)
+    return f'{about},"value":{_json(value)},"frames":{_frames(score.per_frame)}}}'
+
+
+@lru_cache(maxsize=4096)
+def _about_score(name: str, version: int, reason: str, reference: str | None) -> str:
+    """What many cells' scores share, the object's end left open."""
+    facts = [("metric", f"{name}, version {version}"), ("reference's sha256", reference or "none")]
+    return _json({"name": name, "reason": reason, "facts": facts})[:-1]
+
+
+def _frames(values: Sequence[float]) -> str:
+    """As JSON, the largest with five significant digits and the others with as many decimals.
+
+    Most of a large page's bytes, and of the time that writing it takes: hence no loop.
+    """
+    if not values:
+        return "[]"
+    numbers = np.asarray(values, np.float64)
+    if not np.isfinite(numbers).all():
+        return _json([_rounded(x) for x in values])
+    largest = float(np.abs(numbers).max(initial=0.0))
+    digits = 4 - math.floor(math.log10(largest)) if largest else 0
+    return to_json(np.round(numbers, min(digits, 300)).tolist()).decode()
 
 
 def _cell_facts(cell: CellRecord) -> Facts:
@@ -434,8 +475,9 @@ def html(
     figures: Sequence[Figure],
     found: Sequence[Method],
     more_notes: Sequence[str] = (),
+    paper: str = "",
 ) -> str:
-    """The page's text; every word from the records is escaped."""
+    """The page's text; every word from the records is escaped.  paper: the section about the paper."""
     prompts = _prompts(run, cells)
     hero = _hero(figures)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
@@ -448,8 +490,8 @@ def html(
         table=table_html(tables.main, "table"),
         notes="\n".join(f"<li>{escape(note)}</li>" for note in (*more_notes, *table_notes(tables.main))),
         dimensions=_dimensions_html(tables.dimensions),
-        hero=_figure_html(hero, lazy=False) if hero else "",
-        figures="\n".join(_figure_html(f) for f in figures if f is not hero),
+        hero=figure_html(hero, lazy=False) if hero else "",
+        figures="\n".join(figure_html(f) for f in figures if f is not hero),
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
@@ -457,6 +499,23 @@ def html(
             if words
         ),
         started=escape(run.started),
+        paper=paper,
+        paper_link='<a href="#paper">Paper</a>' if paper else "",
+    )
+
+
+def paper_html(paper: Paper, folder: Path) -> str:
+    """The section that leads from RUN/report.html to the paper's page: which tables have numbers."""
+    link = escape(quote(os.path.relpath(paper.page, folder)))
+    items = "\n".join(
+        f'<li><a href="{link}#{escape(place)}">{escape(name)}</a>: {escape(words)}</li>'
+        for place, name, words in paper.summary
+    )
+    return (
+        '<section id="paper" aria-labelledby="paper-title">\n<h2 id="paper-title">Beside the paper</h2>\n'
+        f'<p class="hint">The published numbers of arXiv 2505.19151 and these runs\' own: '
+        f'<a href="{link}">every table</a>. Quoted, never ranked together.</p>\n'
+        f'<ul class="notes">\n{items}\n</ul>\n</section>'
     )
 
 
@@ -559,8 +618,8 @@ def _hero(figures: Sequence[Figure]) -> Figure | None:
     return next((f for f in drawn if f.name == "speedup_psnr"), drawn[0] if drawn else None)
 
 
-def _figure_html(figure: Figure, lazy: bool = True) -> str:
-    """A figure with its caption; the one at the top, not lazy, has it folded."""
+def figure_html(figure: Figure, lazy: bool = True, where: str = "report/figures") -> str:
+    """A figure of the folder `where` with its caption; the one at the top, not lazy, has it folded."""
     title = escape(figure.title)
     if figure.missing:
         return (
@@ -573,7 +632,7 @@ def _figure_html(figure: Figure, lazy: bool = True) -> str:
     name, (width, height) = re.sub(r"[^\w.-]", "_", figure.name), figure.size
     return (
         f'<figure id="figure-{name}"><{heading}>{title}</{heading}>'
-        f'<img src="report/figures/{name}.png" width="{width}" height="{height}" loading="{loading}" '
+        f'<img src="{where}/{name}.png" width="{width}" height="{height}" loading="{loading}" '
         f'alt="{title}. {escape(figure.caption)}">'
-        f'<figcaption>{caption} <a href="report/figures/{name}.pdf">PDF</a></figcaption></figure>'
+        f'<figcaption>{caption} <a href="{where}/{name}.pdf">PDF</a></figcaption></figure>'
     )

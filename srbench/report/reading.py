@@ -94,7 +94,8 @@ class Lean:
             score["metric"] = self._metric(score["metric"])
         trace = trace or _text(plain.get("trace"))
         known = self._paths.get(plain["method_id"])
-        later = {"step_seconds": (), "trace": None} | ({"path": []} if plain["path"] == known else {})
+        later: dict[str, Any] = {"step_seconds": (), "trace": None}
+        later |= {"path": []} if plain["path"] == known else {}
         cell = CellRecord.model_validate(plain | later)
         # Nobody else has seen these objects yet: what follows makes them, and changes none.
         own = cell.__dict__

@@ -17,7 +17,7 @@ from srbench.report.statistics import Estimate
 from srbench.report.values import FEWEST_TO_RANK, Column, Row, Value, decimals, of_estimate, shown
 from srbench.store.records import CellRecord, MethodRecord, MetricFacts, Outcome, RunRecord
 
-__all__ = ["Column", "Row", "Tables", "Value", "decimals", "dimension_rows", "make", "rows", "shown"]
+__all__ = ["Column", "Row", "Run", "Tables", "Value", "decimals", "dimension_rows", "make", "rows", "shown"]
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "missing", "skipped", "done")
 
 
@@ -27,6 +27,9 @@ class Tables:
 
     main: list[Row]
     dimensions: list[Row]
+
+
+Run = tuple[RunRecord, list[CellRecord], Tables]  # all that a report over several runs needs of one
 
 
 def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:

@@ -75,17 +75,17 @@ class Score(_Record):
     @property
     def at_bound(self) -> int:
         """Frames at the metric's best value, as identical ones are: of PSNR, those at its cap."""
-        return len(self.per_frame) - len(self._below)
+        return self.per_frame.count(self._bound) if self._bound is not None else 0
 
     @property
     def value_below_bound(self) -> float | None:
         """The mean over the other frames; None where there are none."""
-        return sum(self._below) / len(self._below) if self._below else None
+        below = [v for v in self.per_frame if v != self._bound]
+        return sum(below) / len(below) if below else None
 
     @property
-    def _below(self) -> tuple[float, ...]:
-        bound = self.metric.upper_bound if self.metric.higher_is_better else self.metric.lower_bound
-        return tuple(v for v in self.per_frame if v != bound)
+    def _bound(self) -> float | None:
+        return self.metric.upper_bound if self.metric.higher_is_better else self.metric.lower_bound
 
 
 class Stage(_Record):

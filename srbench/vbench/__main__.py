@@ -11,7 +11,7 @@ from srbench import errors
 from srbench.errors import UserError
 from srbench.vbench import environment, export, final, run, weights
 from srbench.vbench.final import Coverage
-from srbench.vbench.run import Job, Options
+from srbench.vbench.run import CUSTOM, Job, Options
 from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
 
 
@@ -47,8 +47,8 @@ def show_weights(args: argparse.Namespace) -> int:
         if state == "absent":
             why = f"{failed[file]}; " if failed.get(file) else ""
             print(f"{'':20}{why}put it there from {file.source}")
-    for dimension in DIMENSIONS:
-        print(f"{dimension}: {weights.lacking(dimension, home) or 'ready'}")
+    for wanting in (*DIMENSIONS, weights.STATIC_FILTER):
+        print(f"{wanting}: {weights.lacking(wanting, home) or 'ready'}")
     return 0
 
 
@@ -61,6 +61,7 @@ def score(args: argparse.Namespace) -> int:
         encoding=args.encoding,
         again=args.again,
         keep=args.keep_staged,
+        static_filter=args.static_filter,
     )
     found = run.score(args.run, options)
     print(", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items())) or "nothing to score")
@@ -93,12 +94,16 @@ def _show_method(job: Job, found: dict[str, Coverage], args: argparse.Namespace)
         print(f"  not scored: {', '.join(rest)}")
     if job.is_standard:
         print(f"  {_total(found, args)}")
+    else:
+        every, some = len(DIMENSIONS), len(CUSTOM)
+        print(f"  no total: of {every} dimensions only {some} take other prompts than VBench's")
 
 
 def _line(dimension: str, own: Coverage) -> str:
     number = "–" if own.raw is None else f"{own.raw:.6f}"
     reason = f"  {own.reason}" if own.reason and not own.is_complete else ""
-    return f"{dimension:24}{number:>10}  {own.scored} of {own.due} videos{reason}"
+    some = f", {own.counted} of them count" if own.counted < own.scored else ""
+    return f"{dimension:24}{number:>10}  {own.scored} of {own.due} videos{some}{reason}"
 
 
 def _total(found: dict[str, Coverage], args: argparse.Namespace) -> str:
@@ -189,6 +194,12 @@ def parser() -> argparse.ArgumentParser:
             own.add_argument("--method", nargs="+", help="these only")
             own.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, cuda:1")
             own.add_argument("--encoding", choices=["rgb", "yuv420p"], default="rgb")
+            own.add_argument(
+                "--static-filter",
+                choices=["none", "official"],
+                default="none",
+                help="of temporal_flickering: none as in cache papers, or VBench's own, which wants weights",
+            )
             own.add_argument("--again", action="store_true", help="also what is scored already")
             own.add_argument("--keep-staged", action="store_true", help="keep the encoded videos")
     return made

@@ -34,6 +34,8 @@ def leaderboard(job: Job, method: str, target: Path) -> None:
     UserError unless all 16 dimensions are complete for VBench's whole standard list.
     """
     _refuse_unknown(job, method)
+    if not job.is_standard:
+        raise UserError("a run of other prompts", "VBench's own, all of them", "run with suite=vbench")
     found = {d: final.coverage(job, method, d, "standard") for d in DIMENSIONS}
     final.total(found)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,13 +23,16 @@ MLPERF_PROMPTS = 248
 class Coverage:
     """One dimension of one method: its raw mean over what is scored, and how much of what is due.
 
-    raw: None where nothing counts.  reason: of the first that is not done.
+    raw: None where nothing counts.  counted: of those scored, how many count in it; the static filter
+    and colors that were not found leave some out.  reason: of the first that is not done, or why
+    nothing counts.
     """
 
     raw: float | None
     scored: int
     due: int
     reason: str = ""
+    counted: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -58,8 +61,10 @@ def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> C
     lacking = next((s.reason for _, s in scores if s is not None and s.outcome != "done"), "")
     failed = next((c.reason for c in cells if c.outcome != "done"), "")
     raw = aggregate([s.value or 0.0 for s in done], [s.count for s in done])
-    reason = lacking or failed
-    return Coverage(raw, len(done), len(due) * videos_due(job, preset), reason)
+    nothing = next((s.reason for s in done if raw is None), "")
+    counted = sum(s.count > 0 for s in done)
+    due_videos = len(due) * videos_due(job, preset)
+    return Coverage(raw, len(done), due_videos, lacking or failed or nothing, counted)
 
 
 def due_dimensions(job: Job, preset: Preset) -> tuple[str, ...]:
@@ -82,7 +87,10 @@ def mlperf(found: Mapping[str, Coverage]) -> float:
 def _refuse(found: Mapping[str, Coverage], wanted: Sequence[str]) -> None:
     lacking = {d: found[d] for d in wanted if d not in found or not found[d].is_complete}
     if lacking:
-        told = ", ".join(f"{d} {c.scored}/{c.due}" for d, c in lacking.items())
+        told = ", ".join(
+            f"{d} {c.scored}/{c.due}" + ", none of which counts" * (c.scored > 0 and c.raw is None)
+            for d, c in lacking.items()
+        )
         raise UserError(
             f"no total: incomplete are {told}",
             f"every due video scored in all {len(wanted)} dimensions",
@@ -113,16 +121,8 @@ def protocol(job: Job, dimensions: Sequence[str]) -> list[str]:
             own = score_of(cell, dimension)
             for key, value in (own.made if own and own.outcome == "done" else {}).items():
                 found.setdefault(f"{key}: {value}")
-    return [*found, *lengths(job)]
-
-
-def lengths(job: Job) -> list[str]:
-    """Short or long VBench, by the videos' duration, where the run tells it."""
-    family = job.record.resolved.get("family")
-    frames, fps = (family.get(k) if isinstance(family, dict) else None for k in ("frames", "fps"))
-    if not isinstance(frames, int | float) or not isinstance(fps, int | float):
-        return []
-    return [f"duration: {staging.duration_note(int(frames), float(fps))}"]
+    told = staging.duration(job.record.resolved.get("family"))
+    return list(found | {f"{k}: {v}": None for k, v in told.items()})
 
 
 def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[str, tuple[float, float]]:

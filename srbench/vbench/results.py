@@ -70,10 +70,11 @@ def read(path: Path, dimension: str, frames: Mapping[str, int]) -> dict[str, Res
         if name not in frames or name in found:
             raise Failure(f"a result of {name}, which was {'not staged' if name not in frames else 'scored'}")
         found[name] = _result(dimension, line, frames[name])
-    _check_mean(dimension, mean, [r for r in found.values() if r])
+    detected = DIMENSIONS[dimension].over == "detected"
+    if not (detected and mean is None and not lines):  # of no video there is no mean
+        _check_mean(dimension, mean, [r for r in found.values() if r])
     for name in frames:
         if name not in found:
-            detected = DIMENSIONS[dimension].over == "detected"
             found[name] = Result(0.0, 0.0, NOT_DETECTED) if detected else None
     return found
 

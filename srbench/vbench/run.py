@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from srbench import video
 from srbench.errors import UserError, did_you_mean, one_line
@@ -47,8 +48,13 @@ CUSTOM = (
 )
 FLICKERING = "temporal_flickering"
 NO_FILTER = "none, as cache papers do; the official one keeps 5 static of 25 videos a prompt"
+OFFICIAL_FILTER = "official, the first 5 static of {} videos a prompt; VBench samples 25"
+KEPT, SAMPLED = 5, 25  # of a prompt by the official filter, and how many it may be given
+NOT_STATIC = "not static: the official filter leaves this video out"
+NOT_NEEDED = "after the first 5 static videos of its prompt, which the official filter keeps"
 LEFT_OUT = "VBench left this video out of its result without a word"
 WORKER_SAYS = "worker.json"
+Filter = Literal["none", "official"]
 Say = Callable[[str], None]
 
 
@@ -58,6 +64,8 @@ class Options:
 
     dimensions, methods: empty for all.  device: as torch names it.  encoding: of what is
     staged.  again: also what is scored already.  keep: the encoded videos afterwards.
+    static_filter: of temporal_flickering, `official` leaves out what VBench's own filter does not
+    call static, and takes up to 25 seeds.
     """
 
     dimensions: tuple[str, ...] = ()
@@ -66,6 +74,10 @@ class Options:
     encoding: Encoding = "rgb"
     again: bool = False
     keep: bool = False
+    static_filter: Filter = "none"
+
+    def is_filtered(self, dimension: str) -> bool:
+        return dimension == FLICKERING and self.static_filter == "official"
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,7 @@ def open_run(run: Path) -> Job:
     settings = {
         "mode": "vbench_standard" if lines else "custom_input, prompts of another suite",
         "prompts": "extended" if extended else "plain",
+        **staging.duration(record.resolved.get("family")),
     }
     return Job(run, record, tuple(cells), lines, info, settings)
 
@@ -133,15 +146,15 @@ def score(run: Path, options: Options, say: Say = print) -> dict[Outcome, int]:
     weights are lacking is recorded as missing, with the sentence; one that VBench fails on as
     failed.  Both are tried again the next time, what is done never.
 
-    Raises UserError for a name that is unknown, a missing environment, more than five seeds,
-    and scores that other software or settings made.
+    Raises UserError for a name that is unknown, a missing environment, more than five seeds (25
+    for the official static filter), and scores that other software or settings made.
     """
     if problem := environment.lacking():
         raise UserError("VBench scores without VBench", "its environment", problem)
     job = open_run(run)
     dimensions, methods = _asked(job, options)
-    for seed in job.record.seeds:
-        staging.index_of(seed, job.record.seeds)
+    for dimension in dimensions:
+        staging.refuse_more(job.record.seeds, SAMPLED if options.is_filtered(dimension) else KEPT)
     kept = run / "vbench" / "encoded"
     try:
         for method in methods:
@@ -205,15 +218,17 @@ def _cells(job: Job, dimension: str, methods: Iterable[str]) -> Iterator[CellRec
 def _score(job: Job, dimension: str, method: str, options: Options, kept: Path, say: Say) -> None:
     cells = list(_cells(job, dimension, [method]))
     current = [read_cell(cell_path(job.run, c.id)) for c in cells]  # an earlier method's twins included
-    todo = [c for c in current if options.again or not _is_done(score_of(c, dimension))]
+    settings = job.settings | _filter_told(job, dimension, options)
+    todo = _todo(current, dimension, options)
+    if not options.again:
+        _refuse_other_filter(current, dimension, settings)
     label = f"{dimension}, {method}"
     if not todo:
         say(f"{label}: {len(cells)} scored already")
         return
-    settings = job.settings | ({"static filter": NO_FILTER} if dimension == FLICKERING else {})
     note = partial(_note, job.run, dimension, settings)
-    if lacking := weights.lacking(dimension):
-        note(todo, "missing", lacking)
+    if lacking := weights.lacking(weights.STATIC_FILTER if options.is_filtered(dimension) else dimension):
+        note([c for c in todo if not _is_done(score_of(c, dimension))], "missing", lacking)
         say(f"{label}: missing: {lacking}")
         return
     try:
@@ -226,6 +241,35 @@ def _score(job: Job, dimension: str, method: str, options: Options, kept: Path, 
     _write(job.run, dimension, told)
     good = sum(s.outcome == "done" for s in told.values())
     say(f"{label}: {good} of {len(todo)} scored now, {len(cells) - len(todo)} before")
+
+
+def _todo(cells: Sequence[CellRecord], dimension: str, options: Options) -> list[CellRecord]:
+    """What is to be scored.  Which five the filter keeps depends on all of a prompt's videos."""
+    open_ones = [c for c in cells if options.again or not _is_done(score_of(c, dimension))]
+    if not options.is_filtered(dimension):
+        return open_ones
+    prompts = {c.prompt for c in open_ones}
+    return [c for c in cells if c.prompt in prompts]
+
+
+def _filter_told(job: Job, dimension: str, options: Options) -> dict[str, str]:
+    if dimension != FLICKERING:
+        return {}
+    official = OFFICIAL_FILTER.format(len(job.record.seeds))
+    return {"static filter": official if options.is_filtered(dimension) else NO_FILTER}
+
+
+def _refuse_other_filter(cells: Sequence[CellRecord], dimension: str, settings: Mapping[str, str]) -> None:
+    """Scores that are there already must be what was asked for.  Raises UserError."""
+    for cell in cells:
+        own = score_of(cell, dimension)
+        before = own.made.get("static filter") if own and _is_done(own) else None
+        if before and before != settings.get("static filter"):
+            raise UserError(
+                f"static filter {settings['static filter']}, after scores with: {before}",
+                "one setting in a column",
+                "leave --static-filter as it was, or score all of it again: --again",
+            )
 
 
 def _is_done(score: Score | None) -> bool:
@@ -300,7 +344,7 @@ def stage(job: Job, cells: Sequence[CellRecord], encoding: Encoding, kept: Path)
     for cell in cells:
         try:
             file, how = staging.readable(path_of(job, cell), kept, encoding)
-            index = staging.index_of(cell.seed, job.record.seeds)
+            index = list(job.record.seeds).index(cell.seed)
             staged.append(Staged(cell.id, cell.prompt, index, file, video.look(file).frames))
         except UserError as error:
             raise Failure(f"{error.got}: {error.do}") from None
@@ -320,21 +364,48 @@ def _through_worker(
 ) -> dict[str, Score]:
     """A score for every cell, done or failed.  Raises Failure where none can be trusted."""
     staged, how = stage(job, cells, options.encoding, kept)
+    settings = {**settings, "staged": how}
     scores: dict[str, Score] = {}
+    if options.is_filtered(dimension):
+        staged, scores = _filtered(job, staged, options.device, settings)
     for links in staging.named(staged, job.is_standard):
         with staging.folder(job.run / "vbench", links) as folder:
             found, ground = work(job, dimension, folder, links, options.device)
-        made = {**settings, **ground, "staged": how}
         for name, one in links.items():
-            scores[one.cell] = _as_score(dimension, found[name], made)
+            scores[one.cell] = _as_score(dimension, found[name], settings | ground)
     return scores
 
 
-def _as_score(dimension: str, result: Result | None, made: dict[str, str]) -> Score:
+def _filtered(
+    job: Job, staged: Sequence[Staged], device: str, settings: Mapping[str, str]
+) -> tuple[list[Staged], dict[str, Score]]:
+    """The videos that VBench's static filter keeps, renumbered as it does; scores that leave the rest out.
+
+    Raises Failure.
+    """
+    kept: list[Staged] = []
+    left_out: dict[str, Score] = {}
+    for links in staging.named(staged, job.is_standard):
+        with staging.folder(job.run / "vbench", links) as folder:
+            static, ground = judge(job, folder, links, device)
+        made = {**settings, **ground}
+        indices: dict[str, int] = {}
+        for name, one in sorted(links.items()):
+            if static.get(name):
+                index = indices[one.prompt] = indices.get(one.prompt, -1) + 1
+                kept.append(replace(one, index=index))
+            else:
+                why = NOT_STATIC if name in static else NOT_NEEDED
+                left_out[one.cell] = _as_score(FLICKERING, Result(0.0, 0.0, why), made)
+    return kept, left_out
+
+
+def _as_score(dimension: str, result: Result | None, made: Mapping[str, str]) -> Score:
     own = facts(dimension)
+    told = dict(made)
     if result is None:
-        return Score(metric=own, value=None, outcome="failed", reason=LEFT_OUT, made=made)
-    return Score(metric=own, value=result.value, count=result.count, reason=result.reason, made=made)
+        return Score(metric=own, value=None, outcome="failed", reason=LEFT_OUT, made=told)
+    return Score(metric=own, value=result.value, count=result.count, reason=result.reason, made=told)
 
 
 def work(
@@ -344,21 +415,55 @@ def work(
 
     Raises Failure; what the process said is in RUN/vbench/logs.
     """
-    log = job.run / "vbench" / "logs" / f"{dimension}.log"
+    asked = {
+        "mode": "vbench_standard" if job.is_standard else "custom_input",
+        "prompts": {} if job.is_standard else {n: one.prompt for n, one in links.items()},
+    }
+    info = _info(job, dimension, links)
+    with _worked(job, dimension, folder, device, asked, info) as (place, told):
+        frames = {name: one.frames for name, one in links.items()}
+        return read(place / "srbench_eval_results.json", dimension, frames), _ground(told)
+
+
+def judge(
+    job: Job, folder: Path, links: Mapping[str, Staged], device: str
+) -> tuple[dict[str, bool], dict[str, str]]:
+    """As `work`, by the static filter: whether each file that it looked at is static.
+
+    Of each prompt it looks at files by name until it has five.  Raises Failure.
+    """
+    names: dict[str, list[str]] = {}
+    for name, one in sorted(links.items()):
+        names.setdefault(one.prompt, []).append(name)
+    asked = {"mode": weights.STATIC_FILTER, "prompts": names, "most": KEPT}
+    with _worked(job, weights.STATIC_FILTER, folder, device, asked) as (_, told):
+        return {str(n): bool(static) for n, static in told["static"].items()}, _ground(told)
+
+
+@contextlib.contextmanager
+def _worked(
+    job: Job,
+    what: str,
+    folder: Path,
+    device: str,
+    more: Mapping[str, Any],
+    info: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Inside, the folder into which a worker that is done wrote, and what it told.  Raises Failure."""
+    log = job.run / "vbench" / "logs" / f"{what}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=job.run / "vbench") as made:
         place = Path(made)
         asked = {
-            "dimension": dimension,
+            "dimension": what,
             "device": device,
             "videos": str(folder.resolve()),
             "info": str((place / "info.json").resolve()),
             "out": str(place.resolve()),
-            "mode": "vbench_standard" if job.is_standard else "custom_input",
-            "prompts": {} if job.is_standard else {n: one.prompt for n, one in links.items()},
             "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+            **more,
         }
-        (place / "info.json").write_text(json.dumps(_info(job, dimension, links)), "utf-8")
+        (place / "info.json").write_text(json.dumps(info), "utf-8")
         (place / "job.json").write_text(json.dumps(asked), "utf-8")
         bert = environment.weights_home() / "bert-base-uncased"
         if bert.is_dir():  # transformers finds a folder of that name where it is started
@@ -373,14 +478,11 @@ def work(
             )
         if done.returncode:
             raise Failure(f"{_last_line(log)} (in {log.relative_to(job.run)})")
-        told = _worker_says(place / WORKER_SAYS)
-        frames = {name: one.frames for name, one in links.items()}
-        return read(place / "srbench_eval_results.json", dimension, frames), told
+        yield place, json.loads((place / WORKER_SAYS).read_text("utf-8"))
 
 
-def _worker_says(path: Path) -> dict[str, str]:
+def _ground(plain: Mapping[str, Any]) -> dict[str, str]:
     """The ground of the scores.  Raises Failure for errors that VBench swallowed."""
-    plain = json.loads(path.read_text("utf-8"))
     if plain["swallowed_count"]:
         raise Failure(
             f"the detector failed on {plain['swallowed_count']} frames, which VBench takes for nothing "

@@ -120,13 +120,19 @@ def folder(where: Path, links: Mapping[str, Staged]) -> Iterator[Path]:
 
 def index_of(seed: int, seeds: Sequence[int]) -> int:
     """A seed's place among the run's, which names its file.  Raises UserError beyond VBench's five."""
-    if len(seeds) > MOST_VIDEOS:
+    refuse_more(seeds, MOST_VIDEOS)
+    return list(seeds).index(seed)
+
+
+def refuse_more(seeds: Sequence[int], most: int) -> None:
+    """Raises UserError for more videos a prompt than VBench looks at."""
+    if len(seeds) > most:
+        word = {MOST_VIDEOS: "sixth"}.get(most, f"{most + 1}th")
         raise UserError(
             f"{len(seeds)} seeds",
-            f"at most {MOST_VIDEOS}: VBench does not look at a sixth video of a prompt",
-            f"run with suite.seeds={MOST_VIDEOS}, or fewer",
+            f"at most {most}: VBench does not look at a {word} video of a prompt",
+            f"run with suite.seeds={most}, or fewer",
         )
-    return list(seeds).index(seed)
 
 
 def encode(master: Path, target: Path, encoding: Encoding) -> None:
@@ -171,6 +177,17 @@ def readable(
     if not target.exists():
         encode(master, target, encoding)
     return target, TOLD[encoding]
+
+
+def duration(family: Any) -> dict[str, str]:
+    """Short or long VBench, as told beside a score; empty where a run does not tell frames and fps.
+
+    family: as the run resolved it.
+    """
+    frames, fps = (family.get(k) if isinstance(family, dict) else None for k in ("frames", "fps"))
+    if not isinstance(frames, int | float) or not isinstance(fps, int | float):
+        return {}
+    return {"duration": duration_note(int(frames), float(fps))}
 
 
 def duration_note(frames: int, fps: float) -> str:

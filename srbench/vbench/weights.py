@@ -28,6 +28,7 @@ DETECTRON = (
     "(facebookresearch/detectron2, Apache-2.0) and install it there with "
     "FORCE_CUDA=0 pip install --no-build-isolation DIR (ten minutes)"
 )
+STATIC_FILTER = "static_filter"  # wants weights as a dimension does
 GRIT = ("object_class", "multiple_objects", "color", "spatial_relationship")
 _USED = "https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main"
 _DINO = ("subject_consistency",)
@@ -138,7 +139,7 @@ FILES: tuple[File, ...] = (
         "princeton-vl/RAFT",
         UNCHECKED,
         "models.zip, which princeton-vl/RAFT's download_models.sh names",
-        ("dynamic_degree",),
+        ("dynamic_degree", STATIC_FILTER),
     ),
     File(
         "umt_model/l16_ptk710_ftk710_ftk400_f16_res224.pth",
@@ -200,7 +201,7 @@ FILES: tuple[File, ...] = (
 
 
 def of(dimension: str) -> tuple[File, ...]:
-    """The files that a dimension wants."""
+    """The files that a dimension wants, or the static filter."""
     return tuple(f for f in FILES if dimension in f.dimensions)
 
 
@@ -223,7 +224,10 @@ def has_detectron() -> bool:
 
 
 def lacking(dimension: str, home: Path | None = None) -> str:
-    """Why a dimension cannot be scored here, with what mends it; empty if it can."""
+    """Why a dimension cannot be scored here, with what mends it; empty if it can.
+
+    dimension: or STATIC_FILTER.
+    """
     root = home or environment.weights_home()
     parts = []
     if gone := absent(of(dimension), root):

@@ -5,7 +5,8 @@
 JOB.json: dimension, device, videos (a folder), info (a full_info JSON), out (a folder), mode,
 prompts ({file name: prompt}, for mode custom_input).  VBench writes OUT/NAME_eval_results.json;
 this writes OUT/worker.json beside it: the ground the scores stand on, and the errors of
-detectors that VBench swallows.
+detectors that VBench swallows.  With the mode static_filter no dimension is scored: prompts is
+then {prompt: [file names]}, and OUT/worker.json has VBench's verdict on each file, `static`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,14 @@ def watch_detector() -> list[str]:
     return errors
 
 
+def found_no_color(error: BaseException) -> bool:
+    """Whether VBench divided by the number of videos in which it found the object: 0 of those given."""
+    last = error.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__") == "vbench.color"
+
+
 def score(job: dict[str, Any]) -> None:
     """Drive VBench's class as its command cannot be driven: on any device, one rank, no gradients."""
     import torch
@@ -72,17 +82,55 @@ def score(job: dict[str, Any]) -> None:
     errors = watch_detector() if job["dimension"] in DETECTING else []
     # torch.device, not a string: a string takes other branches (motion_smoothness, GRiT)
     bench = VBench(torch.device(job["device"]), job["info"], job["out"])
-    with torch.set_grad_enabled(False):
-        bench.evaluate(
-            videos_path=job["videos"],
-            name=NAME,
-            dimension_list=[job["dimension"]],
-            local=True,
-            mode=job["mode"],
-            prompt_list=job["prompts"],
-            imaging_quality_preprocessing_mode="longer",
-        )
+    try:
+        with torch.set_grad_enabled(False):
+            bench.evaluate(
+                videos_path=job["videos"],
+                name=NAME,
+                dimension_list=[job["dimension"]],
+                local=True,
+                mode=job["mode"],
+                prompt_list=job["prompts"],
+                imaging_quality_preprocessing_mode="longer",
+            )
+    except ZeroDivisionError as error:
+        if not found_no_color(error):
+            raise
+        Path(job["out"], f"{NAME}_eval_results.json").write_text(json.dumps({"color": [None, []]}), "utf-8")
     told = {"ground": ground(job["device"]), "swallowed": errors[:3], "swallowed_count": len(errors)}
+    Path(job["out"], "worker.json").write_text(json.dumps(told), "utf-8")
+
+
+def keep_static(job: dict[str, Any]) -> None:
+    """VBench's static filter: of each prompt's files, in order, the first `most` that it calls static.
+
+    As in its command, files after those are not looked at; and as that command is written for
+    CUDA alone, its device and the place its weights are loaded to are set here.
+    """
+    import torch
+    from vbench.cli import static_filter
+    from vbench.utils import CACHE_DIR
+
+    torch.set_num_threads(int(job.get("threads", 1)))
+    device = torch.device(job["device"])
+    static_filter.DEVICE = device
+    load = torch.load
+    torch.load = lambda *args, **more: load(*args, **{"map_location": device, **more})
+    settings = Namespace(
+        model=f"{CACHE_DIR}/raft_model/models/raft-things.pth",
+        small=False,
+        mixed_precision=False,
+        alternate_corr=False,
+    )
+    judge = static_filter.StaticFilter(settings, device=device)
+    verdicts: dict[str, bool] = {}
+    for names in job["prompts"].values():
+        kept = 0
+        for name in names:
+            if kept < job["most"]:
+                verdicts[name] = bool(judge.infer(str(Path(job["videos"], name))))
+                kept += verdicts[name]
+    told = {"ground": ground(job["device"]), "static": verdicts, "swallowed": [], "swallowed_count": 0}
     Path(job["out"], "worker.json").write_text(json.dumps(told), "utf-8")
 
 
@@ -105,7 +153,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         print(json.dumps(check()))
     else:
-        score(json.loads(Path(arguments[0]).read_text("utf-8")))
+        job = json.loads(Path(arguments[0]).read_text("utf-8"))
+        (keep_static if job["mode"] == "static_filter" else score)(job)
     return 0
 
 

@@ -62,6 +62,10 @@ def make_scores(psnr: float, ssim: float = 0.8, lpips: float = 0.2) -> tuple[Sco
     return tuple(Score(metric=facts, value=value) for facts, value in pairs)
 
 
+def make_scored(facts: MetricFacts, value: float, frames: tuple[float, ...], **changes: Any) -> Score:
+    return Score(metric=facts, value=value, per_frame=frames, **changes)
+
+
 def make_dimension(name: str, group: str, **facts: Any) -> MetricFacts:
     """A suite's dimension, in [0, 1]."""
     given = dict(version=1, unit="", higher_is_better=True, needs_reference=False)
@@ -135,7 +139,7 @@ def make() -> Any:
         cell, cells, run = staticmethod(make_cell), staticmethod(make_cells), staticmethod(make_run)
         named = staticmethod(named)
         scores, trace = staticmethod(make_scores), staticmethod(make_trace)
-        dimension = staticmethod(make_dimension)
+        dimension, scored = staticmethod(make_dimension), staticmethod(make_scored)
         psnr, ssim = PSNR, SSIM
 
     return Make

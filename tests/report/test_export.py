@@ -55,6 +55,16 @@ def test_parquet_has_every_value_with_its_provenance(make, tmp_path):
     assert "broke" in set(gone[gone.level == "video"].reason)
 
 
+def test_parquet_has_how_many_frames_of_a_video_sit_at_psnrs_cap(make, tmp_path):
+    psnr = make.psnr.model_copy(update={"upper_bound": 100.0})
+    scores = (make.scored(psnr, 65.0, (100.0, 30.0)),)
+    cells = [make.cell("large", 0, 0), make.cell("small", 0, 0, scores=scores)]
+    export.to_parquet(tmp_path / "t.parquet", make.run(), cells, table.make(make.run(), cells))
+    read = pd.read_parquet(tmp_path / "t.parquet")
+    videos = read[(read.level == "video") & (read.method == "small")].set_index("column").value
+    assert (videos["psnr/frames_at_cap"], videos["psnr/without_capped"]) == (1, 30)
+
+
 def test_hostile_words_survive_parquet(make, tmp_path):
     words = 'a "quoted", word\nand a line, ' + HOSTILE
     cells = [c.model_copy(update={"prompt": words}) for c in make.cells(1)]

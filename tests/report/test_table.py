@@ -42,6 +42,25 @@ def test_numbers_by_hand(make: Any) -> None:
     assert row["evaluations_reused"].value == 0
 
 
+def test_frames_at_psnrs_cap_are_counted_below_the_table_with_the_mean_without_them(make: Any) -> None:
+    psnr = make.psnr.model_copy(update={"upper_bound": 100.0})
+
+    def of(prompt: int, *frames: float) -> tuple[Any, ...]:
+        mean = sum(frames) / len(frames)
+        return (make.scored(psnr, mean, frames, reference="r"),)
+
+    cells = [make.cell("large", p, 0) for p in range(3)]
+    for p, frames in enumerate([(100.0, 30.0), (100.0, 100.0), (20.0, 24.0)]):
+        cells += [
+            make.cell("small", p, 0, scores=of(p, *frames)),
+            make.cell("far", p, 0, scores=of(p, 20, 24)),
+        ]
+    row = by_method(rows(make.run(methods=()), cells))["small"]
+    assert row["psnr"].value == pytest.approx((65 + 100 + 22) / 3)
+    # the second prompt has no other frame; (30 + 22) / 2
+    assert row["psnr"].column.note.endswith("small: 3 of 6 frames at 100 dB, mean 26.00 without")
+
+
 def test_reference_is_named_not_scored(make: Any) -> None:
     cells = [
         c.model_copy(update={"scores": make.scores(100.0, 1.0)}) if c.is_reference else c

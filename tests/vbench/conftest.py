@@ -38,6 +38,16 @@ with open(place / "asked.jsonl", "a") as log:
 behave = json.loads((place / "behave.json").read_text())
 if behave.get("die"):
     sys.exit("ValueError: " + behave["die"])
+out = pathlib.Path(job["out"])
+ground = {{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": job["device"]}}
+if job["mode"] == "static_filter":
+    static = {{}}
+    for own in job["prompts"].values():
+        for n in own:
+            if sum(static.get(o, False) for o in own) < job["most"]:
+                static[n] = n not in behave.get("moving", [])
+    (out / "worker.json").write_text(json.dumps({{"ground": ground, "static": static, "swallowed_count": 0}}))
+    sys.exit()
 names = [n for n in names if n not in behave.get("drop", [])]
 values = {{n: behave.get("values", {{}}).get(n, 0.5) for n in names}}
 lines = [{{"video_path": job["videos"] + "/" + n, "video_results": v, "frame_count": 16,
@@ -45,9 +55,7 @@ lines = [{{"video_path": job["videos"] + "/" + n, "video_results": v, "frame_cou
 mean = behave.get("mean", sum(values.values()) / max(len(values), 1))
 if job["dimension"] == "imaging_quality" and "mean" not in behave:
     mean /= 100
-out = pathlib.Path(job["out"])
 (out / "srbench_eval_results.json").write_text(json.dumps({{job["dimension"]: [mean, lines]}}))
-ground = {{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": job["device"]}}
 swallowed = behave.get("swallowed", [])
 (out / "worker.json").write_text(json.dumps(
     {{"ground": ground, "swallowed": swallowed, "swallowed_count": len(swallowed)}}))

@@ -167,6 +167,8 @@ def test_videos_are_laid_out_for_other_suites_by_name_and_alone(make_run: MakeRu
     assert names == ["a b-0.mp4", "a b-1.mp4", "c-0.mp4", "c-1.mp4"]
     with pytest.raises(UserError, match="exists"):
         export.stage(job, "large", tmp_path / "out", "long")
+    with pytest.raises(UserError, match="a run of other prompts"):
+        export.leaderboard(job, "large", tmp_path / "large.zip")
     with pytest.raises(UserError, match="did you mean large"):
         export.stage(job, "larg", tmp_path / "other", "long")
 

@@ -1,7 +1,8 @@
-"""VBench's result files, read back.  outputs/ has real ones of VBench 0.1.5.
+"""VBench's result files, read back.  official/ has one of VBench 0.1.5 for each dimension.
 
-They are of two videos, 12 and 7 frames long, scored with random weights (all but
-temporal_flickering's, which needs none); only the paths were cut to file names.
+They are of two videos, 12 and 7 frames long.  Eight were scored with random weights
+(temporal_flickering needs none), eight with their networks pretended (stand_in_networks.py): the
+files are VBench's own, the scores mean nothing.  Only the paths were changed.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def line(i: int, value: Any, **more: Any) -> dict[str, Any]:
     return {"video_path": f"/somewhere/a dog-{i}.mp4", "video_results": value, **more}
 
 
-def test_there_are_real_outputs_of_eight_dimensions() -> None:
-    assert len(OUTPUTS) == 8
+def test_there_are_real_outputs_of_all_dimensions() -> None:
+    assert {p.stem for p in OUTPUTS} == set(DIMENSIONS)
 
 
 @pytest.mark.parametrize("path", OUTPUTS, ids=lambda p: p.stem)
@@ -49,7 +50,7 @@ def test_of_those_over_frames_the_mean_over_videos_is_another_number(dimension: 
     assert abs(sum(r.value for r in results) / 2 - official) > 1e-6
 
 
-# The layouts of the others, as VBench's source writes them: no weights here to run them.
+# By hand, with videos of unequal lengths where the mean is over frames.
 @pytest.mark.parametrize(
     ("dimension", "lines", "mean"),
     [
@@ -70,7 +71,7 @@ def test_of_those_over_frames_the_mean_over_videos_is_another_number(dimension: 
         ("temporal_style", [line(0, 0.2), line(1, 0.3)], 0.25),
     ],
 )
-def test_layouts_of_the_other_dimensions(
+def test_means_of_layouts_by_hand(
     tmp_path: Path, dimension: str, lines: list[dict[str, Any]], mean: float
 ) -> None:
     found = read(write(tmp_path / "r.json", dimension, mean, *lines), dimension, FRAMES)
@@ -90,6 +91,14 @@ def test_a_color_found_in_no_frame_counts_nothing_and_any_other_video_left_out_i
     assert color is not None and (color.value, color.count) == (0, 0) and "no frame" in color.reason
     other = write(tmp_path / "o.json", "human_action", 1.0, line(0, True))
     assert read(other, "human_action", FRAMES)["a dog-1.mp4"] is None
+
+
+def test_where_no_color_was_found_at_all_nothing_counts_and_nothing_failed(tmp_path: Path) -> None:
+    """What the worker writes where VBench divides by 0; for a mean over videos it would be a failure."""
+    found = read(write(tmp_path / "c.json", "color", None), "color", FRAMES)
+    assert [r.count for r in found.values() if r] == [0, 0]
+    with pytest.raises(Failure, match="no score"):
+        read(write(tmp_path / "h.json", "human_action", None), "human_action", FRAMES)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,92 @@ def test_scores_are_recorded_with_software_device_and_settings(make_run: MakeRun
     assert own.metric.name == "vbench/temporal_flickering" and own.metric.scale == (0.6293, 1.0)
     assert own.made["torch"] == "2.5.1" and own.made["device"] == "cpu"
     assert "lossless" in own.made["staged"] and own.made["static filter"].startswith("none")
+
+
+FILTERED = Options(dimensions=("temporal_flickering",), methods=("large",), static_filter="official")
+
+
+def test_the_official_filter_leaves_out_what_is_not_static_and_stands_beside_the_number(
+    make_run: MakeRun, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run()
+    stand_in.behave(moving=["a façade-0.mp4"], values={"a façade-0.mp4": 0.9})
+    assert score(folder, FILTERED, quiet) == {"done": 2}
+    first, second = stand_in.asked
+    assert (first["mode"], first["prompts"]) == (
+        "static_filter",
+        {"a façade": ["a façade-0.mp4", "a façade-1.mp4"]},
+    )
+    assert second["names"] == ["a façade-0.mp4"]  # renumbered: it was -1
+    moving, static = (
+        score_of(c, "temporal_flickering") for c in cells_of(folder, "large", second["dimension"])
+    )
+    assert moving is not None and moving.count == 0 and moving.reason.startswith("not static")
+    assert static is not None and (static.value, static.count) == (0.9, 1)
+    own = final.coverage(run.open_run(folder), "large", "temporal_flickering")
+    assert (own.raw, own.scored, own.counted, own.due) == (0.9, 2, 1, 2) and own.is_complete
+    assert command.main(["final", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 videos, 1 of them count" in said
+    assert "static filter: official, the first 5 static of 2 videos a prompt; VBench samples 25" in said
+    (row,) = (r for r in table.make(*read_run(folder)).dimensions if r.method == "large")
+    assert row.values[0].value == 0.9 and "static filter official" in row.values[0].column.note
+
+
+def test_the_official_filter_keeps_the_first_five_of_25_by_name(make_run: MakeRun, stand_in: StandIn) -> None:
+    folder = make_run(prompts=("a façade",), seeds=tuple(range(100, 125)), methods=("large",))
+    stand_in.behave(moving=["a façade-1.mp4"])
+    assert score(folder, FILTERED, quiet) == {"done": 25}
+    counted = {
+        c.seed
+        for c in cells_of(folder, "large", "temporal_flickering")
+        if score_of(c, "temporal_flickering").count
+    }
+    # as files sort: -0, -1 (which moves), -10, -11, -12, -13
+    assert counted == {100, 110, 111, 112, 113}
+    assert stand_in.asked[1]["names"] == [f"a façade-{i}.mp4" for i in range(5)]
+    with pytest.raises(UserError, match="sixth"):
+        score(folder, replace(FILTERED, static_filter="none"), quiet)
+
+
+def test_filtered_and_unfiltered_scores_never_stand_in_one_column(
+    make_run: MakeRun, stand_in: StandIn
+) -> None:
+    folder = make_run()
+    score(folder, replace(FILTERED, static_filter="none"), quiet)
+    with pytest.raises(UserError, match="--again"):
+        score(folder, FILTERED, quiet)
+    assert score(folder, replace(FILTERED, again=True), quiet) == {"done": 2}
+    before = len(stand_in.asked)
+    assert score(folder, FILTERED, quiet) == {"done": 2} and len(stand_in.asked) == before
+
+
+def test_where_nothing_is_static_there_is_no_score_and_no_second_process(
+    make_run: MakeRun, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run()
+    stand_in.behave(moving=["a façade-0.mp4", "a façade-1.mp4"])
+    score(folder, FILTERED, quiet)
+    assert len(stand_in.asked) == 1
+    command.main(["final", str(folder)])
+    said = capsys.readouterr().out
+    assert "–  2 of 2 videos, 0 of them count  not static" in said
+    assert "temporal_flickering 2/2, none of which counts" in said
+
+
+def test_without_its_weights_the_official_filter_is_missing_with_the_sentence(
+    make_run: MakeRun, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(stand_in.place))
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(stand_in.place / "none"))
+    folder = make_run()
+    assert score(folder, FILTERED, quiet) == {"missing": 2}
+    own = score_of(cells_of(folder, "large", "temporal_flickering")[0], "temporal_flickering")
+    assert own is not None and "static_filter wants" in own.reason and "raft-things.pth" in own.reason
+    assert score(folder, replace(FILTERED, static_filter="none"), quiet) == {"done": 2}
+    # what is scored is not lost for what cannot be
+    assert score(folder, replace(FILTERED, again=True), quiet) == {"done": 2}
 
 
 def test_a_second_call_asks_nothing_and_one_more_video_alone_is_scored(
@@ -164,10 +251,12 @@ def test_more_than_five_seeds_are_refused_since_vbench_would_not_look_at_them(
         score(make_run(prompts=("a dog",), seeds=tuple(range(6))), Options(), quiet)
 
 
-def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names(
-    make_run: MakeRun, stand_in: StandIn
+def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names_and_have_no_total(
+    make_run: MakeRun, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run(prompts=("a/b", "x" * 300), seeds=(0,), methods=("large",), suite="prompts")
+    assert command.main(["score", str(folder), "--dimension", "temporal_flickering"]) == 0
+    assert "no total: of 16 dimensions only 9 take other prompts than VBench's" in capsys.readouterr().out
     score(folder, Options(dimensions=("temporal_flickering",)), quiet)
     (asked,) = stand_in.asked
     assert asked["mode"] == "custom_input"

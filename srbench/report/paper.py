@@ -1,0 +1,150 @@
+"""The paper again, with runs' numbers beside the published ones: everything below PAPER/.
+
+Its parts know nothing of each other; this module alone knows all of them.
+
+    index.html               all of it on one page, which needs nothing but this folder
+    table1.csv, .md, .tex    to table7: published, measured, difference
+    contradictions.csv, .md  where the published numbers contradict each other
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+
+from rich.console import Console
+from rich.text import Text
+
+from srbench.report import contradictions, export, legend, page, paper_formats, paper_tables
+from srbench.report.figures import Figure
+from srbench.report.paper_tables import PaperTable
+from srbench.report.table import Run
+from srbench.store.objects import write_text
+
+Found = Sequence[tuple[contradictions.Check, contradictions.Finding]]
+CONTRADICTIONS = "What the published numbers say of each other"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What was written into `folder`.
+
+    figures: those of the paper, drawn into folder / "figures".
+    """
+
+    folder: Path
+    tables: Sequence[PaperTable]
+    found: Found
+    figures: Sequence[Figure] = ()
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "index.html"
+
+    @property
+    def summary(self) -> list[tuple[str, str, str]]:
+        """(place on the page, name, what is there), a line each."""
+        said = []
+        for table in self.tables:
+            words = (
+                f"{block.setting.name}, {block.found} of {len(block.methods)} methods measured"
+                for block in table.blocks
+            )
+            said.append((f"table-{table.number}", paper_formats.title(table), "; ".join(words)))
+        kinds = [finding.kind for _, finding in self.found]
+        count = kinds.count("disagrees")
+        told = f"{count} contradiction{'s' * (count != 1)}, {kinds.count('noted')} more to know"
+        return [*said, ("contradictions", CONTRADICTIONS, told)]
+
+
+def write(folder: Path, runs: Sequence[Run]) -> Paper:
+    """Tables, contradictions and figures of the paper as files in `folder`, and its page.
+
+    runs: (record, cells, report.table.make of them), any number; see report.paper_runs for
+    which stands beside which setting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Paper(folder, paper_tables.make(runs), contradictions.find())
+    for table in made.tables:
+        formats = {
+            "csv": paper_tables.to_csv,
+            "md": paper_formats.to_markdown,
+            "tex": paper_formats.to_latex,
+        }
+        for suffix, text in formats.items():
+            write_text(folder / f"table{table.number}.{suffix}", text(table), mode=0o644)
+    write_text(folder / "contradictions.csv", contradictions.to_csv(made.found), mode=0o644)
+    listed = "".join(f"- {export.markdown(line)}\n" for line in contradictions.lines(made.found))
+    write_text(folder / "contradictions.md", f"# {CONTRADICTIONS}\n\n{listed}", mode=0o644)
+    for asset in ("page.css", "theme.js"):
+        write_text(folder / asset, (page.ASSETS / asset).read_text("utf-8"), mode=0o644)
+    write_text(made.page, html(made, runs), mode=0o644)
+    return made
+
+
+def show(paper: Paper, console: Console) -> None:
+    """Print the paper's tables, and what the published numbers say of each other."""
+    for table in paper.tables:
+        paper_formats.show(table, console)
+    for line in ("", CONTRADICTIONS, *contradictions.lines(paper.found)):
+        console.print(Text(line), highlight=False)
+
+
+def pointer(paper: Paper) -> str:
+    """One line for a terminal: where it all lies."""
+    found = sum(block.found for table in paper.tables for block in table.blocks)
+    whole = sum(len(block.methods) for table in paper.tables for block in table.blocks)
+    return f"beside the paper ({found} of {whole} rows of its tables measured): {os.path.relpath(paper.page)}"
+
+
+def html(paper: Paper, runs: Sequence[Run]) -> str:
+    """The page's text; every word from the records is escaped."""
+    template = Template((page.ASSETS / "paper.html").read_text("utf-8"))
+    sections = [paper_formats.to_html(table) for table in paper.tables]
+    links = [(f"table-{t.number}", f"Table {t.number}") for t in paper.tables]
+    if paper.figures:
+        drawn = "\n".join(page.figure_html(f, where="figures") for f in paper.figures)
+        sections.append(_section("figures", "Figures", f'<div class="figures">\n{drawn}\n</div>'))
+        links.append(("figures", "Figures"))
+    sections.append(_section("contradictions", CONTRADICTIONS, _contradictions_html(paper.found)))
+    links.append(("contradictions", "Contradictions"))
+    records = [record for record, _, _ in runs]
+    named = "; ".join(f"{r.experiment}, run {r.run}, family {r.family}, {r.device}" for r in records)
+    warnings = dict.fromkeys(w for r in records for w in legend.warnings(r))
+    return template.substitute(
+        nav="".join(f'<a href="#{place}">{escape(name)}</a>' for place, name in links),
+        lead=escape(f"Measured: {named}."),
+        warnings="\n".join(f'<p class="warning">{escape(w)}</p>' for w in warnings),
+        sections="\n".join(sections),
+    )
+
+
+def _section(place: str, title: str, inside: str) -> str:
+    return f'<section id="{place}">\n<h2>{escape(title)}</h2>\n{inside}\n</section>'
+
+
+def _contradictions_html(found: Found) -> str:
+    items = "\n".join(
+        f'<div class="{finding.kind}"><dt>{escape(contradictions.WORDS[finding.kind])}</dt>'
+        f"<dd>{escape(finding.sentence)}{_places_html(finding)}</dd></div>"
+        for _, finding in found
+    )
+    files = '<a href="contradictions.csv">CSV</a>, <a href="contradictions.md">Markdown</a>'
+    return (
+        '<p class="hint">Found by checks over the numbers as printed, each with its rounding; the '
+        f'cells that a finding rests on unfold.</p>\n<dl class="protocol">\n{items}\n</dl>\n'
+        f'<p class="hint files">The same as files: {files}.</p>'
+    )
+
+
+def _places_html(finding: contradictions.Finding) -> str:
+    count = len(finding.places)
+    items = "".join(f"<li>{escape(contradictions.shown(place))}</li>" for place in finding.places)
+    return (
+        f'<details class="more"><summary>{count} cell{"s" * (count != 1)}</summary>'
+        f'<ul class="notes">{items}</ul></details>'
+    )
