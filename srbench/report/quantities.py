@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -125,9 +125,9 @@ def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
     Raises UserError where one name has two definitions.
     """
     facts = [f for f in definitions(cells).values() if f.group == "similarity"]
-    stems = [_stem(f.name) for f in facts]
+    stems, scores = [_stem(f.name) for f in facts], _Scores(cells, [f.name for f in facts])
     return [
-        _metric(f, stems.count(_stem(f.name)) == 1, at_the_cap(f, cells))
+        _metric(f, scores, stems.count(_stem(f.name)) == 1, at_the_cap(f, cells))
         for f in sorted(facts, key=lambda f: (_stem(f.name), f.name))
     ]
 
@@ -172,9 +172,10 @@ def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]
                 applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
     known = definitions(cells)
     names = sorted(applies, key=lambda name: known[name].group)
-    made = _made(cells)
+    made, scores = _made(cells), _Scores(cells, names)
     return [
-        (known[name], _dimension(known[name], frozenset(applies[name]), made.get(name, ""))) for name in names
+        (known[name], _dimension(known[name], scores, frozenset(applies[name]), made.get(name, "")))
+        for name in names
     ]
 
 
@@ -211,7 +212,7 @@ def _stem(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _metric(facts: MetricFacts, unique: bool, capped: Sequence[str]) -> Quantity:
+def _metric(facts: MetricFacts, scores: _Scores, unique: bool, capped: Sequence[str]) -> Quantity:
     stem = _stem(facts.name)
     short = stem.upper() if len(stem) <= 5 else stem
     about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}", *capped]
@@ -230,10 +231,10 @@ def _metric(facts: MetricFacts, unique: bool, capped: Sequence[str]) -> Quantity
             return "reference", "what the others are compared with"
         return None
 
-    return Quantity(column, partial(_score_of, name=facts.name), word)
+    return Quantity(column, scores.measure(facts.name), word)
 
 
-def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Quantity:
+def _dimension(facts: MetricFacts, scores: _Scores, prompts: frozenset[int], made: str = "") -> Quantity:
     column = Column(
         key=facts.name,
         heading=facts.name.rpartition("/")[2].replace("_", " "),
@@ -245,28 +246,43 @@ def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Q
     )
     return Quantity(
         column,
-        partial(_score_of, name=facts.name),
+        scores.measure(facts.name),
         prompts=prompts,
         summary="videos",
-        count=partial(_count_of, name=facts.name),
+        count=scores.count(facts.name),
     )
 
 
-def _found(cell: CellRecord, name: str) -> Score | None:
-    for score in cell.scores:  # a plain loop: it runs a million times for a large table
-        if score.metric.name == name:
-            return score
-    return None
+class _Scores:
+    """A metric's score of each cell: looked up a million times for a large table."""
 
+    def __init__(self, cells: Sequence[CellRecord], names: Collection[str]) -> None:
+        self._cells = cells  # kept, so that no other cell gets one's id
+        self._found: dict[str, dict[int, Score]] = {name: {} for name in names}
+        for cell in cells:
+            for score in cell.scores:
+                if (own := self._found.get(score.metric.name)) is not None:
+                    own.setdefault(id(cell), score)
 
-def _score_of(cell: CellRecord, name: str) -> float | Gap:
-    score = _found(cell, name)
-    return UNSCORED if score is None else _score(score)
+    def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
+        """A cell's number of a metric."""
+        found = self._found[name]
 
+        def measure(cell: CellRecord) -> float | Gap:
+            score = found.get(id(cell))
+            return UNSCORED if score is None else _score(score)
 
-def _count_of(cell: CellRecord, name: str) -> float:
-    score = _found(cell, name)
-    return 1.0 if score is None else score.count
+        return measure
+
+    def count(self, name: str) -> Callable[[CellRecord], float]:
+        """How much a cell counts in a metric's mean over videos."""
+        found = self._found[name]
+
+        def count(cell: CellRecord) -> float:
+            score = found.get(id(cell))
+            return 1.0 if score is None else score.count
+
+        return count
 
 
 def _score(score: Score) -> float | Gap:

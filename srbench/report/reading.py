@@ -44,10 +44,11 @@ def read(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     gc.disable()  # records have no cycles, and looking for some takes a third of the time
     try:
         cells = [lean(path) for path in _files(run / "cells")]
+        cells.sort(key=lambda c: (c.prompt_index, c.seed, c.method))
     finally:
         if collecting:
             gc.enable()
-    return record, sorted(cells, key=lambda c: (c.prompt_index, c.seed, c.method))
+    return record, cells
 
 
 def _files(folder: Path) -> list[str]:

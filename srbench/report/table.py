@@ -185,7 +185,7 @@ def _value(
     if word:
         return Value(column, None, None, 0, 0, protocol, "done", word[1], word[0])
     outcome, told = gaps(own)
-    estimate, more = _estimate(quantity, own, reference, quantity.counts(method, own))
+    estimate, more = _estimate(quantity, method, own, reference)
     if estimate.mean is None and estimate.reason not in ("", statistics.NO_VALUE):
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
@@ -193,7 +193,7 @@ def _value(
 
 
 def _estimate(
-    quantity: Quantity, own: Measured, reference: Measured | None, counts: Mapping[Key, float]
+    quantity: Quantity, method: Contender, own: Measured, reference: Measured | None
 ) -> tuple[Estimate, str]:
     """The number, and what the reference lacks for it."""
     if quantity.summary == "ratio":
@@ -205,7 +205,7 @@ def _estimate(
     if quantity.summary == "most":
         return Estimate(max(values, default=None), None, len(values), len(set(prompts))), ""
     if quantity.summary == "videos":
-        return statistics.mean_of_videos(values, prompts, list(counts.values())), ""
+        return statistics.mean_of_videos(values, prompts, list(quantity.counts(method, own).values())), ""
     return statistics.clustered_mean(values, prompts), ""
 
 
@@ -236,13 +236,13 @@ def _mark_best(
     if column.higher_is_better is None or not rivals:
         return list(values)
     best = (max if column.higher_is_better else min)(rivals, key=lambda i: rivals[i])
-    marked = {i for i in rivals if i == best or not _apart(measured[i], measured[best])}
+    known = numbers(measured[best])
+    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i]), known)}
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
-def _apart(a: Measured, b: Measured) -> bool:
+def _apart(of_a: Mapping[Key, float], of_b: Mapping[Key, float]) -> bool:
     """Does the 95 % interval of the paired difference leave 0 out?  No where there is none."""
-    of_a, of_b = numbers(a), numbers(b)
     both = [k for k in of_a if k in of_b]
     found = statistics.paired_difference(
         [of_a[k] for k in both], [of_b[k] for k in both], [k[0] for k in both]
