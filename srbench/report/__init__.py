@@ -40,9 +40,10 @@ def make_all(
     made = paper.write(into or folders[0] / "paper", runs)
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
         terminal.show(record, cells, tables.main, console)
-        export.write(folder, record, cells, tables)
-        drawn = figures.draw(folder / "figures", record, cells, tables.main)
-        report = page.write(folder, record, cells, tables, drawn, made)
+        with page.shards(folder, record, cells, tables):
+            export.write(folder, record, cells, tables)
+            drawn = figures.draw(folder / "figures", record, cells, tables.main)
+            report = page.write(folder, record, cells, tables, drawn, made)
         _say(console, f"report: {report}")
     if show_paper:
         paper.show(made, console)

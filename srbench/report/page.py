@@ -30,7 +30,8 @@ from urllib.parse import quote
 import numpy as np
 from pydantic_core import to_json
 
-from srbench.report import legend, printed
+from srbench.report import aside, legend, printed
+from srbench.report.aside import Aside
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
@@ -43,8 +44,32 @@ ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
+MANY = 5_000  # cells from which on a second process is worth its while
+PARTS = 8  # of the prompts, each of which a process of its own writes
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
+
+
+def shards(
+    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, parts: int = PARTS
+) -> Aside:
+    """Writes RUN/report/data/p*.js, a file for each prompt, inside a `with`.
+
+    A large run's in a process beside, for that takes as long as everything else a page needs.
+    Data of an earlier page is removed at once.
+    """
+    data, found = folder / "report" / "data", methods(run, cells, tables.main)
+    data.mkdir(parents=True, exist_ok=True)
+    for old in data.glob("*.js"):
+        old.unlink()
+    prompts = _prompts(run, cells)
+    by_prompt = list(_by_prompt(cells, prompts).items())
+
+    def write_part(part: int) -> None:
+        for index, members in by_prompt[part::parts]:
+            _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
+
+    return Aside(write_part, parts, aside.is_possible() and len(cells) >= MANY)
 
 
 def write(
@@ -55,28 +80,23 @@ def write(
     figures: Sequence[Figure],
     paper: Paper | None = None,
 ) -> Path:
-    """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
+    """Write RUN/report.html and what it needs below RUN/report but for `shards`; returns the page's path.
 
     tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
     paper: what report.paper.write() made, which the page then links to.
-    Data of an earlier page is replaced, so nothing on it is older than the records.
     """
     main, empty = printed.without_empty(tables.main)
     tables = replace(tables, main=main)
     report, found = folder / "report", methods(run, cells, tables.main)
-    data = report / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    for old in data.glob("*.js"):
-        old.unlink()
     for asset in ASSETS.iterdir():
         if asset.suffix in (".js", ".css"):
             _put(report / asset.name, asset.read_text("utf-8"))
     for linked in ("videos", "figures"):
         _link(report / linked, Path("..") / linked)
-    prompts = _prompts(run, cells)
-    for index, members in _by_prompt(cells, prompts).items():
-        _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
-    _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n")
+    _put(
+        report / "data" / "index.js",
+        f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n",
+    )
     page = folder / "report.html"
     told = paper_html(paper, folder) if paper else ""
     _put(page, html(run, cells, tables, figures, found, empty, told))
@@ -237,7 +257,7 @@ def _object(parts: Mapping[Any, str]) -> str:
 def _cell(folder: Path, cell: CellRecord) -> str:
     video = f"videos/p{cell.prompt_index:03}-seed{cell.seed}/{slug(cell.method, cell.method_id)}.webm"
     reason = cell.reason
-    if cell.outcome == "done" and not (folder / video).exists():
+    if cell.outcome == "done" and not os.path.exists(f"{folder}/{video}"):
         video, reason = "", "its video is not in the run's folder"
     scores = [_cell_score(s) for s in cell.scores if not (cell.is_reference and s.metric.needs_reference)]
     about = {
@@ -254,7 +274,8 @@ def _cell(folder: Path, cell: CellRecord) -> str:
 def _cell_score(score: Score) -> str:
     value = score.value if score.value is not None and math.isfinite(score.value) else None
     about = _about_score(score.metric.name, score.metric.version, score.reason, score.reference)
-    return f'{about},"value":{_json(value)},"frames":{_frames(score.per_frame)}}}'
+    number = "null" if value is None else repr(float(value))
+    return f'{about},"value":{number},"frames":{_frames(score.per_frame)}}}'
 
 
 @lru_cache(maxsize=4096)
@@ -272,9 +293,9 @@ def _frames(values: Sequence[float]) -> str:
     if not values:
         return "[]"
     numbers = np.asarray(values, np.float64)
-    if not np.isfinite(numbers).all():
+    largest = float(np.abs(numbers).max())  # not finite if any is not
+    if not math.isfinite(largest):
         return _json([_rounded(x) for x in values])
-    largest = float(np.abs(numbers).max(initial=0.0))
     digits = 4 - math.floor(math.log10(largest)) if largest else 0
     return to_json(np.round(numbers, min(digits, 300)).tolist()).decode()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Literal, TypeVar
 
@@ -47,6 +47,11 @@ class Contender:
     @property
     def is_reference(self) -> bool:
         return self.role == "reference"
+
+    @cached_property
+    def protocols(self) -> frozenset[str]:
+        """Of all its cells."""
+        return frozenset(cell.protocol for cell in self.cells.values())
 
 
 Measured = Mapping[Key, float | Gap]
@@ -254,7 +259,7 @@ def _dimension(facts: MetricFacts, scores: _Scores, prompts: frozenset[int], mad
 
 
 class _Scores:
-    """A metric's score of each cell: looked up a million times for a large table."""
+    """A metric's number, or gap, of each cell: looked up a million times for a large table."""
 
     def __init__(self, cells: Sequence[CellRecord], names: Collection[str]) -> None:
         self._cells = cells  # kept, so that no other cell gets one's id
@@ -266,23 +271,13 @@ class _Scores:
 
     def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
         """A cell's number of a metric."""
-        found = self._found[name]
-
-        def measure(cell: CellRecord) -> float | Gap:
-            score = found.get(id(cell))
-            return UNSCORED if score is None else _score(score)
-
-        return measure
+        known = {cell: _score(score) for cell, score in self._found[name].items()}
+        return lambda cell: known.get(id(cell), UNSCORED)
 
     def count(self, name: str) -> Callable[[CellRecord], float]:
         """How much a cell counts in a metric's mean over videos."""
-        found = self._found[name]
-
-        def count(cell: CellRecord) -> float:
-            score = found.get(id(cell))
-            return 1.0 if score is None else score.count
-
-        return count
+        counts = {cell: score.count for cell, score in self._found[name].items()}
+        return lambda cell: counts.get(id(cell), 1.0)
 
 
 def _score(score: Score) -> float | Gap:

@@ -159,7 +159,7 @@ def _protocols(
     found: dict[str, list[str]] = {}
     own: list[str | None] = []
     for method, numbers_of in zip(methods, measured, strict=True):
-        protocols = list(dict.fromkeys(method.cells[k].protocol for k in numbers(numbers_of)))
+        protocols = _protocols_of(method, numbers_of)
         own.append(", ".join(protocols) or None)
         for protocol in protocols if method.role != "scale" else ():
             found.setdefault(protocol, []).append(method.method)
@@ -172,6 +172,13 @@ def _protocols(
         )
     shared = next(iter(found), run.protocol)
     return [p if p is not None and m.role == "scale" else shared for m, p in zip(methods, own, strict=True)]
+
+
+def _protocols_of(method: Contender, measured: Measured) -> list[str]:
+    """Of the cells that have a number; most often it is one for all, and none need be looked at."""
+    if len(method.protocols) == 1 and any(not isinstance(v, Gap) for v in measured.values()):
+        return list(method.protocols)
+    return list(dict.fromkeys(method.cells[k].protocol for k in numbers(measured)))
 
 
 def _value(

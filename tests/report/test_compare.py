@@ -25,7 +25,9 @@ def records(make, worse=0.0, noise=0.05, prompts=range(PROMPTS), **changes):
         if cell.prompt_index not in prompts:
             continue
         scores = [
-            s.model_copy(update={"value": s.value - worse * (cell.method == "srd_0.01") + noise * rng.normal()})
+            s.model_copy(
+                update={"value": s.value - worse * (cell.method == "srd_0.01") + noise * rng.normal()}
+            )
             if s.metric.name == "psnr"
             else s
             for s in cell.scores
@@ -41,7 +43,6 @@ def records(make, worse=0.0, noise=0.05, prompts=range(PROMPTS), **changes):
 @pytest.fixture
 def folders(tmp_path):
     """Writes runs side by side: returns their folders."""
-
     made = []
 
     def write(*runs):
@@ -180,7 +181,10 @@ def test_prompts_are_paired_by_their_words_not_their_numbers(make, folders, caps
 def test_two_protocols_are_refused_and_marked_when_told_to(make, folders, capsys):
     a = records(make, packages={"torch": "2.9.0"}, resolved={"family": {"shift": 5.0, "name": "a"}})
     run, cells = records(
-        make, packages={"torch": "2.10.0"}, resolved={"family": {"shift": 3.0, "name": "b"}}, protocol="q" * 64
+        make,
+        packages={"torch": "2.10.0"},
+        resolved={"family": {"shift": 3.0, "name": "b"}},
+        protocol="q" * 64,
     )
     b = run, [c.model_copy(update={"protocol": "q" * 64}) for c in cells]
     runs = folders(a, b)
