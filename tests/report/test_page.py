@@ -25,6 +25,8 @@ def write(make, folder: Path, cells=None, **run_changes) -> str:
     cells = make.cells() if cells is None else cells
     run = make.run(resolved={"family": {"fps": FPS}}, **run_changes)
     tables = table.make(run, cells)
+    with page.shards(folder, run, cells, tables):
+        pass
     return page.write(folder, run, cells, tables, [figures.Figure("x", "X", "", "no data")]).read_text(
         "utf-8"
     )
