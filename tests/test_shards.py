@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from srbench import __main__ as door
 from srbench import configs, report
 from srbench.__main__ import job, settle
 from srbench.errors import UserError
@@ -35,16 +36,20 @@ def cells(results: Path) -> dict[str, CellRecord]:
 
 
 def test_shards_add_up_to_the_run_and_say_what_is_missing_until_then(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(door, "_to_report", {})
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     assert job(plain(parts, "shard=2/2"), []) == 0
+    assert "4 cells of other shards are not" in " ".join(capsys.readouterr().out.split())
+    assert not door._to_report
     assert {c.prompt_index for c in cells(parts).values()} == {1}
     (run,) = (parts / "trial").iterdir()
     report.make(run, Console(width=200))
     assert "4 of 6 missing" in (told := capsys.readouterr().out) or "2 of 3 missing" in told
     assert "2 of 6 cells done: 4 missing" in (run / "report.html").read_text("utf-8")
     assert job(plain(parts, "shard=1/2"), []) == 0
+    assert list(door._to_report) == [run]
     assert job(plain(whole), []) == 0
 
     def bytes_(made: dict[str, CellRecord]) -> dict[str, tuple]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.store.objects import STATE, TEXT, TRACE, VIDEO, Store, write_atomic
+from srbench.store.objects import EXTENSION, STATE, TEXT, TRACE, VIDEO, Store, write_atomic
 from srbench.store.records import read_run, read_run_record
 
 
@@ -45,7 +45,7 @@ def verify(run: Path) -> int:
     return int(bool(damaged))
 
 
-KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts"}
+KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts", EXTENSION: "extended prompts"}
 
 
 def kind(name: str) -> str:
@@ -133,7 +133,7 @@ def export(run: Path, out: Path) -> int:
 
     def write(partial: Path) -> None:
         with tarfile.open(partial, "w") as tar:
-            for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.is_symlink()):
+            for path in _whole_files(run):
                 tar.add(path, f"run/{path.relative_to(run)}")
             for key in wanted:
                 tar.add(store.key_path(key), f"keys/{key[:2]}/{key}")
@@ -145,6 +145,12 @@ def export(run: Path, out: Path) -> int:
     write_atomic(out, write)
     print(f"wrote {out}: {len(wanted)} cells, {out.stat().st_size / 2**20:.1f} MiB")
     return 0
+
+
+def _whole_files(run: Path) -> list[Path]:
+    """A run's files; links point into the store, and hidden files are locks or still being written."""
+    found = (p for p in run.rglob("*") if not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file() and not p.is_symlink())
 
 
 def bring_in(archive: Path, root: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import time
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_an_exported_run_can_be_brought_into_another_store(lab: Lab, tmp_path: P
     assert new.get("dd") is None, "no part of the run"
     with pytest.raises(UserError, match="exists"):
         main(["export", str(lab.run), str(tmp_path / "run.tar")])
+
+
+def test_what_is_still_being_written_hinders_no_command_and_is_not_exported(lab: Lab, tmp_path: Path) -> None:
+    (lab.run / "cells" / ".0123456789abcdef.json").write_text('{"versi')
+    run, root = str(lab.run), str(lab.store.root)
+    assert main(["verify", run]) == main(["gc", root, run]) == 0
+    assert main(["export", run, str(tmp_path / "run.tar")]) == 0
+    with tarfile.open(tmp_path / "run.tar") as tar:
+        assert not [n for n in tar.getnames() if "/." in n]
 
 
 def test_an_archive_cut_short_or_no_archive_is_refused(lab: Lab, tmp_path: Path) -> None:
