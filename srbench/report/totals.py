@@ -241,7 +241,7 @@ def _value(
         return Value(
             column, None, None, len(known), 0, protocol, "missing" if outcome == "done" else outcome, reason
         )
-    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts)
+    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts, centre=score.value)
     clusters = len({k[0] for k in known})
     return Value(
         column,
@@ -275,7 +275,9 @@ def _mark_best(
 
 
 def _holds_zero(a: Score, b: Score, prompts: int) -> bool:
-    spread = None if a.draws is None or b.draws is None else bootstrap.spread(a.draws - b.draws, prompts)
+    if a.draws is None or b.draws is None or a.value is None or b.value is None:
+        return False
+    spread = bootstrap.spread(a.draws - b.draws, prompts, centre=a.value - b.value)
     return spread is not None and spread.low <= 0 <= spread.high
 
 
@@ -292,8 +294,9 @@ def _difference(
         lacking = "no reference in this run" if base is None else f"the reference's is missing: {base.reason}"
         return replace(blank, outcome="missing", reason=lacking, no_error="")
     drawn = None if score.draws is None or base.draws is None else score.draws - base.draws
-    spread = None if drawn is None else bootstrap.spread(drawn, prompts)
-    number = replace(blank, value=score.value - base.value)
+    centre = score.value - base.value
+    spread = None if drawn is None else bootstrap.spread(drawn, prompts, centre=centre)
+    number = replace(blank, value=centre)
     if spread is None:
         return number
     return replace(number, standard_error=spread.standard_error, low=spread.low, high=spread.high)
