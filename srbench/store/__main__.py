@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tarfile
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.store.objects import STATE, TEXT, TRACE, VIDEO, Store, write_atomic
+from srbench.store.objects import OBJECT, STATE, TEXT, TRACE, VIDEO, Store, read_entry, write_atomic
 from srbench.store.records import read_run, read_run_record
 
 
@@ -154,7 +155,10 @@ def _whole_files(run: Path) -> list[Path]:
 
 
 def bring_in(archive: Path, root: Path) -> int:
-    """Put an exported file's objects into a store, each checked against its name."""
+    """Put an exported file's objects into a store, each checked against its name.
+
+    What a key stands for in the store stays so as long as its object is sound.
+    """
     store, count = opened(root), 0
     try:
         opened_tar = tarfile.open(archive)
@@ -169,26 +173,44 @@ def bring_in(archive: Path, root: Path) -> int:
             for name in sorted(n for n in members if n.startswith(folder)):
                 data = tar.extractfile(members[name])
                 assert data is not None
-                _bring_one(archive, store, Path(name), data.read())
-                count += folder == "objects/"
+                count += _bring_one(archive, store, Path(name), data.read()) and folder == "objects/"
     print(f"{count} objects are now in {root}")
     return 0
 
 
-def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> None:
-    """One file of an archive, by its last name alone: no path in it leads out of the store."""
+def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> bool:
+    """One file of an archive, by its last name alone; whether the store takes it.
+
+    Neither a path in it nor the name that a key gives may lead out of the store.
+    Raises UserError for what `export` would not write.
+    """
+    key = name.stem if name.parts[0] == "cells" else name.name
     match name.parts[0]:
         case "objects":
             target = store.object_path(name.name)
-            if hashlib.sha256(content).hexdigest() != target.name.partition(".")[0]:
-                raise UserError(
-                    f"{archive}: {name} is damaged", "bytes that hash to their name", "export it again"
-                )
+            digest = hashlib.sha256(content).hexdigest()
+            is_whole = OBJECT.fullmatch(name.name) and digest == name.name.partition(".")[0]
         case "cells":
-            target = store.known_path(name.stem)
+            target, is_whole = store.known_path(key), KEY.fullmatch(key)
         case _:
-            target = store.key_path(name.name)
+            target, is_whole = store.key_path(key), KEY.fullmatch(key) and _is_entry(content)
+    if not is_whole:
+        raise UserError(f"{archive}: {name} is damaged", "bytes that fit their name", "export it again")
+    if target.exists() and store.get(key) is not None:
+        return False
     write_atomic(target, lambda partial: _write(partial, content))
+    return True
+
+
+KEY = re.compile(r"[0-9a-f]{2,64}")
+
+
+def _is_entry(content: bytes) -> bool:
+    try:
+        read_entry(content.decode())
+    except ValueError:
+        return False
+    return True
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -50,6 +51,23 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+OBJECT = re.compile(r"[0-9a-f]{64}\.\w[\w.]*", re.ASCII)
+
+
+def read_entry(text: str) -> tuple[str, int]:
+    """What a key's entry says: its object's name and length.
+
+    Raises ValueError for anything else; a name that could lead out of the store is none.
+
+    >>> read_entry(f"{'0' * 64}.webm 8")[1]
+    8
+    """
+    name, length = text.split()
+    if not OBJECT.fullmatch(name):
+        raise ValueError(f"no object's name: {name}")
+    return name, int(length)
 
 
 class OtherBytes(UserWarning):
@@ -231,10 +249,9 @@ class Store:
 
     def _entry(self, key: str) -> tuple[str, int] | None:
         try:
-            name, length = self.key_path(key).read_text().split()
+            return read_entry(self.key_path(key).read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return name, int(length)
 
     def get(self, key: str, sha256: str | None = None) -> Path | None:
         """The object that a key stands for, its bytes checked once by this process.
