@@ -85,7 +85,7 @@ def opened(root: Path) -> Store:
     return store
 
 
-# A file younger than this may be of a run that is going on: its key is written after it.
+# A file younger than this may be of a run that is going on: its record, or its key, is written after it.
 YOUNG = 3600.0
 
 
@@ -94,21 +94,30 @@ def gc(root: Path, runs: list[Path], delete: bool, states: bool) -> int:
 
     That is videos that no run has a record of, objects that no key stands for, keys whose
     object is gone and leftovers of writers that were killed; with --states also the kept
-    states and their traces, which only runs to come would begin from.  Texts stay.
+    states and their traces, which only runs to come would begin from.  Texts stay, and
+    whatever is younger than an hour.
     """
     store = opened(root)
-    needed = {c.key for run in runs for c in read_run(run)[1]}
-    keys = store.keys()
+    keys = store.keys()  # before the runs: what is recorded meanwhile is of no key that is looked at
+    cells = [c for run in runs for c in read_run(run)[1]]
+    needed, named = {c.key for c in cells}, {f"{c.video}{VIDEO}" for c in cells}
+    before = time.time() - YOUNG
+
+    def is_old(path: Path) -> bool:
+        try:
+            return path.stat().st_mtime < before
+        except FileNotFoundError:  # its writer was quicker
+            return False
+
     drop = {k for k, name in keys.items() if _unneeded(k, name, needed, states)}
     drop |= {k for k, name in keys.items() if not store.object_path(name).exists()}
-    kept = {name for k, name in keys.items() if k not in drop}
+    drop = {k for k in drop if is_old(store.key_path(k))}
+    kept = {name for k, name in keys.items() if k not in drop} | named
     unused = [p for p in store.objects() if p.name not in kept]
-    unused += list((root / "staging").glob("*"))
-    before = time.time() - YOUNG
-    unused = [p for p in unused if p.name in keys.values() or p.stat().st_mtime < before]
+    unused = [p for p in [*unused, *store.leftovers()] if is_old(p)]
     size = sum(p.stat().st_size for p in unused)
     for path in unused:
-        print(f"{'removed' if delete else 'unused'}: {path.name} ({kind(path.name)})")
+        print(f"{'removed' if delete else 'unused'}: {path.name} ({kind(path.name.lstrip('.'))})")
     if delete:
         # keys first: a key without its object would promise what is not there
         for path in [*map(store.key_path, drop), *(store.known_path(k) for k in drop), *unused]:

@@ -53,6 +53,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+PARTIAL = re.compile(r"\.[0-9a-f]{16}(\..*)?")  # what `write_atomic` writes before it has its name
 OBJECT = re.compile(r"[0-9a-f]{64}\.\w[\w.]*", re.ASCII)
 
 
@@ -301,6 +302,9 @@ class Store:
                 path = self.object_path(name)
                 if not self._is_sound(path):
                     write_atomic(path, lambda partial: os.replace(staging, partial))
+                else:  # its key is still to come, and gc spares what is young
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
                 length = path.stat().st_size
             finally:
                 staging.unlink(missing_ok=True)
@@ -349,6 +353,13 @@ class Store:
         """Every object's file."""
         found = (self.root / "objects").glob("??/*")
         return sorted(p for p in found if not p.name.startswith("."))
+
+    def leftovers(self) -> list[Path]:
+        """Files that a writer is at, or was when it was killed."""
+        folders = (self.root / name for name in ("objects", "cells", "keys"))
+        partial = [*self.root.glob(".*"), *(p for folder in folders for p in folder.glob("??/.*"))]
+        own = (p for p in partial if PARTIAL.fullmatch(p.name))
+        return sorted([*(self.root / "staging").glob("*"), *own])
 
     def verify(self) -> list[Damage]:
         """Re-read all bytes; set damaged objects aside and name them and their keys."""

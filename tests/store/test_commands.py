@@ -29,12 +29,12 @@ class Lab:
         self.store.key_path("ee").unlink()
         self.staging = self.store.root / "staging" / "half.webm"
         self.staging.write_text("half")
-        for path in (self.orphan, self.staging):
-            os.utime(path, (OLD, OLD))
         write_json(self.run / "run.json", run_record())
         for key, path in zip(("aa", "bb"), self.videos, strict=True):
             write_cell(self.run, cell(key, path))
             write_text(self.store.known_path(key), cell(key, path).model_dump_json())
+        for path in self.store.root.rglob("*"):
+            os.utime(path, (OLD, OLD))
 
     def put(self, key: str, suffix: str) -> Path:
         def write(path: Path) -> None:
@@ -95,10 +95,35 @@ def test_gc_lists_and_then_removes_what_the_run_does_not_need(
 
 
 def test_gc_leaves_alone_what_a_writer_may_still_be_at(lab: Lab) -> None:
+    fresh = lab.put("ff", VIDEO)  # of a run whose record comes after the video
+    partial = lab.store.root / "objects" / "ab" / ".0123456789abcdef.webm"
+    partial.parent.mkdir(exist_ok=True)
+    partial.write_text("half")
     for path in (lab.orphan, lab.staging):
         os.utime(path)
     main(["gc", str(lab.store.root), str(lab.run), "--delete"])
-    assert lab.orphan.exists() and lab.staging.exists()
+    assert lab.orphan.exists() and lab.staging.exists() and partial.exists()
+    assert lab.store.get("ff") == fresh
+
+
+def test_gc_removes_what_killed_writers_left_everywhere(lab: Lab) -> None:
+    partial = [lab.store.root / name / "ab" / ".0123456789abcdef.x" for name in ("objects", "cells", "keys")]
+    for path in partial:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+        os.utime(path, (OLD, OLD))
+    (lab.store.root / ".gitignore").write_text("*")
+    os.utime(lab.store.root / ".gitignore", (OLD, OLD))
+    main(["gc", str(lab.store.root), str(lab.run), "--delete"])
+    assert not any(p.exists() for p in partial) and (lab.store.root / ".gitignore").exists()
+
+
+def test_gc_keeps_the_video_that_a_record_names_whatever_its_key_says(lab: Lab) -> None:
+    key = lab.store.key_path("aa")
+    write_text(key, lab.store.key_path("dd").read_text())
+    os.utime(key, (OLD, OLD))
+    main(["gc", str(lab.store.root), str(lab.run), "--delete"])
+    assert lab.videos[0].exists()
 
 
 def test_an_exported_run_can_be_brought_into_another_store(lab: Lab, tmp_path: Path) -> None:
