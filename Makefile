@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench bench-ray lpips-weights vbench train-shapes clean
+.PHONY: help install demo test test-all lint format bench bench-ray bench-gpu lpips-weights vbench train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -42,6 +42,9 @@ bench: install ## PSNR, SSIM and LPIPS against the loops others use, in one run 
 bench-ray: install ## how much of the ideal engine=ray reaches, with denoisers that sleep (two minutes)
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[ray]"
 	$(BIN)/python -m tests.bench.ray_efficiency $(BENCH)
+
+bench-gpu: install ## step times of true-size Wan and CogVideoX on this GPU, random weights (an hour; tiny on a CPU)
+	$(BIN)/python -m tests.bench.gpu $(BENCH)
 
 lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
 	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)

@@ -104,7 +104,9 @@ def record(
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
     if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
-        methods = kept | methods
+        # where an attention package is gone, its earlier videos stay what they are
+        gone = {m.id: {"path": kept[m.id].path} for m in experiment.methods if m.lacking and m.id in kept}
+        methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
     sha, dirty = ground.commit()
@@ -121,13 +123,20 @@ def record(
         protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
-        packages=ground.versions(PACKAGES),
+        packages=ground.versions(PACKAGES) | attention_packages(experiment, earlier),
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
         warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def attention_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
+    """Versions of those that methods of this run attend with, now or in earlier jobs."""
+    named = [p for m in experiment.methods for p in m.attention_packages]
+    named += [p for m in (earlier.methods if earlier else ()) for p in m.attention_packages]
+    return dict(p.split(" ", 1) for p in reversed(named))
 
 
 def earlier_record(run: Path) -> RunRecord | None:
@@ -264,7 +273,22 @@ def refuse_place(experiment: Experiment, place: Place) -> None:
             f"one under protocol {now}, that of these settings, weights, packages and device",
             "name another run: run=…, or leave run out",
         )
+    if earlier is not None:
+        _refuse_other_packages(experiment, earlier, mistakes)
     mistakes.stop_if_any()
+
+
+def _refuse_other_packages(experiment: Experiment, earlier: RunRecord, mistakes: Mistakes) -> None:
+    """A row is of one version of the package that it attends with."""
+    before = {m.id: set(m.attention_packages) for m in earlier.methods}
+    for method in experiment.methods:
+        here = set(method.attention_packages)
+        if here and before.get(method.id, set()) - here:
+            mistakes.note(
+                f"run={earlier.run}, where {method.name} ran on {', '.join(sorted(before[method.id]))}",
+                f"the same package, and not {', '.join(sorted(here))}",
+                "name another run: run=…, or leave the method out; the other methods' videos are shared",
+            )
 
 
 def _refuse_closed(key: str, folder: Path) -> None:

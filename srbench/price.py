@@ -337,10 +337,10 @@ class Work:
         def kept(method: Method) -> tuple[int, ...]:
             denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
             place = keys.unit(unit.text, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
-            if trace_key(*place, [], denoiser.id) not in there.keys:
+            if trace_key(*place, [], denoiser.digest) not in there.keys:
                 return ()
             steps = range(1, n + 1)
-            return tuple(i for i in steps if state_key(*place, [], denoiser.id, i) in there.keys)
+            return tuple(i for i in steps if state_key(*place, [], denoiser.digest, i) in there.keys)
 
         return tuple(kept(m) for m in self.roots.values())
 

@@ -316,7 +316,7 @@ def test_kept_states_spare_the_steps_before_them(tmp_path: Path) -> None:
     made = experiment(method={"large": LARGE, "ten": fixed(10)}, keep="all")
     leave(made, tmp_path, ["large"])
     assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 80 left to do")
-    store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").id
+    store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").digest
     for unit in units(made):
         named = keys.unit(unit.prompt, unit.seed), keys.weights(["large"]), 50, list[str](), large
         for key in (trace_key(*named), state_key(*named, 8)):

@@ -145,6 +145,7 @@ def test_latencies_are_taken_from_a_table_and_each_video_has_its_own(folders: Pa
         f for f in draw(folders / "figures", record, found, rows(record, found)) if f.name == "latency"
     )
     assert not bars.missing and "not measured here" in bars.caption
+    assert "<dt>latencies</dt><dd>as told, not measured here</dd>" in (run / "report.html").read_text()
 
 
 def test_a_metric_through_mp4_has_the_encoders_floor_beside_it(folders: Path) -> None:
@@ -154,6 +155,12 @@ def test_a_metric_through_mp4_has_the_encoders_floor_beside_it(folders: Path) ->
         "psnr/x264-medium-crf25-16fps",
         "psnr/x264-medium-crf25-16fps/floor",
     }
+    (run,) = (folders / "results" / "imported").iterdir()
+    row = next(r for r in rows(*read_run(run)) if not r.is_reference)
+    floor = row["psnr/x264-medium-crf25-16fps/floor"].column
+    assert floor.higher_is_better is None  # no method's merit: neither marked nor drawn
+    assert "the encoder alone" in floor.note
+    assert not (run / "figures" / "speedup_psnr_x264-medium-crf25-16fps_floor.png").exists()
 
 
 def test_a_table_may_pair_them(folders: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,16 +55,19 @@ def _alone(folders: Sequence[Path], into: Path | None) -> Iterator[None]:
 
 
 def _make_all(folders: Sequence[Path], console: Console, into: Path | None, show_paper: bool) -> None:
+    gc.freeze()  # what was imported stays, and so do records: looking for garbage among them takes seconds
     runs: list[table.Run] = []
     for folder in folders:
         record, cells = reading.read(folder)
+        gc.freeze()
         runs.append((record, cells, table.make(record, cells)))
     made = paper.write(into or folders[0] / "paper", runs, folders)
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
         terminal.show(record, cells, tables.main, console)
-        export.write(folder, record, cells, tables)
-        drawn = figures.draw(folder / "figures", record, cells, tables.main)
-        report = page.write(folder, record, cells, tables, drawn, made)
+        with page.shards(folder, record, cells, tables):
+            export.write(folder, record, cells, tables)
+            drawn = figures.draw(folder / "figures", record, cells, tables.main)
+            report = page.write(folder, record, cells, tables, drawn, made)
         _say(console, f"report: {report}")
     if show_paper:
         paper.show(made, console)

@@ -81,7 +81,8 @@ def _similarity_plots(
     found: Sequence[Method], scale: Sequence[Method]
 ) -> list[tuple[str, str, Callable[[], Drawn]]]:
     rows = [m.row for m in found]
-    columns = columns_of(rows, "similarity")
+    # without the encoders' floors, which no method can be better in
+    columns = [c for c in columns_of(rows, "similarity") if c.higher_is_better is not None]
     totals = [c for c in columns_of(rows, "total") if c.key.endswith("/total")]
     totals = [c for c in totals if any(row[c.key].value is not None for row in rows)]
     plots = [] if columns else [("speedup", "Speedup against similarity", _no_similarity)]

@@ -15,7 +15,17 @@ from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.store.objects import OBJECT, STATE, TEXT, TRACE, VIDEO, Store, read_entry, write_atomic
+from srbench.store.objects import (
+    EXTENSION,
+    OBJECT,
+    STATE,
+    TEXT,
+    TRACE,
+    VIDEO,
+    Store,
+    read_entry,
+    write_atomic,
+)
 from srbench.store.records import read_run, read_run_record
 
 
@@ -46,7 +56,7 @@ def verify(run: Path) -> int:
     return int(bool(damaged))
 
 
-KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts"}
+KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts", EXTENSION: "extended prompts"}
 
 
 def kind(name: str) -> str:

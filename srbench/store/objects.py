@@ -28,6 +28,7 @@ from srbench.errors import UserError, cannot_write
 VERSION = 1
 # What an object is, by the end of its name.
 VIDEO, STATE, TRACE, TEXT = ".webm", ".state.safetensors", ".trace.json", ".text.safetensors"
+EXTENSION = ".extension.json"  # of a prompt, as a language model wrote it out
 
 
 def file_hash(path: Path) -> str:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from srbench.errors import UserError
-from srbench.store.objects import write_text
+from srbench.store.objects import VIDEO, write_text
 from srbench.trace import Trace
 
 VERSION: Literal[1] = 1
@@ -52,6 +52,7 @@ class MetricFacts(_Record):
     scale: tuple[float, float] = Field(
         default=(0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
     )
+    code: str = Field(default="", description="hash of code and settings, of a metric that is not srbench's")
 
 
 class Score(_Record):
@@ -154,6 +155,12 @@ class MethodRecord(_Record):
     path: list[dict[str, Any]]
     steps: int | None
 
+    @property
+    def attention_packages(self) -> tuple[str, ...]:
+        """As `experiment.Method.attention_packages`."""
+        named = (s.get("denoiser", {}).get("attention_package") for s in self.path)
+        return tuple(dict.fromkeys(p for p in named if p))
+
 
 class RunRecord(_Record):
     """One run: what was asked, what it resolved to, and the ground it stood on."""
@@ -180,6 +187,32 @@ class RunRecord(_Record):
     warnings: tuple[str, ...] = ()
     started: str
     source: Source = "generated"
+
+
+def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
+    """Where a video's link lies below RUN/videos: p003-seed1/<method>-<id>.webm.
+
+    Eight digits of the id: of a few hundred δ of one name, two are unlikely to share them.
+    """
+    return f"p{prompt_index:03}-seed{seed}/{slug(method, method_id)}{VIDEO}"
+
+
+def slug(method: str, method_id: str) -> str:
+    """A method in file names and addresses: `srd_01-6a17c80b`."""
+    return f"{method}-{method_id[:8]}"
+
+
+def linked(run: Path, cell: CellRecord) -> Path:
+    """A cell's link in its run, whether or not it is there.
+
+    Older runs have four digits, by which two methods of one name may share a link: such a one is
+    taken only where it leads to this very video.
+    """
+    own = run / "videos" / link_name(cell.prompt_index, cell.seed, cell.method, cell.method_id)
+    older = own.with_name(f"{cell.method}-{cell.method_id[:4]}{VIDEO}")
+    if own.exists() or cell.video is None or not older.resolve().name.startswith(cell.video):
+        return own
+    return older
 
 
 def write_json(path: Path, record: BaseModel) -> os.stat_result:
@@ -210,7 +243,8 @@ class Brief:
 
 def facts_hash(facts: Mapping[str, Any]) -> str:
     """Equal for two metrics if a score of one may stand for a score of the other."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    told = {k: v for k, v in facts.items() if k != "code" or v}  # records from before it was told
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_path(run: Path, cell: str) -> Path:

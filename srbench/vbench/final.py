@@ -7,19 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtrit
-
 from srbench.errors import UserError
 from srbench.report import statistics, table
 from srbench.suites.vbench import UNIQUE
 from srbench.vbench import score, staging
-from srbench.vbench.run import Job, score_of
+from srbench.vbench.run import FLICKERING, Job, score_of
 from srbench.vbench.score import DIMENSIONS, Final, aggregate
 
 Preset = Literal["run", "standard", "mlperf"]
 STANDARD_SEEDS = 5
 MLPERF_PROMPTS = 248
-POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -49,15 +46,22 @@ def prompts_due(job: Job, dimension: str, preset: Preset) -> frozenset[str]:
     return frozenset(e.prompt for e in job.lines if dimension in e.dimensions)
 
 
-def videos_due(job: Job, preset: Preset) -> int:
-    """How many videos a prompt: the run's seeds, or what a preset wants."""
-    return {"run": len(job.record.seeds), "standard": STANDARD_SEEDS, "mlperf": 1}[preset]
+def videos_due(job: Job, dimension: str, preset: Preset) -> int:
+    """How many videos a prompt: the run's seeds, or what a preset wants.
+
+    More than five are there for the official static filter alone, which then is due all of them.
+    """
+    seeds = len(job.record.seeds)
+    if dimension == FLICKERING and seeds > STANDARD_SEEDS:
+        return seeds
+    return {"run": seeds, "standard": STANDARD_SEEDS, "mlperf": 1}[preset]
 
 
 def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> Coverage:
     """How much of a dimension there is, by its own rule of averaging."""
     due = prompts_due(job, dimension, preset)
-    seeds = set(job.record.seeds[: videos_due(job, preset)])
+    most = videos_due(job, dimension, preset)
+    seeds = set(job.record.seeds[:most])
     cells = [c for c in job.cells if c.method == method and c.prompt in due and c.seed in seeds]
     scores = [(c, score_of(c, dimension)) for c in cells]
     done = [s for _, s in scores if s is not None and s.outcome == "done" and s.value is not None]
@@ -66,8 +70,7 @@ def coverage(job: Job, method: str, dimension: str, preset: Preset = "run") -> C
     raw = aggregate([s.value or 0.0 for s in done], [s.count for s in done])
     nothing = next((s.reason for s in done if raw is None), "")
     counted = sum(s.count > 0 for s in done)
-    due_videos = len(due) * videos_due(job, preset)
-    return Coverage(raw, len(done), due_videos, lacking or failed or nothing, counted)
+    return Coverage(raw, len(done), len(due) * most, lacking or failed or nothing, counted)
 
 
 def due_dimensions(job: Job, preset: Preset) -> tuple[str, ...]:
@@ -128,17 +131,6 @@ def protocol(job: Job, dimensions: Sequence[str]) -> list[str]:
     return list(found | {f"{k}: {v}": None for k, v in told.items()})
 
 
-def detectable(standard_error: float, clusters: int, power: float = POWER) -> float:
-    """The smallest true difference that a two-sided 5 % t test finds with this power.
-
-        (t(0.975; G − 1) + t(power; G − 1)) · SE
-
-    in the unit of the standard error of the paired difference over G ≥ 2 prompts (Bloom, Evaluation
-    Review 19(5), 1995: the minimum detectable effect).
-    """
-    return float(stdtrit(clusters - 1, 0.975) + stdtrit(clusters - 1, power)) * standard_error
-
-
 def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[str, tuple[float, float]]:
     """Per method: mean difference from the reference over shared videos, and what could be detected.
 
@@ -167,7 +159,7 @@ def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[st
 
 def _detectable(standard_error: float, clusters: int, prompts: int | None) -> float:
     planned = prompts or clusters
-    return detectable(standard_error * math.sqrt(clusters / planned), planned)
+    return statistics.detectable(standard_error * math.sqrt(clusters / planned), planned)
 
 
 def total_detectable(job: Job, prompts: int | None = None) -> dict[str, float]:

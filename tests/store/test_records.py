@@ -18,6 +18,8 @@ from srbench.store.records import (
     RunRecord,
     Score,
     Stage,
+    link_name,
+    linked,
     read_cell,
     read_run,
     write_json,
@@ -173,3 +175,21 @@ def test_numbers_that_are_none_can_be_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "c.json", cell(trace=odd, step_seconds=(math.inf,)))
     back = read_cell(tmp_path / "c.json")
     assert back.trace and math.isnan(back.trace.change("x0")[0]) and back.step_seconds == (math.inf,)
+
+
+def test_two_methods_of_one_name_have_links_of_their_own(tmp_path: Path) -> None:
+    one, other = (cell(method_id=f"6a17{rest}", video=rest[-1] * 64) for rest in ("c80b11d1", "ffee22d2"))
+    assert linked(tmp_path, one) != linked(tmp_path, other)
+    assert linked(tmp_path, one) == tmp_path / "videos" / link_name(3, 2**40, "srd", one.method_id)
+
+
+def test_a_link_of_an_older_run_is_taken_where_it_leads_to_the_very_video(tmp_path: Path) -> None:
+    one, other = (cell(method_id=f"6a17{rest}", video=rest[-1] * 64) for rest in ("c80b11d1", "ffee22d2"))
+    old = linked(tmp_path, one).with_name("srd-6a17.webm")
+    old.parent.mkdir(parents=True)
+    old.symlink_to(tmp_path / f"{one.video}.webm")
+    assert linked(tmp_path, one) == old
+    assert linked(tmp_path, other) != old, "it shows another δ's video"
+    new = old.with_name("srd-6a17c80b.webm")
+    new.write_text("made again")
+    assert linked(tmp_path, one) == new

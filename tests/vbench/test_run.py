@@ -105,6 +105,8 @@ def test_the_official_filter_keeps_the_first_five_of_25_by_name(make_run: MakeRu
     # as files sort: -0, -1 (which moves), -10, -11, -12, -13
     assert counted == {100, 110, 111, 112, 113}
     assert stand_in.asked[1]["names"] == [f"a façade-{i}.mp4" for i in range(5)]
+    own = final.coverage(run.open_run(folder), "large", "temporal_flickering", "standard")
+    assert (own.scored, own.counted, own.due) == (25, 5, 25)
     with pytest.raises(UserError, match="sixth"):
         score(folder, replace(FILTERED, static_filter="none"), quiet)
 
