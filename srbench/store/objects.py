@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -51,6 +52,24 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+PARTIAL = re.compile(r"\.[0-9a-f]{16}(\..*)?")  # what `write_atomic` writes before it has its name
+OBJECT = re.compile(r"[0-9a-f]{64}\.\w[\w.]*", re.ASCII)
+
+
+def read_entry(text: str) -> tuple[str, int]:
+    """What a key's entry says: its object's name and length.
+
+    Raises ValueError for anything else; a name that could lead out of the store is none.
+
+    >>> read_entry(f"{'0' * 64}.webm 8")[1]
+    8
+    """
+    name, length = text.split()
+    if not OBJECT.fullmatch(name):
+        raise ValueError(f"no object's name: {name}")
+    return name, int(length)
 
 
 class OtherBytes(UserWarning):
@@ -232,10 +251,9 @@ class Store:
 
     def _entry(self, key: str) -> tuple[str, int] | None:
         try:
-            name, length = self.key_path(key).read_text().split()
+            return read_entry(self.key_path(key).read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return name, int(length)
 
     def get(self, key: str, sha256: str | None = None) -> Path | None:
         """The object that a key stands for, its bytes checked once by this process.
@@ -285,6 +303,9 @@ class Store:
                 path = self.object_path(name)
                 if not self._is_sound(path):
                     write_atomic(path, lambda partial: os.replace(staging, partial))
+                else:  # its key is still to come, and gc spares what is young
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
                 length = path.stat().st_size
             finally:
                 staging.unlink(missing_ok=True)
@@ -333,6 +354,13 @@ class Store:
         """Every object's file."""
         found = (self.root / "objects").glob("??/*")
         return sorted(p for p in found if not p.name.startswith("."))
+
+    def leftovers(self) -> list[Path]:
+        """Files that a writer is at, or was when it was killed."""
+        folders = (self.root / name for name in ("objects", "cells", "keys"))
+        partial = [*self.root.glob(".*"), *(p for folder in folders for p in folder.glob("??/.*"))]
+        own = (p for p in partial if PARTIAL.fullmatch(p.name))
+        return sorted([*(self.root / "staging").glob("*"), *own])
 
     def verify(self) -> list[Damage]:
         """Re-read all bytes; set damaged objects aside and name them and their keys."""
