@@ -32,7 +32,7 @@ PROMPTS = 2  # shown of a run
 THUMBNAIL = 208  # pixels, at most about this wide: a frame is drawn half an inch to an inch wide
 LARGE = 2e7  # pixels of a video; one takes seconds to read, so fewer are read
 LABELS = 0.66  # inches for the names of the methods
-NAME, MOST_LINES = 14, 3  # letters in a line of a name; lines of a prompt
+NAME, MOST_LINES = 13, 3  # letters in a line of a name; lines of a prompt
 LINE = 0.083  # inches of a line above a sheet
 WARNING = 0.24  # inches above all
 GAP = 2  # pixels between frames
@@ -170,7 +170,7 @@ def drawn_from(keys: Sequence[Key], total: int, narrowed: str = "") -> str:
     which = ", ".join(f"prompt {p}, seed {s}" for p, s in keys)
     return (
         f"{count(len(keys), 'prompt')} ({which}) drawn at random (by seed {SAMPLE_SEED}) from the "
-        f"{total}{narrowed} that have every method's video; none was picked by hand."
+        f"{total}{narrowed} that have the video of every method shown; none was picked by hand."
     )
 
 
@@ -234,7 +234,7 @@ def _title(sheet: Sheet, letters: int) -> list[str]:
 
 def _name(text: str) -> str:
     """A row's name; a line break in it stays."""
-    lines = [textwrap.fill(line, NAME, max_lines=3, placeholder="…") for line in text.splitlines()]
+    lines = [textwrap.fill(line, NAME, max_lines=4, placeholder="…") for line in text.splitlines()]
     return "\n".join(lines)
 
 

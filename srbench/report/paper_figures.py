@@ -161,7 +161,7 @@ def _sheets(
 
 
 def _name(method: Method, more: str) -> str:
-    return "\n".join(part for part in (short(method.row.label, 48), more) if part)
+    return "\n".join(part for part in (short(method.row.label, 60), more) if part)
 
 
 def _long_prompts(source: Source) -> Drawn:

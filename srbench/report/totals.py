@@ -156,7 +156,8 @@ class _Shared:
             return None, None
         if one.draws is None or other.draws is None:
             return one.value - other.value, None
-        return one.value - other.value, bootstrap.spread(one.draws - other.draws, self.prompts)
+        between = one.value - other.value
+        return between, bootstrap.spread(one.draws - other.draws, self.prompts, centre=between)
 
 
 def _common(dimension: Dimension, methods: Sequence[int]) -> Dimension:
@@ -310,7 +311,7 @@ def _value(
         return Value(
             column, None, None, len(known), 0, protocol, "missing" if outcome == "done" else outcome, reason
         )
-    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts)
+    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts, centre=score.value)
     clusters = len({k[0] for k in known})
     return Value(
         column,
