@@ -265,6 +265,13 @@ def refuse_place(experiment: Experiment, place: Place) -> None:
     for key, folder in (("results", place.run), ("store", place.store.root)):
         mistakes.attempt(lambda k=key, f=folder: _refuse_closed(k, f))  # type: ignore[misc]
     mistakes.attempt(place.store.refuse_newer)
+    mistakes.attempt(lambda: refuse_run(experiment, place))
+    mistakes.stop_if_any()
+
+
+def refuse_run(experiment: Experiment, place: Place) -> None:
+    """Raise UserErrors where what others recorded of this run cannot stand beside what is to come."""
+    mistakes = Mistakes()
     earlier = mistakes.attempt(lambda: earlier_record(place.run))
     now = plan.protocol(experiment, place.ground)
     if earlier is not None and earlier.protocol != now:
@@ -364,6 +371,7 @@ def _run(
     run, began = place.run, time.time()
     try:
         with locked(run):
+            refuse_run(experiment, place)  # another job may have begun it since it was asked
             about = record(experiment, asked, run, place.store.root, place.ground)
             write_json(run / "run.json", about)
         # a prompt's number is its place in the record, which another job may have lengthened

@@ -173,7 +173,7 @@ def index_data(
             for c in metrics
         ],
         "prompts": [[index, prompts[index]] for index in prompts],
-        "seeds": seeds,
+        "seeds": [str(s) for s in seeds],  # as numbers a browser would round those above 2^53
         "random": order,
         "random_seed": SAMPLE_SEED,
         "loss": _losses(found, metrics, list(prompts)),

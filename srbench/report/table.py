@@ -166,7 +166,7 @@ def _column(
         _value(quantity, method, own, reference, protocol)
         for method, own, protocol in zip(methods, measured, protocols, strict=True)
     ]
-    return _mark_best(quantity.column, methods, measured, values)
+    return _mark_best(quantity, methods, measured, values, reference)
 
 
 def _protocols(
@@ -245,24 +245,55 @@ def _speedup(reference: Measured, own: Measured) -> tuple[Estimate, str]:
 
 
 def _mark_best(
-    column: Column, methods: Sequence[Contender], measured: Sequence[Measured], values: Sequence[Value]
+    quantity: Quantity,
+    methods: Sequence[Contender],
+    measured: Sequence[Measured],
+    values: Sequence[Value],
+    reference: Measured | None,
 ) -> list[Value]:
     """Mark the best and all that a paired t interval can't tell from it; reference and scale rows apart.
 
     With fewer than FEWEST_TO_RANK prompts nothing is marked: next to nothing could be told from
-    the best, and all would be.
+    the best, and all would be.  Where rivals lack videos the best is so over those that all have,
+    since hard ones that failed would make a mean better.
     """
-    rivals = {
-        i: v.value
+    higher = quantity.column.higher_is_better
+    rivals = [
+        i
         for i, (m, v) in enumerate(zip(methods, values, strict=True))
         if m.role not in ("reference", "scale") and v.value is not None and v.clusters >= FEWEST_TO_RANK
-    }
-    if column.higher_is_better is None or not rivals:
+    ]
+    if higher is None or not rivals:
         return list(values)
-    best = (max if column.higher_is_better else min)(rivals, key=lambda i: rivals[i])
-    known = numbers(measured[best])
-    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i]), known)}
+    means = _over_common(quantity, methods, measured, rivals, reference)
+    known = {i: values[i].value if means is None else means[i] for i in rivals}
+    if None in known.values():
+        return list(values)
+    best = (max if higher else min)(rivals, key=lambda i: known[i] or 0.0)
+    of_best = numbers(measured[best])
+    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i]), of_best)}
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
+
+
+def _over_common(
+    quantity: Quantity,
+    methods: Sequence[Contender],
+    measured: Sequence[Measured],
+    rivals: Sequence[int],
+    reference: Measured | None,
+) -> dict[int, float | None] | None:
+    """The rivals' numbers over the videos that all of them have.
+
+    None where that is all that each has; numbers are None where it is of too few prompts.
+    """
+    first, *others = (numbers(measured[i]) for i in rivals)
+    if all(first.keys() == own.keys() for own in others):
+        return None
+    keys = [k for k in first if all(k in own for own in others)]
+    if len({k[0] for k in keys}) < FEWEST_TO_RANK:
+        return dict.fromkeys(rivals)
+    parts = {i: {k: measured[i][k] for k in keys} for i in rivals}
+    return {i: _estimate(quantity, methods[i], part, reference)[0].mean for i, part in parts.items()}
 
 
 def _apart(of_a: Mapping[Key, float], of_b: Mapping[Key, float]) -> bool:

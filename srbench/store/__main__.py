@@ -208,11 +208,11 @@ def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> bool:
         case "objects":
             target = store.object_path(name.name)
             digest = hashlib.sha256(content).hexdigest()
-            is_whole = OBJECT.fullmatch(name.name) and digest == name.name.partition(".")[0]
+            is_whole = bool(OBJECT.fullmatch(name.name)) and digest == name.name.partition(".")[0]
         case "cells":
-            target, is_whole = store.known_path(key), KEY.fullmatch(key)
+            target, is_whole = store.known_path(key), bool(KEY.fullmatch(key))
         case _:
-            target, is_whole = store.key_path(key), KEY.fullmatch(key) and _is_entry(content)
+            target, is_whole = store.key_path(key), bool(KEY.fullmatch(key)) and _is_entry(content)
     if not is_whole:
         raise UserError(f"{archive}: {name} is damaged", "bytes that fit their name", "export it again")
     if target.exists() and store.get(key) is not None:

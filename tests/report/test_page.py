@@ -38,6 +38,15 @@ def data(folder: Path, name: str):
     return json.loads(re.search(r"[{].*[}]", text, re.S).group())
 
 
+def test_a_seed_that_a_browser_would_round_is_a_word(make, tmp_path):
+    seed = 2**63 - 1
+    write(make, tmp_path, [c.model_copy(update={"seed": seed}) for c in make.cells(seeds=1)])
+    assert data(tmp_path, "index")["seeds"] == [str(seed)]
+    assert len(data(tmp_path, "p0000")["seeds"][str(seed)]) == 3
+    script = (tmp_path / "report" / "viewer.js").read_text("utf-8")
+    assert not re.search(r"Number\([^)]*seed", script)
+
+
 def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
     write(make, tmp_path)
     assert len(list((tmp_path / "report" / "data").glob("p*.js"))) == 3
