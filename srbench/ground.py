@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from srbench.errors import UserError
+
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
 # Raised by hand when our own code changes the bits of a video or a state.
 BITS = 1
@@ -48,13 +50,38 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {p: version(p) for p in packages}
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def lacking(setting: str) -> UserError | None:
+    """Why this machine has no such device; None where it has, or where torch alone could tell."""
+    kind, _, number = setting.partition(":")
+    if kind != "cuda":
+        return None
+    if not may_have_gpu():
+        seen = "where the system shows no driver of a GPU"
+    else:
+        import torch
+
+        count = torch.cuda.device_count()
+        if int(number or 0) < count:
+            return None
+        seen = f"where torch {torch.__version__} sees {count} GPUs"
+    return UserError(
+        f"family.device={setting}, {seen}", "a GPU of this machine", "family.device=auto, or cpu"
+    )
+
+
 def device(setting: str = "auto") -> str:
     """The accelerator's name, or the CPU's with its vector instructions.
 
     setting: the family's `device`; "auto" is the first GPU where there is one.  One that is
     neither CUDA's nor the CPU goes by its type, as mps.  torch is asked only where it has to
-    be: importing it takes seconds that a plan does not have.
+    be: importing it takes seconds that a plan does not have.  Raises UserError where a GPU is
+    asked for that is not there: keys hold its name.
     """
+    if (mistake := lacking(setting)) is not None:
+        raise mistake
     kind = setting.partition(":")[0]
     if kind == "cuda" or (kind == "auto" and may_have_gpu()):
         import torch
