@@ -331,7 +331,7 @@ class Bench:
     def line(self, row: Row) -> str:
         took = "–" if row.seconds is None else f"{row.seconds:.4g} s"
         bits = {True: ", same bits as ours", False: ", OTHER BITS than ours", None: ""}[row.same_bits]
-        return f"  {row.name:34} {took:>12}{bits}  {row.outcome if row.reason else ''} {row.reason}".rstrip()
+        return f"  {row.name:38} {took:>9}{bits}  {row.outcome if row.reason else ''} {row.reason}".rstrip()
 
 
 def implied(row: Row, alone: Mapping[str, float | None]) -> float | None:
@@ -355,17 +355,17 @@ def table(name: str, rows: Sequence[Row]) -> str:
     def number(value: float | None, unit: str = "") -> str:
         return "–" if value is None else f"{value:.3g}{unit}"
 
-    lines = [f"{name}: {'':26}seconds   speedup   implied   off     peak memory"]
+    lines = [f"{name:40} {'seconds':>8} {'speedup':>8} {'implied':>8} {'off':>8} {'peak memory':>12}"]
     for row in rows:
         if row.outcome != "done":
-            lines.append(f"  {row.name:36} {row.outcome}: {row.reason}")
+            lines.append(f"  {row.name:38} {row.outcome}: {row.reason}")
             continue
         memory = number(row.peak_memory / 2**30 if row.peak_memory else None, " GiB")
         off = "–" if row.off is None else f"{row.off:+.1%}"
         flag = "  FLAGGED: more than 5 % beside what the step times imply" if row.flagged else ""
         lines.append(
-            f"  {row.name:36} {number(row.seconds):>8} {number(row.speedup, '×'):>8} "
-            f"{number(row.implied_speedup, '×'):>8} {off:>8} {memory:>10}{flag}"
+            f"  {row.name:38} {number(row.seconds):>8} {number(row.speedup, '×'):>8} "
+            f"{number(row.implied_speedup, '×'):>8} {off:>8} {memory:>12}{flag}"
         )
     return "\n".join(lines)
 
@@ -408,7 +408,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 where a row is flagged or gave other bits, else 0."""
+    """The command; 1 where the stock pipeline gave other bits or, at full scale, a row is flagged."""
     args = parser().parse_args(arguments)
     cuda = torch.cuda.is_available()
     device = ("cuda" if cuda else "cpu") if args.device == "auto" else args.device
@@ -432,7 +432,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = args.out / f"{slug}{'-tiny' if tiny else ''}.json"
     write_text(file, json.dumps(record(args, tiny, told, found), indent=1) + "\n", mode=0o644)
     print(f"\nwrote {os.path.relpath(file)}")
-    return int(any(r.flagged or r.same_bits is False for rows in found.values() for r in rows))
+    rows = [row for own in found.values() for row in own]
+    return int(any(r.same_bits is False or (r.flagged and not tiny) for r in rows))
 
 
 if __name__ == "__main__":
