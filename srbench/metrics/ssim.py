@@ -11,16 +11,19 @@ the numbers of this field part by more than many papers' gains: hence named defi
 What makes it fast, in float64 and on one core: of the second moments of x and y only the sum
 is needed, so three maps are filtered for a video and one for its reference; a window along
 one axis is the product with a narrow band matrix, which BLAS does in tiles that stay in the
-cache, where a loop over the window's weights would go through memory once for each of them.
+cache, where a loop over the window's weights would go through memory once for each of them; and
+one strip of one channel goes all the way before the next, in arrays that are used again.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from srbench.errors import UserError
@@ -30,7 +33,7 @@ from srbench.store.records import MetricFacts
 from srbench.video import Video
 
 C1, C2 = 0.01**2, 0.03**2
-ROWS, COLUMNS = 16, 24  # of a tile; wider ones multiply more zeros, smaller ones call BLAS more often
+ROWS, COLUMNS = 24, 24  # of a tile; wider ones multiply more zeros, smaller ones call BLAS more often
 
 Map = NDArray[np.float64]
 Definition = Literal["gauss11-valid", "uniform7", "gauss11-same"]
@@ -70,10 +73,10 @@ DEFINITIONS = get_args(Definition)
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A reference frame: its planes (3, height, width), as the window sees them, and their means."""
+    """A reference frame: its planes (3, height, width), as the window sees them, and each strip's means."""
 
     planes: Map
-    means: Map
+    means: tuple[Map, ...]
 
 
 @plugin
@@ -146,26 +149,34 @@ def _planes(frame: NDArray[np.uint8], window: _Window) -> Map:
     return np.pad(planes.astype(np.float64), ((0, 0), (reach, reach), (reach, reach)))
 
 
-def _means(planes: Map, window: _Window) -> Map:
-    """Weighted means over the window of each plane, where it fits."""
-    return np.concatenate([_filter(strip, window) for strip, _ in _strips(planes, window)], axis=1)
+def _means(planes: Map, window: _Window) -> tuple[Map, ...]:
+    """Weighted means over the window where it fits, of each strip, as `_filter` lays them out."""
+    found = []
+    for strip in _strips(planes, window):
+        scratch = _Scratch(1, *strip.shape, window)
+        found.append(_filter(strip[None], window, scratch)[0])
+    return tuple(found)
 
 
 def _ssim(x: Map, reference: _Prepared, window: _Window) -> float:
     """SSIM of a frame's planes against a prepared reference frame."""
     total = 0.0
-    for (strip, at), (other, _) in zip(_strips(x, window), _strips(reference.planes, window), strict=True):
-        products = np.empty((3, *strip.shape))
-        np.multiply(strip, other, out=products[1])
-        np.multiply(strip, strip, out=products[2])
-        products[2] += other * other
-        products[0] = strip
-        mean_x, product, squares = _filter(products, window)
-        total += _sum_of_map(mean_x, reference.means[:, at : at + mean_x.shape[1]], product, squares, window)
-    return total / reference.means.size
+    scratch: dict[int, _Scratch] = {}
+    strips = zip(_strips(x, window), _strips(reference.planes, window), reference.means, strict=True)
+    for strip, other, mean_y in strips:
+        if len(strip) not in scratch:
+            scratch[len(strip)] = _Scratch(3, *strip.shape, window)
+        own = scratch[len(strip)]
+        itself, product, squares = own.strips
+        itself[:] = strip
+        np.multiply(strip, other, out=product)
+        np.multiply(strip, strip, out=squares)
+        squares += other * other
+        total += _sum_of_map(*_filter(own.strips, window, own), mean_y, window)
+    return total / sum(m.size for m in reference.means)
 
 
-def _sum_of_map(mean_x: Map, mean_y: Map, product: Map, squares: Map, window: _Window) -> float:
+def _sum_of_map(mean_x: Map, product: Map, squares: Map, mean_y: Map, window: _Window) -> float:
     """The sum of the equation at the top over a strip; overwrites all but mean_y.
 
     product: filtered x·y; squares: filtered x² + y².
@@ -189,30 +200,47 @@ def _sum_of_map(mean_x: Map, mean_y: Map, product: Map, squares: Map, window: _W
     return float(mean_product.sum())
 
 
-def _strips(planes: Map, window: _Window) -> list[tuple[Map, int]]:
-    """Rows that ROWS rows of the filtered planes need, and where those begin."""
+class _Scratch:
+    """Arrays for `maps` strips of one size; memory that is touched first costs more than the arithmetic.
+
+    strips: (maps, rows, columns), what is filtered.  filtered: (maps, pixels), tile by tile,
+    COLUMNS wide, row by row in each, the narrower rest last.  tiles, rest and their outs: views,
+    of `down` with the columns that a tile needs, and of `filtered`.
+    """
+
+    def __init__(self, maps: int, rows: int, columns: int, window: _Window) -> None:
+        more = len(window.weights) - 1
+        rows, width = rows - more, columns - more
+        count, inside = width // COLUMNS, rows * (width - width % COLUMNS)
+        self.strips = np.empty((maps, rows + more, columns))
+        self.down = np.empty((maps, rows, columns))
+        self.filtered = np.empty((maps, rows * width))
+        views = sliding_window_view(self.down, COLUMNS + more, axis=2) if count else self.down[..., None]
+        self.tiles = views[:, :, ::COLUMNS][:, :, :count].swapaxes(1, 2)
+        self.tiles_out = self.filtered[:, :inside].reshape(maps, count, rows, COLUMNS)
+        self.rest = self.down[:, :, count * COLUMNS :]
+        self.rest_out = self.filtered[:, inside:].reshape(maps, rows, width % COLUMNS)
+
+
+def _strips(planes: Map, window: _Window) -> Iterator[Map]:
+    """Of each plane in turn, the rows that ROWS rows of its filtered plane need; fewer at its end."""
     more = len(window.weights) - 1
-    starts = range(0, planes.shape[1] - more, ROWS)
-    return [(planes[:, at : at + ROWS + more], at) for at in starts]
+    for plane in planes:
+        for at in range(0, len(plane) - more, ROWS):
+            yield plane[at : at + ROWS + more]
 
 
-def _filter(strip: Map, window: _Window) -> Map:
-    """Weighted means over the window, along the last two axes, where it fits."""
-    more = len(window.weights) - 1
-    height, width = strip.shape[-2] - more, strip.shape[-1] - more
-    down = np.matmul(_band(height, window.weights), strip)
-    across = np.empty((*down.shape[:-1], width))
-    # maps apart: the same product in the same order, whoever filters it, so that x = y gives 1
-    for rows, out in zip(_apart(down), _apart(across), strict=True):
-        for at in range(0, width, COLUMNS):
-            n = min(COLUMNS, width - at)
-            np.matmul(rows[:, at : at + n + more], _band(n, window.weights).T, out=out[:, at : at + n])
-    return across
+def _filter(strips: Map, window: _Window, scratch: _Scratch) -> Map:
+    """Weighted means over the window where it fits, of strips (maps, rows, columns): scratch.filtered.
 
-
-def _apart(maps: Map) -> Map:
-    """(…, 3, rows, width) as one (3 rows, width) for each map."""
-    return maps.reshape(-1, 3 * maps.shape[-2], maps.shape[-1])
+    Whoever filters a map has the same products in the same order, so that x = y gives 1.
+    """
+    np.matmul(_band(scratch.down.shape[1], window.weights), strips, out=scratch.down)
+    if scratch.tiles_out.size:
+        np.matmul(scratch.tiles, _band(COLUMNS, window.weights).T, out=scratch.tiles_out)
+    if rest := scratch.rest_out.shape[2]:
+        np.matmul(scratch.rest, _band(rest, window.weights).T, out=scratch.rest_out)
+    return scratch.filtered
 
 
 @functools.lru_cache(maxsize=64)

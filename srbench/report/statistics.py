@@ -249,7 +249,7 @@ def detectable(
 def _check(values: Sequence[float], clusters: Sequence[Hashable]) -> None:
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} values but {len(clusters)} clusters")
-    if not all(math.isfinite(v) for v in values):
+    if not np.isfinite(np.asarray(values, np.float64)).all():
         raise ValueError("a value is not finite")
 
 

@@ -156,8 +156,8 @@ class _Shared:
             return None, None
         if one.draws is None or other.draws is None:
             return one.value - other.value, None
-        between = one.value - other.value
-        return between, bootstrap.spread(one.draws - other.draws, self.prompts, centre=between)
+        apart = one.value - other.value
+        return apart, bootstrap.spread(one.draws - other.draws, self.prompts, centre=apart)
 
 
 def _common(dimension: Dimension, methods: Sequence[int]) -> Dimension:

@@ -132,7 +132,7 @@ def test_lower_is_better_is_worse_upwards(make, folders, capsys):
 
 
 def test_where_the_interval_reaches_past_the_margin_strict_closes_the_gate(make, folders, capsys):
-    runs = folders(records(make, noise=2.0), records(make, worse=0.3, noise=2.0))
+    runs = folders(records(make, noise=2.0), records(make, worse=0.9, noise=2.0))
     gate = [*runs, "--method", "srd_0.01", "--margin", "psnr=0.6", "--format", "json"]
     assert command.main(gate) == 0
     whole, found = rows(capsys)

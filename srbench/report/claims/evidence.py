@@ -230,7 +230,8 @@ class Evidence:
         value = math.fsum(w * v for w, v, _ in scores)
         known = [w * d for w, _, d in scores if d is not None]
         draws = np.sum(known, axis=0) if len(known) == len(scores) else None
-        return inference.of_draws(value, draws, self._scores[0], min(self.videos(m) for _, m, _ in parts))
+        videos = min(self.videos(m) for _, m, _ in parts)
+        return inference.of_draws(value, draws, self._scores[0], videos, of_means=True)
 
     def retained(self, method: Contender) -> Told:
         """The share of the large model's lead in the total that a method keeps."""
