@@ -185,7 +185,7 @@ def execute(
         return done.failed
     steps = failed = 0
     quiet = _Quiet(console)
-    quiet.tell(f"{price.counted(len(done.unfinished), 'prompt and seed')} to do, into {place.run}")
+    quiet.tell(f"{price.counted(len(done.unfinished), 'pair')} of prompt and seed to do, into {place.run}")
     with progress(console) as bar:
         title = price.counted(len(experiment.methods), "method")
         task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
@@ -198,7 +198,7 @@ def execute(
                 f", {price.counted(failed, 'cell')} failed" if failed else ""
             )
             bar.update(task, advance=event.amount * (event.kind == "unit"), note=note)
-            quiet.tell(f"{bar.tasks[0].completed:g} of {len(done.unfinished)} prompts and seeds done, {note}")
+            quiet.tell(f"{bar.tasks[0].completed:g} of {len(done.unfinished)} pairs done, {note}")
 
         experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
     again = plan.progress(experiment, tuple(done.cells), place.run, place.store, place.ground)
