@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench bench-ray lpips-weights vbench train-shapes clean
+.PHONY: help install demo test test-all lint format bench bench-ray bench-report bench-gpu lpips-weights vbench train-shapes clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -42,6 +42,12 @@ bench: install ## PSNR, SSIM and LPIPS against the loops others use, in one run 
 bench-ray: install ## how much of the ideal engine=ray reaches, with denoisers that sleep (two minutes)
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[ray]"
 	$(BIN)/python -m tests.bench.ray_efficiency $(BENCH)
+
+bench-gpu: install ## step times of true-size Wan and CogVideoX on this GPU, random weights (an hour; tiny on a CPU)
+	$(BIN)/python -m tests.bench.gpu $(BENCH)
+
+bench-report: install ## tables, figures and page of 75,520 synthetic cells: seconds and memory (ten minutes, 2 GB)
+	$(BIN)/python -m tests.bench.report_scale $(BENCH)
 
 lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
 	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)

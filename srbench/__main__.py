@@ -37,7 +37,7 @@ from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
-from srbench.store.records import MethodRecord, RunRecord, read_run_record, write_json
+from srbench.store.records import MethodRecord, RunRecord, cell_files, read_run_record, scan, write_json
 from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run", "shard")
@@ -104,7 +104,9 @@ def record(
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
     if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
-        methods = kept | methods
+        # where an attention package is gone, its earlier videos stay what they are
+        gone = {m.id: {"path": kept[m.id].path} for m in experiment.methods if m.lacking and m.id in kept}
+        methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
     sha, dirty = ground.commit()
@@ -121,13 +123,20 @@ def record(
         protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
-        packages=ground.versions(PACKAGES),
+        packages=ground.versions(PACKAGES) | attention_packages(experiment, earlier),
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
         warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def attention_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
+    """Versions of those that methods of this run attend with, now or in earlier jobs."""
+    named = [p for m in experiment.methods for p in m.attention_packages]
+    named += [p for m in (earlier.methods if earlier else ()) for p in m.attention_packages]
+    return dict(p.split(" ", 1) for p in reversed(named))
 
 
 def earlier_record(run: Path) -> RunRecord | None:
@@ -256,6 +265,13 @@ def refuse_place(experiment: Experiment, place: Place) -> None:
     for key, folder in (("results", place.run), ("store", place.store.root)):
         mistakes.attempt(lambda k=key, f=folder: _refuse_closed(k, f))  # type: ignore[misc]
     mistakes.attempt(place.store.refuse_newer)
+    mistakes.attempt(lambda: refuse_run(experiment, place))
+    mistakes.stop_if_any()
+
+
+def refuse_run(experiment: Experiment, place: Place) -> None:
+    """Raise UserErrors where what others recorded of this run cannot stand beside what is to come."""
+    mistakes = Mistakes()
     earlier = mistakes.attempt(lambda: earlier_record(place.run))
     now = plan.protocol(experiment, place.ground)
     if earlier is not None and earlier.protocol != now:
@@ -264,7 +280,22 @@ def refuse_place(experiment: Experiment, place: Place) -> None:
             f"one under protocol {now}, that of these settings, weights, packages and device",
             "name another run: run=…, or leave run out",
         )
+    if earlier is not None:
+        _refuse_other_packages(experiment, earlier, mistakes)
     mistakes.stop_if_any()
+
+
+def _refuse_other_packages(experiment: Experiment, earlier: RunRecord, mistakes: Mistakes) -> None:
+    """A row is of one version of the package that it attends with."""
+    before = {m.id: set(m.attention_packages) for m in earlier.methods}
+    for method in experiment.methods:
+        here = set(method.attention_packages)
+        if here and before.get(method.id, set()) - here:
+            mistakes.note(
+                f"run={earlier.run}, where {method.name} ran on {', '.join(sorted(before[method.id]))}",
+                f"the same package, and not {', '.join(sorted(here))}",
+                "name another run: run=…, or leave the method out; the other methods' videos are shared",
+            )
 
 
 def _refuse_closed(key: str, folder: Path) -> None:
@@ -340,6 +371,7 @@ def _run(
     run, began = place.run, time.time()
     try:
         with locked(run):
+            refuse_run(experiment, place)  # another job may have begun it since it was asked
             about = record(experiment, asked, run, place.store.root, place.ground)
             write_json(run / "run.json", about)
         # a prompt's number is its place in the record, which another job may have lengthened
@@ -357,14 +389,30 @@ def _run(
         if full is None or (isinstance(error, UserError) and error is not full):
             raise
         raise UserError(f"{full.got}; {kept(run, began)}", full.expected, full.do) from None
-    _to_report.setdefault(run)
+    if shard.of > 1 and (others := _still_to_come(experiment, about, place)):
+        console.print(
+            f"shard {shard.place}/{shard.of} done, {price.counted(others, 'cell')} of other shards are not; "
+            f"the report comes with the last, or by python -m srbench.report {run}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        _to_report.setdefault(run)
     return errors.EXIT_FAILED_CELLS if failed else 0
+
+
+def _still_to_come(experiment: Experiment, about: RunRecord, place: Place) -> int:
+    """How many cells of what is asked, all shards together, nobody has recorded yet."""
+    keys, there = plan.Keys(experiment, place.ground), scan(place.run)
+    wanted = {keys.cell(m, u) for u in plan.units(experiment, about.prompts) for m in experiment.methods}
+    return len(wanted - there.keys())
 
 
 def kept(run: Path, began: float) -> str:
     """How many cells are recorded, and how many of them since a moment."""
     try:
-        times = [f.stat().st_mtime for f in (run / "cells").glob("[!.]*.json")]
+        times = [f.stat().st_mtime for f in cell_files(run)]
     except OSError:
         times = []
     fresh = sum(t >= began for t in times)

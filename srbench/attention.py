@@ -76,15 +76,32 @@ def mistake(backend: Attention, where: str) -> UserError | None:
     return UserError(f"{where}.attention = {backend}", f"{needs.distribution}{version}", needs.do)
 
 
+def installed(backend: Attention | None) -> str | None:
+    """A backend's package with its version, which the bits of what it computes depend on.
+
+    None where torch itself has the backend, or where its package is not installed.
+    """
+    needs = package(backend) if backend else None
+    if needs is None or importlib.util.find_spec(needs.module) is None:
+        return None
+    return f"{needs.distribution} {_version(needs) or 'of unknown version'}"
+
+
+def _version(needs: Package) -> str | None:
+    """None for an own build without metadata."""
+    try:
+        return importlib.metadata.version(needs.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _installed(needs: Package) -> bool:
     if importlib.util.find_spec(needs.module) is None:
         return False
     if not needs.at_least:
         return True
-    try:
-        version = importlib.metadata.version(needs.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return True  # an own build without metadata
+    if (version := _version(needs)) is None:
+        return True
     numbers = tuple(int(p) for p in version.split("+")[0].split(".")[:3] if p.isdigit())
     return numbers >= needs.at_least
 

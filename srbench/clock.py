@@ -1,4 +1,4 @@
-"""Seconds of device work, not of launching it."""
+"""Seconds of device work, not of launching it, and the memory that it took."""
 
 from __future__ import annotations
 
@@ -29,3 +29,14 @@ def timed(device: torch.device) -> Iterator[Seconds]:
     seconds, began = Seconds(), now()
     yield seconds
     seconds.value = now() - began
+
+
+def begin_peak(device: torch.device) -> None:
+    """From here on `peak_bytes` counts anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process held on the device since `begin_peak`; 0 where it is no GPU of CUDA's."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

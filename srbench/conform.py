@@ -21,7 +21,7 @@ import numpy as np
 
 from srbench import configs, errors, registry
 from srbench.errors import UserError, UserErrors, did_you_mean
-from srbench.experiment import Denoiser, Method, Segment
+from srbench.experiment import Denoiser, Method, Segment, digest
 from srbench.trace import Step, Trace
 
 if TYPE_CHECKING:
@@ -130,12 +130,13 @@ def settings_name_it(subject: Subject) -> None:
     """Its fields are its YAML: the key of a video, the record and the log come from them alone."""
     made = subject.make()
     again = {k: v for k, v in registry.identity(made).items() if k != "source"}
-    if registry.identity(registry.build(subject.group, again, subject.group)) != registry.identity(made):
-        raise Violation(f"built again from its own settings {again} it is another")
     try:
         json.dumps(again)
     except TypeError as error:
         raise Violation(f"its settings are no plain data: {error}") from None
+    # by their hash, which is the name: 1 and 1.0 are equal and have two
+    if digest(registry.build(subject.group, again, subject.group)) != digest(made):
+        raise Violation(f"built again from its own settings {again} it is another")
 
 
 def settings_are_frozen(subject: Subject) -> None:
@@ -329,6 +330,36 @@ def is_a_pure_function(subject: Subject) -> None:
         backward = [fresh.fires(trace.until(i), 0) for i in reversed(range(1, len(trace)))]
         if forward != backward[::-1]:
             raise Violation("asked about the same traces in another order it gave other answers")
+
+
+def attached_late_it_fires_at_the_same_step(subject: Subject) -> None:
+    """Methods share the steps before an accelerator acts; that must not move a switch."""
+    from srbench.paths import late_attach
+
+    pab = registry.build("accelerators", {"kind": "pab", "timestep_range": [100, 500]}, "accelerators")
+    accelerated = Denoiser(model="large", accelerators=(pab,))
+    whole = path("whole", (accelerated, None), (Denoiser(model="small"), None))
+    rule = subject.make()
+    whole = replace(whole, segments=(replace(whole.segments[0], until=rule), whole.segments[1]))
+    for trace in made_up_traces():
+        times = [s.timestep for s in trace.steps]
+        a, b = _left_at(whole, trace), _left_at(late_attach(whole, times, 2), trace)
+        # before its window it is not asked there: what window_is_honest is about
+        if a != b and (a is None or a >= rule.window(times)[0]):
+            raise Violation(f"it fired after {a} steps, and with its accelerator attached late after {b}")
+
+
+def _left_at(method: Method, trace: Trace) -> int | None:
+    """After how many steps a method is in its last segment, were this its trace."""
+    from srbench.sampling.walk import Traveller
+
+    traveller, last = Traveller(method), len(method.segments) - 1
+    for executed in range(1, len(trace)):
+        if traveller.leaves(trace.until(executed)):
+            traveller = traveller.move_on(executed)
+        if traveller.segment == last:
+            return executed
+    return None
 
 
 def window_is_honest(subject: Subject) -> None:
@@ -526,7 +557,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         reports_what_it_reused,
         inert_steps_are_inert,
     ),
-    "rules": (answers_yes_or_no, is_a_pure_function, window_is_honest),
+    "rules": (
+        answers_yes_or_no,
+        is_a_pure_function,
+        attached_late_it_fires_at_the_same_step,
+        window_is_honest,
+    ),
     "metrics": (
         values_lie_in_their_bounds,
         gives_what_it_names,

@@ -6,6 +6,7 @@ mistake at once; nothing behind this door sees a configuration file.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from srbench import attention
 from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
 from srbench.registry import STRICT, build, identity, load
@@ -73,6 +75,7 @@ class Denoiser:
     choice where None.  With these a method can be a *scale row*: the reference run again
     in other arithmetic, which shows what a similarity means.
     disturb: noise that is added to the latents when it takes over.
+    attention_package: which version of which package the backend is, filled in by `check`.
     """
 
     model: Role
@@ -83,6 +86,8 @@ class Denoiser:
     batch_guidance: bool = False
     attention: Attention | None = None
     disturb: Disturbance | None = None
+    # None for a backend of torch's own, whose version is in every key
+    attention_package: str | None = dataclasses.field(default=None, metadata={"if_set": True})
 
     @property
     def name(self) -> str:
@@ -97,8 +102,13 @@ class Denoiser:
 
     @property
     def id(self) -> str:
-        """Name and hash: equal if and only if the denoisers are equal."""
+        """Name and short hash, for traces and readers; equal for equal denoisers."""
         return f"{self.name}#{digest(self, 8)}"
+
+    @property
+    def digest(self) -> str:
+        """Its name in keys: equal if and only if the denoisers are equal."""
+        return digest(self, 64)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -117,6 +127,7 @@ class Method:
     the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
     lacking: what this machine lacks to run it, and how to get it; then its cells are skipped.
+    attached_late: the first two segments are one, see `paths.late_attach`.
     """
 
     name: FolderName
@@ -126,11 +137,21 @@ class Method:
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
     lacking: str = ""
+    attached_late: bool = False
 
     @property
     def id(self) -> str:
-        """Equal for two methods if and only if they are the same path from the same noise."""
-        return digest([self.segments, self.steps, self.noise])
+        """Equal for two methods if and only if they are the same path from the same noise.
+
+        Whatever version an attention package is of: that is in the keys of the method's videos.
+        """
+        return digest([[_asked(s) for s in self.segments], self.steps, self.noise])
+
+    @property
+    def attention_packages(self) -> tuple[str, ...]:
+        """The packages, with their versions, that its denoisers attend with."""
+        named = (s.denoiser.attention_package for s in self.segments)
+        return tuple(dict.fromkeys(p for p in named if p))
 
     def noise_seed(self, seed: int) -> int:
         """The seed of the noise that a cell of this seed starts from.
@@ -138,6 +159,10 @@ class Method:
         Pairs, and not the next seed of the suite, as they stay when a run gets more seeds.
         """
         return seed ^ 1 if self.noise == "partner" else seed
+
+
+def _asked(segment: Segment) -> Segment:
+    return replace(segment, denoiser=replace(segment.denoiser, attention_package=None))
 
 
 _WINDOW = re.compile(r"window\((\d{1,4}), ?(\d{1,4})\)")
@@ -255,6 +280,7 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
         mistakes.attempt(lambda i=i, a=a: build("accelerators", a, f"{where}.accelerators.{i}"))  # type: ignore[misc]
         for i, a in enumerate(listed)
     ]
+    _check_together([a for a in attached if a], where, mistakes)
     until = plain.get("until")
     until = {"kind": "always"} if until is None else until
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
@@ -265,6 +291,25 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     if rule is None or denoiser is None or len(mistakes.found) > before:
         return None
     return Segment(denoiser=denoiser, until=rule)
+
+
+def _check_together(accelerators: Sequence[Any], where: str, mistakes: Mistakes) -> None:
+    """What cannot be attached to one denoiser together, with the reason."""
+    kinds = [a.kind for a in accelerators]
+    for kind in sorted({k for k in kinds if kinds.count(k) > 1}):
+        mistakes.note(
+            f"{where}.accelerators: {kind} {kinds.count(kind)} times",
+            "each accelerator once: the second would cache what the first has cached",
+            "leave one out",
+        )
+    for accelerator in accelerators:
+        excluded = getattr(accelerator, "EXCLUDES", {})
+        for other in sorted(set(excluded) & set(kinds)):
+            mistakes.note(
+                f"{where}.accelerators: {accelerator.kind} with {other}",
+                f"one of them: {excluded[other]}",
+                "leave one out, or give each a segment of its own",
+            )
 
 
 def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
@@ -322,7 +367,9 @@ def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
         where = f"method.{method.name}.path.{i}"
         mistakes.found += family.objections(segment.denoiser, where)
         lacking |= {f"needs {m.expected}: {m.do}": None for m in family.lacking(segment.denoiser, where)}
-        segments.append(replace(segment, denoiser=family.settled(segment.denoiser)))
+        settled = family.settled(segment.denoiser)
+        package = attention.installed(settled.attention)
+        segments.append(replace(segment, denoiser=replace(settled, attention_package=package)))
     mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
     return replace(method, segments=tuple(segments), lacking="; ".join(lacking))
 

@@ -11,9 +11,31 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from srbench.errors import UserError
+
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
 # Raised by hand when our own code changes the bits of a video or a state.
 BITS = 1
+# Of those that decide which kernels the libraries below torch choose, and so the bits.
+SETTINGS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
+)
+# Instructions for which those libraries have kernels of their own, and torch's capability has no
+# word: x86's, then ARM's.
+FURTHER = (
+    *("avx_vnni", "avx_ne_convert", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10"),
+    *("amx_tile", "amx_bf16", "amx_fp16"),
+    *("bf16", "i8mm", "sve", "sve2", "svebf16", "sme"),
+)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -28,19 +50,46 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {p: version(p) for p in packages}
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def lacking(setting: str) -> UserError | None:
+    """Why this machine has no such device; None where it has, or where torch alone could tell."""
+    kind, _, number = setting.partition(":")
+    if kind != "cuda":
+        return None
+    if not may_have_gpu():
+        seen = "where the system shows no driver of a GPU"
+    else:
+        import torch
+
+        count = torch.cuda.device_count()
+        if int(number or 0) < count:
+            return None
+        seen = f"where torch {torch.__version__} sees {count} GPUs"
+    return UserError(
+        f"family.device={setting}, {seen}", "a GPU of this machine", "family.device=auto, or cpu"
+    )
+
+
 def device(setting: str = "auto") -> str:
     """The accelerator's name, or the CPU's with its vector instructions.
 
-    setting: the family's `device`; "auto" is the first GPU where there is one.  torch is
-    asked only where it has to be: importing it takes seconds that a plan does not have.
+    setting: the family's `device`; "auto" is the first GPU where there is one.  One that is
+    neither CUDA's nor the CPU goes by its type, as mps.  torch is asked only where it has to
+    be: importing it takes seconds that a plan does not have.  Raises UserError where a GPU is
+    asked for that is not there: keys hold its name.
     """
-    if setting in ("auto", "cpu") and not (setting == "auto" and may_have_gpu()):
-        return f"CPU {platform.machine()} {_cpu_capability()}"
-    import torch
+    if (mistake := lacking(setting)) is not None:
+        raise mistake
+    kind = setting.partition(":")[0]
+    if kind == "cuda" or (kind == "auto" and may_have_gpu()):
+        import torch
 
-    resolved = setting if setting != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if resolved.startswith("cuda"):
-        return torch.cuda.get_device_name(resolved)
+        if kind == "cuda" or torch.cuda.is_available():
+            return torch.cuda.get_device_name("cuda" if kind == "auto" else setting)
+    if kind not in ("auto", "cpu"):
+        return f"{kind} {platform.machine()}"
     return f"CPU {platform.machine()} {_cpu_capability()}"
 
 
@@ -65,12 +114,28 @@ def _cpu_capability() -> str:
 
 def _cpu_flags() -> set[str]:
     """Of an x86 processor as Linux lists them; empty elsewhere."""
+    return set(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            line = next((x for x in file if x.startswith("flags")), "")
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
-        return set()
-    return set(line.partition(":")[2].split())
+        return {}
+    lines = text.partition("\n\n")[0].splitlines()
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def cpu() -> str:
+    """Who made the processor, and instructions that kernels are chosen by and the device has no word for.
+
+    MKL goes by the maker too, and bfloat16 is another number with AMX than without it.
+    """
+    about = _cpuinfo()
+    there = {*about.get("flags", "").split(), *about.get("Features", "").split()}
+    makers = [about[k] for k in ("vendor_id", "CPU implementer", "CPU part") if k in about]
+    return " ".join([*(makers or [platform.processor()]), *(f for f in FURTHER if f in there)])
 
 
 def described(setting: str = "auto") -> str:
@@ -80,9 +145,14 @@ def described(setting: str = "auto") -> str:
 
 
 def ground(threads: int, setting: str = "auto") -> dict[str, str]:
-    """What goes into every key: our own version of bits, packages, device class, threads."""
+    """What goes into every key: our own version of bits, packages, device class, threads.
+
+    And what of the environment chooses kernels, where it is set.
+    """
     here = {"bits": str(BITS), "device": device(setting), "threads": str(threads)}
-    return versions(PACKAGES) | here
+    if here["device"].startswith("CPU"):
+        here["cpu"] = cpu()
+    return versions(PACKAGES) | here | {k: v for k in SETTINGS if (v := os.environ.get(k))}
 
 
 def commit() -> tuple[str | None, bool | None]:

@@ -17,10 +17,11 @@ def late_attach(method: Method, timesteps: Sequence[float], calls_per_step: int)
     """The same path, its first accelerated segment walked plain for as long as that is exact.
 
     Every accelerator of the segment says up to which step it changes no bit; until then
-    the method can share the plain denoiser's steps.
+    the method can share the plain denoiser's steps.  Rules see no difference.
     """
     first, *rest = method.segments
-    if not first.denoiser.accelerators:
+    # noise is added at every take-over, and here are two of them
+    if not first.denoiser.accelerators or first.denoiser.disturb is not None:
         return method
     # the segment's own rule is not asked while the method walks plain
     most = first.until.window(timesteps)[0] - 1
@@ -30,7 +31,8 @@ def late_attach(method: Method, timesteps: Sequence[float], calls_per_step: int)
         return method
     plain = replace(first.denoiser, accelerators=())
     until = lookup("rules", "fixed_step")(step=at)
-    return replace(method, segments=(Segment(denoiser=plain, until=until), first, *rest))
+    segments = (Segment(denoiser=plain, until=until), first, *rest)
+    return replace(method, segments=segments, attached_late=True)
 
 
 def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[Denoiser, ...]:
@@ -47,8 +49,8 @@ def trace_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser
     """Under which key the store has a segment's trace.
 
     unit: all that determines a prompt's and seed's bits, methods and weights apart.  weights:
-    of the models of the path.  steps: of the whole schedule.  path: the id of the denoiser of
-    every step before the segment.
+    of the models of the path.  steps: of the whole schedule.  path: the digest of the denoiser of
+    every step before the segment.  denoiser: the segment's.
     """
     return digest(["trace", unit, weights, steps, path, denoiser], 64)
 

@@ -18,7 +18,7 @@ from srbench.plan import Keys, Progress, Unit, settings
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
-from srbench.store.records import CellRecord, RunRecord, read_cell, read_run_record
+from srbench.store.records import CellRecord, RunRecord, cell_files, read_cell, read_run_record
 from srbench.trace import Trace
 
 
@@ -166,7 +166,7 @@ def measured(experiment: Experiment, results: Path, device: str, protocol: str, 
     cells: list[tuple[RunRecord, CellRecord]] = []
     for folder in sorted(results.glob("*/*/run.json"), key=lambda p: -p.stat().st_mtime):
         record = _similar(folder.parent, experiment, device)
-        files = sorted((folder.parent / "cells").glob("*.json")) if record else []
+        files = cell_files(folder.parent) if record else []
         for file in files[: _READ - len(cells)]:
             cell = _readable(file)
             if record is not None and cell is not None and cell.outcome == "done":
@@ -337,10 +337,10 @@ class Work:
         def kept(method: Method) -> tuple[int, ...]:
             denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
             place = keys.unit(unit.text, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
-            if trace_key(*place, [], denoiser.id) not in there.keys:
+            if trace_key(*place, [], denoiser.digest) not in there.keys:
                 return ()
             steps = range(1, n + 1)
-            return tuple(i for i in steps if state_key(*place, [], denoiser.id, i) in there.keys)
+            return tuple(i for i in steps if state_key(*place, [], denoiser.digest, i) in there.keys)
 
         return tuple(kept(m) for m in self.roots.values())
 
@@ -476,13 +476,13 @@ def _times(
 
     low, typical, high = sorted(hours(r.shared, r.cells) for r in remaining)
     alone = hours(whole.alone.times(units), units * len(experiment.methods))
-    at_once, side_by_side, unit = parallel(experiment, rate.gpu)
+    workers, at_once, side_by_side, unit = parallel(experiment, rate.gpu)
     spread = _ranged(_figure, typical, low, high)
     return [
         (
             "time",
             _ranged(_duration, *(h / at_once for h in (typical, low, high)))
-            + f" with {counted(experiment.engine.workers, 'worker')}{side_by_side}",
+            + f" with {counted(workers, 'worker')}{side_by_side}",
         ),
         (unit, f"{spread}; each method alone, from nothing: {_figure(alone)}"),
         ("reckoned with", f"{rate.source}; caches are not counted as savings"),
@@ -495,22 +495,30 @@ def _ranged(shown: Callable[[float], str], typical: float, low: float, high: flo
     return text if least == most else f"{text} ({least} to {most})"
 
 
-def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, str, str]:
-    """How many workers run truly side by side, what a reader must know of that, the unit of the sum.
+def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, int, str, str]:
+    """Workers, how many run truly side by side, what a reader must know of that, the unit of the sum.
 
     gpu: the GPU whose seconds are reckoned with, where they are not this machine's; then this
     machine's cores say nothing, and each worker is given such a GPU.
     A GPU's own workers are left as they are asked for: how they share it is not known here.
+    Where none are asked for, Ray has one a GPU or one for `threads` cores: how many GPUs, and
+    what is in another cluster, is not known before it is joined, and one is reckoned with.
     """
-    workers, threads = experiment.engine.workers, experiment.engine.threads
+    asked, threads = experiment.engine.workers, experiment.engine.threads
+    workers, one = asked or 1, "" if asked else "; one a GPU there will be, reckoned with one"
     if gpu is not None:
-        return workers, f" on {counted(workers, gpu)}, not on this machine", "GPU-hours"
+        return workers, workers, f" on {counted(workers, gpu)}, not on this machine{one}", "GPU-hours"
     if experiment.family.device.startswith("cuda") or (experiment.family.device == "auto" and may_have_gpu()):
-        return workers, "", "GPU-hours"
+        return workers, workers, one, "GPU-hours"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is None and getattr(experiment.engine, "address", None):
+        one = f"; one for {counted(threads, 'core')} of the cluster there will be, reckoned with one"
+        return 1, 1, f" of {counted(threads, 'thread')}{one}", "core-hours"
+    workers = asked or max(1, cores // threads)
     at_once = max(1, min(workers, cores // threads))
+    where = f" of {counted(threads, 'thread')} on {counted(cores, 'core')}"
     few = f", of which {at_once} at once" if at_once < workers else ""
-    return at_once, f" of {counted(threads, 'thread')} on {counted(cores, 'core')}{few}", "core-hours"
+    return workers, at_once, where + few, "core-hours"
 
 
 def _sizes(
@@ -519,8 +527,9 @@ def _sizes(
     lines = []
     price = experiment.family.price
     if price is not None and price.memory:
-        workers = counted(experiment.engine.workers, "worker")
-        lines.append(("memory", f"{size(price.memory)} each of {workers}, with both models resident"))
+        asked = experiment.engine.workers
+        workers = f"each of {counted(asked, 'worker')}" if asked else "each worker"
+        lines.append(("memory", f"{size(price.memory)} {workers}, with both models resident"))
     if rate is not None and disk is not None:
         states = f"{counted(rest.states, 'state')} (keep={experiment.keep})"
         unknown = "" if rate.state or not rest.states else ", whose size is not known"

@@ -8,11 +8,13 @@ of files that `load` was given, then among the entry points of installed package
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 import sys
 import types
@@ -26,7 +28,8 @@ from pydantic.dataclasses import dataclass
 from srbench.errors import UserError, UserErrors, did_you_mean
 
 GROUPS = ("rules", "families", "accelerators", "metrics", "suites", "engines")
-STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+# defaults are validated, so that one of 100 for a float is 100.0, as if it were given: one name
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, validate_default=True)
 
 T = TypeVar("T")
 
@@ -73,16 +76,18 @@ _sources: dict[str, Source] = {}  # by the name of its module
 class Source:
     """A plug-in file as it was read, so that another process gets the same code.
 
-    path: where it was, for messages and tracebacks.
+    path: where it was, for messages and tracebacks.  imports: what names the code of modules that
+    it imports and that nobody installed, as those beside it; see `own_imports`.
     """
 
     path: str
     content: bytes
+    imports: str = ""
 
     @property
     def digest(self) -> str:
-        """sha256 of the content, hex."""
-        return hashlib.sha256(self.content).hexdigest()
+        """sha256 of the content and of what it imports, hex."""
+        return hashlib.sha256(self.content + self.imports.encode()).hexdigest()
 
 
 def load(files: Sequence[str | Path]) -> None:
@@ -105,18 +110,29 @@ def load(files: Sequence[str | Path]) -> None:
             raise UserError(
                 f"plugins: {path} ({error.strerror})", "a readable Python file", "check the path"
             ) from None
-        load_source(Source(str(path.absolute()), content))
+        load_source(Source(str(path.absolute()), content, _told(own_imports(content))))
 
 
 def load_source(source: Source) -> None:
     """Make the plug-ins of a file known that was read before, here or in another process.
 
-    Raises UserError as `load` does.
+    Raises UserError as `load` does, and where what the file imports is other code here than
+    in the process that read it.
     """
     name = f"{_FILES}.{Path(source.path).stem}"
     earlier = _sources.get(name)
-    if earlier is not None and earlier.content == source.content:
+    if earlier is not None and earlier == dataclasses.replace(source, path=earlier.path):
         return
+    imported = own_imports(source.content)
+    if _told(imported) != source.imports:
+        raise UserError(
+            f"plugins: {source.path}, which imports {', '.join(imported) or 'a module that is not here'}",
+            "the same code in every process",
+            "put what it imports into the file, or install it",
+        )
+    if earlier is not None and earlier.imports != source.imports:
+        for stale in [m for m in sys.modules if m.partition(".")[0] in imported]:
+            del sys.modules[stale]  # else the file would get what it imported before
     sys.modules.setdefault(_FILES, types.ModuleType(_FILES))
     module = types.ModuleType(name)
     module.__file__ = source.path
@@ -132,6 +148,58 @@ def load_source(source: Source) -> None:
             sys.modules[name] = before
         raise
     _sources[name] = source
+
+
+def own_imports(content: bytes) -> dict[str, str]:
+    """Top-level modules that code imports and that nobody installed: name → hash of their Python files.
+
+    Those that they import in turn too.  srbench's own version is in every key.
+    """
+    found: dict[str, str] = {}
+    waiting = _imported(content)
+    while waiting:
+        name = waiting.pop()
+        files = [] if name in found else _own_files(name)
+        if files:
+            found[name] = _hash(files)
+            waiting |= {n for f in files for n in _imported(f.read_bytes())}
+    return dict(sorted(found.items()))
+
+
+def _told(imports: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {code}" for name, code in imports.items())
+
+
+def _imported(content: bytes) -> set[str]:
+    """Top-level names in import statements, those inside functions included."""
+    try:
+        nodes = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError):  # told where it is executed
+        return set()
+    plain = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    parts = {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}
+    return {name.partition(".")[0] for name in plain | parts} - {"srbench"} - sys.stdlib_module_names
+
+
+def _own_files(name: str) -> list[Path]:
+    """The Python files of a top-level module or package; none where it is missing or installed."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    origin = spec.origin if spec.has_location else None
+    folders = [Path(f) for f in spec.submodule_search_locations or ()]
+    if {"site-packages", "dist-packages"} & {p for f in (*folders, Path(origin or "")) for p in f.parts}:
+        return []
+    if folders:
+        return [f for folder in folders for f in sorted(folder.rglob("*.py"))]
+    return [Path(origin)] if origin and origin.endswith(".py") else []
+
+
+def _hash(files: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()[:16]
 
 
 def _execute(source: Source, module: types.ModuleType) -> None:
@@ -197,18 +265,30 @@ def source(cls: type[Any]) -> str | None:
         return None
     if cls.__module__ in _sources:
         return _sources[cls.__module__].digest[:16]
-    return _package_source(cls.__module__.partition(".")[0])
+    return _package_source(cls.__module__)
 
 
 @functools.cache
-def _package_source(package: str) -> str | None:
-    names = importlib.metadata.packages_distributions().get(package, [])
+def _package_source(module: str) -> str | None:
+    names = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
     told = [f"{n} {importlib.metadata.version(n)}" for n in names]
     # a version is not enough: an editable install changes under the same one
-    file = Path(getattr(sys.modules.get(package), "__file__", None) or "")
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    code = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()[:16]
-    return ", ".join([*told, code])
+    return ", ".join([*told, _hash(_package_files(module))])
+
+
+def _package_files(module: str) -> list[Path]:
+    """The Python files of the outermost package that has an `__init__.py`.
+
+    In namespace packages without one: all in the folder of the module's file.
+    """
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        file = Path(getattr(sys.modules.get(".".join(parts[:depth])), "__file__", None) or "")
+        if file.name == "__init__.py" or (file.name and depth > 1):
+            return sorted(file.parent.rglob("*.py"))
+        if file.name:
+            return [file]
+    return []
 
 
 def known(group: str) -> list[str]:
@@ -311,13 +391,20 @@ def _is_place(part: int | str) -> bool:
     return isinstance(part, int) or (part.isidentifier() and part not in ("int", "float", "str"))
 
 
+def _unset(field: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("if_set")) and getattr(value, field.name) is None
+
+
 def identity(value: Any) -> Any:
     """A plug-in, or any frozen dataclass, as plain data that names it wholly.
 
-    The same settings give the same identity; it is what keys and records hold.
+    The same settings give the same identity; it is what keys and records hold.  A field
+    whose metadata say `if_set` is no part of it while it is None, so that it could be added
+    without naming anything anew.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _unset(f, value)}
+        plain = {name: identity(v) for name, v in own.items()}
         kind = getattr(value, "kind", None)
         code = source(type(value)) if kind else None
         return ({"kind": kind} if kind else {}) | ({"source": code} if code else {}) | plain

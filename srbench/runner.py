@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from srbench import video
-from srbench.clock import timed
+from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
@@ -30,15 +30,18 @@ from srbench.plan import (
     existing_cell,
     stored_cell,
 )
-from srbench.registry import identity
+from srbench.registry import identity, source
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Arrival, Branch, Failure, outcome, roots, run_segment, walk
-from srbench.scoring import score_all
+from srbench.scoring import merged, score_all
 from srbench.store.objects import TEXT, VIDEO, Store, locked, write_text
 from srbench.store.records import (
     CellRecord,
     Stage,
     TextTimes,
+    cell_path,
+    link_name,
+    read_cell,
     read_text_times,
     write_cell,
     write_json,
@@ -90,7 +93,10 @@ class Runner:
     def _text_key(self, text: str) -> str:
         family = self.experiment.family
         weights = family.weights_identity()["components"]
-        return digest(["text", text, weights, family.max_sequence_length, family.dtype, self.ground], 64)
+        # a family of one's own may encode as it likes, by any of its settings
+        own = family.kind if source(type(family)) is None else family.essence()
+        named = [own, weights, family.max_sequence_length, family.dtype, self.ground]
+        return digest(["text", text, *named], 64)
 
     def encode(self, given: Sequence[str]) -> None:
         """Encode and store what is not stored yet; the encoder is unloaded afterwards."""
@@ -134,8 +140,8 @@ class Runner:
     def unit(self, unit: Unit, watch: Watch = lambda event: None) -> None:
         """Compute, store and score what is missing of one (prompt, seed)."""
         cells = self._sound(unit, watch)
-        for cell in cells:
-            write_cell(self.run, cell)
+        reference = _reference(cells)
+        cells = [self._write(cell, reference) for cell in cells]
         watch(Event("unit", failed=sum(c.outcome == "failed" for c in cells)))
 
     def _sound(self, unit: Unit, watch: Watch) -> list[CellRecord]:
@@ -159,12 +165,11 @@ class Runner:
 
     def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
         """The cells of methods that start from the same noise; what is missing is computed."""
-        found = {m.id: self._skipped(m, unit) or self._existing(m, unit) for m in methods}
-        todo = [m for m in methods if found[m.id] is None]
+        found = {m.id: self._existing(m, unit) or self._skipped(m, unit) for m in methods}
+        todo = [m for m in methods if found[m.id] is None and not m.lacking]
         cells = {i: c for i, c in found.items() if c is not None}
         for cell in self._generate(todo, unit, watch) if todo else ():
-            self._keep(cell)
-            cells[cell.method_id] = cell
+            cells[cell.method_id] = self._keep(cell)
         return cells
 
     def _skipped(self, method: Method, unit: Unit) -> CellRecord | None:
@@ -176,13 +181,14 @@ class Runner:
     def _existing(self, method: Method, unit: Unit) -> CellRecord | None:
         cell = self.keys.cell(method, unit)
         own = existing_cell(self.run, self.store, cell, self.experiment.retry_failed)
-        return self._adopt(own or stored_cell(self.store, self.keys.video(method, unit)), method, unit)
+        stored = stored_cell(self.store, self.keys.video(method, unit))
+        return self._adopt(own, method, unit) or self._adopt(stored, method, unit)
 
     def _adopt(self, cell: CellRecord | None, method: Method, unit: Unit) -> CellRecord | None:
         """A cell that this or another run computed, by the names used here; None if it is damaged."""
         if cell is None:
             return None
-        path = self.store.get(cell.key)
+        path = self.store.get(cell.key, cell.video)
         if cell.outcome == "done" and path is None:
             return None
         if path is not None:
@@ -192,7 +198,8 @@ class Runner:
             update={
                 name: getattr(names, name)
                 for name in (
-                    *("id", "method", "label", "method_id", "is_reference"),
+                    # the protocol too: another run's other small model is no matter of this video
+                    *("id", "family", "method", "label", "method_id", "is_reference", "protocol"),
                     *("prompt", "prompt_index", "text", "seed"),
                 )
             }
@@ -218,11 +225,27 @@ class Runner:
             return self._arrive_or_fail(end, methods, unit)
         return self._fail(end, methods, unit)
 
-    def _keep(self, cell: CellRecord) -> None:
+    def _keep(self, cell: CellRecord) -> CellRecord:
         """Record a cell at once: a kill loses no arrival."""
-        write_cell(self.run, cell)
         if cell.outcome == "done":
             write_json(self.store.known_path(cell.key), cell)
+        return self._write(cell)
+
+    def _write(self, cell: CellRecord, reference: CellRecord | None = None) -> CellRecord:
+        """Write a cell's record, and return it with what others wrote there meanwhile.
+
+        A video that another job finished is neither skipped nor failed, whatever became of it
+        here; where it is gone from the store, it is still not skipped: its scores stay true.
+        """
+        path = cell_path(self.run, cell.id)
+        with locked(self.run):
+            there = read_cell(path) if path.exists() else None
+            if there is not None and there.outcome == "done":
+                if cell.outcome == "skipped" or (cell.outcome == "failed" and self.store.has(there.key)):
+                    return there
+            cell = merged(cell, there, reference)
+            write_cell(self.run, cell)
+        return cell
 
     # -- one segment of a unit, for engines that hand branches from worker to worker
 
@@ -273,8 +296,12 @@ class Runner:
             return self._fail(Failure(end.methods, error), methods, unit)
 
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
+        begin_peak(self.sampler.device)
         with timed(self.sampler.device) as decoding:
             pixels = self.sampler.decode(end.branch.state)
+        peak = max(end.branch.peak, peak_bytes(self.sampler.device))
+        # of a CPU it is not known, nor of steps that an earlier run did
+        known = peak if peak and None not in end.branch.seconds else None
         encoding = self._text_times.seconds.get(unit.text)
         stages = [] if encoding is None else [Stage(name="encode", seconds=encoding)]
         stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
@@ -297,7 +324,7 @@ class Runner:
                         "step_seconds": end.branch.seconds,
                         "stages": tuple(stages),
                         "shared_steps": end.branch.shared,
-                        "peak_memory_bytes": _peak_memory(self.sampler.device),
+                        "peak_memory_bytes": known,
                     }
                 )
             )
@@ -344,19 +371,17 @@ class Runner:
         )
 
     def _link(self, path: Path, method: Method, unit: Unit) -> None:
-        """videos/p003-seed1/<method>-<id>.webm → the store; what a person opens."""
-        folder = self.run / "videos" / f"p{unit.prompt_index:03}-seed{unit.seed}"
-        link(folder / f"{method.name}-{method.id[:4]}{path.suffix}", path)
+        """RUN/videos/… → the store; what a person opens."""
+        link(self.run / "videos" / link_name(unit.prompt_index, unit.seed, method.name, method.id), path)
 
     # -- scores
 
     def _score(self, cells: Sequence[CellRecord]) -> list[CellRecord]:
         """The cells with the experiment's metrics; what is scored already is not scored again."""
-        reference = next((c for c in cells if c.is_reference and c.outcome == "done"), None)
-        return score_all(cells, reference, self.experiment.metrics, self._chunks)
+        return score_all(cells, _reference(cells), self.experiment.metrics, self._chunks)
 
     def _chunks(self, cell: CellRecord) -> Iterator[NDArray]:
-        path = self.store.get(cell.key)
+        path = self.store.get(cell.key, cell.video)
         if path is None:
             raise Damaged(
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
@@ -364,8 +389,8 @@ class Runner:
         return video.chunks(path, CHUNK)
 
 
-def _peak_memory(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+def _reference(cells: Sequence[CellRecord]) -> CellRecord | None:
+    return next((c for c in cells if c.is_reference and c.outcome == "done"), None)
 
 
 def link(at: Path, target: Path) -> None:

@@ -28,14 +28,15 @@ from srbench.errors import UserError, UserErrorList
 from srbench.experiment import digest
 from srbench.metrics.base import CHUNK, Metric
 from srbench.registry import build, identity
-from srbench.scoring import score_all
-from srbench.store.objects import file_hash
+from srbench.scoring import merged, score_all
+from srbench.store.objects import file_hash, locked
 from srbench.store.records import (
     CellRecord,
     MethodRecord,
     RunRecord,
     Score,
     cell_path,
+    link_name,
     read_cell,
     write_cell,
     write_json,
@@ -350,14 +351,16 @@ def score_key(job: Import, key: Key, run: Path) -> None:
         cells.append(cell.model_copy(update={"scores": _scores_of(cell_path(run, cell.id), cell)}))
         paths[cell.id] = method.videos[key].resolve()
         # the page looks for this name; browsers tell containers by their bytes
-        shown = f"p{cell.prompt_index:03}-seed{key.seed}/{method.name}-{method.id[:4]}.webm"
+        shown = link_name(cell.prompt_index, key.seed, method.name, method.id)
         link(run / "videos" / shown, paths[cell.id])
 
     def chunks(cell: CellRecord) -> Iterator[video.Video]:
         return video.chunks(paths[cell.id], CHUNK)
 
     for cell in score_all(cells, cells[0], job.metrics, chunks):
-        write_cell(run, cell)
+        at = cell_path(run, cell.id)
+        with locked(run):  # VBench's pass may have written meanwhile
+            write_cell(run, merged(cell, read_cell(at) if at.exists() else None, cells[0]))
 
 
 def _scores_of(path: Path, cell: CellRecord) -> tuple[Score, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,48 @@ def kept(
     cell: CellRecord, reference: CellRecord | None, wanted: Mapping[str, MetricFacts]
 ) -> dict[str, Score]:
     """The wanted scores that a cell has: by the same definition, against the same reference."""
-    video = reference.video if reference else None
     return {
         s.metric.name: s
         for s in cell.scores
-        if s.outcome == "done"
-        and s.metric == wanted.get(s.metric.name)
-        and s.reference == (video if s.metric.needs_reference else None)
+        if s.outcome == "done" and s.metric == wanted.get(s.metric.name) and _is_against(s, reference)
     }
+
+
+def _is_against(score: Score, reference: CellRecord | None) -> bool:
+    """Whether a score was taken against this reference, or needs none."""
+    video = reference.video if reference else None
+    return score.reference == (video if score.metric.needs_reference else None)
+
+
+def _unasked(cell: CellRecord, reference: CellRecord | None, asked: Collection[str]) -> tuple[Score, ...]:
+    """Scores that another job or VBench's pass made, and that are true of the cell still.
+
+    A job without a reference has nothing to judge them by and leaves them.
+    """
+    others = (s for s in cell.scores if s.metric.name not in asked)
+    return tuple(s for s in others if reference is None or _is_against(s, reference))
+
+
+def merged(cell: CellRecord, there: CellRecord | None, reference: CellRecord | None) -> CellRecord:
+    """A cell with what others wrote of the same video into its record `there` since it was read."""
+    if there is None or cell.outcome != "done" or there.video != cell.video:
+        return cell
+    own = {s.metric.name: s for s in cell.scores}
+    asked = {name for name, s in own.items() if not s.made}  # what is `made` elsewhere is newer there
+    theirs = {s.metric.name: s for s in _unasked(there, reference, asked)}
+    for s in (s for s in there.scores if s.outcome == "done" and _is_against(s, reference)):
+        mine = own.get(s.metric.name)
+        if mine is not None and mine.outcome != "done" and mine.metric == s.metric:
+            theirs[s.metric.name] = s
+    return cell.model_copy(update={"scores": tuple((own | theirs).values())})
 
 
 def score_all(
     cells: Sequence[CellRecord], reference: CellRecord | None, metrics: Sequence[Metric], chunks: Chunks
 ) -> list[CellRecord]:
-    """The cells of one prompt and seed with every score that the metrics give; what is there is kept.
+    """The cells of one prompt and seed with every score that the metrics give.
+
+    What is there is kept, scores of metrics that are not asked for now included.
 
     chunks: reads a cell's video, a few frames at a time.  The reference is read, filtered and
     turned into features once for all cells, and a video that several cells have is scored
@@ -92,8 +120,9 @@ class _Scoring:
 
     def add(self, metric: Similarity, per_frame: NDArray[np.float64]) -> None:
         assert self.reference is not None
-        self.scores[metric.facts.name] = Score(
-            metric=metric.facts,
+        ((name, own),) = facts(metric, self.cell.prompt).items()
+        self.scores[name] = Score(
+            metric=own,
             value=float(per_frame.mean()),
             per_frame=tuple(map(float, per_frame)),
             reference=self.reference.video,
@@ -103,9 +132,8 @@ class _Scoring:
         if self.cell.outcome != "done":
             return self.cell
         ordered = tuple(self.scores[name] for name in self.wanted if name in self.scores)
-        # what another pass scored, as VBench's does, is not this one's to drop
-        elsewhere = tuple(s for s in self.cell.scores if s.made and s.metric.name not in self.wanted)
-        return self.cell.model_copy(update={"scores": (*ordered, *elsewhere)})
+        others = _unasked(self.cell, self.reference, self.wanted)
+        return self.cell.model_copy(update={"scores": (*ordered, *others)})
 
 
 def _compare(

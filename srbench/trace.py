@@ -7,6 +7,7 @@ of the same work have the same trace, byte for byte.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Trace:
         """The trace as it was after `executed` steps."""
         return Trace(self.steps[:executed])
 
-    @property
+    @cached_property
     def switches(self) -> tuple[int, ...]:
         """After how many executed steps the model changed, in order."""
         pairs = zip(self.steps, self.steps[1:], strict=False)

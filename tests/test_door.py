@@ -51,6 +51,13 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+def test_ray_as_it_ships_can_be_planned(door) -> None:
+    """Its YAML names no number of workers."""
+    done = door("engine=ray", "family.device=cpu", "suite.prompts=2", "suite.seeds=1")
+    assert done.returncode == 0, done.stderr
+    assert "core-hours" in done.stdout and "of 1 thread on" in done.stdout
+
+
 def test_the_shipped_experiment_says_what_would_run(door) -> None:
     done = door("+experiment=shapes_delta_sweep")
     assert done.returncode == 0, done.stderr

@@ -138,6 +138,16 @@ def test_a_label_is_the_name_where_none_is_given() -> None:
         ),
         ("method.srd.path.1.accelerators.0.threshold", -1, "path.1.accelerators.0.threshold = -1 | greater"),
         ("method.srd.path.1.accelerators.0", "teacache", "accelerators.0 = 'teacache' | a mapping"),
+        (
+            "method.srd.path.1.accelerators",
+            [{"kind": "teacache", "threshold": 0.1}, {"kind": "pab"}],
+            "path.1.accelerators: teacache with pab | which teacache skips | a segment of its own",
+        ),
+        (
+            "method.srd.path.1.accelerators",
+            [{"kind": "teacache", "threshold": 0.1}, {"kind": "teacache", "threshold": 0.2}],
+            "path.1.accelerators: teacache 2 times | leave one out",
+        ),
         ("method", {}, "no method | at least one | try 'method="),
         ("method", None, "no method | at least one"),
         ("reference", "lrge", "methods large, srd | the reference 'lrge' among them"),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from srbench import configs, plan, registry
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
 from srbench.experiment import Experiment, check
+from srbench.metrics.base import facts as facts_of
+from srbench.metrics.psnr import PSNR
 from srbench.plan import Unit
+from srbench.report.quantities import definitions
+from srbench.runner import Runner
+from srbench.scoring import score_all
+from srbench.store.objects import Store
+from srbench.store.records import CellRecord, MetricFacts, facts_hash
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +110,13 @@ def asked(plugins: list[Path], **changes: Any) -> Experiment:
     return check(plain | changes)
 
 
+def cell_of(method: str) -> CellRecord:
+    return CellRecord(
+        id=method, family="f", method=method, label=method, method_id=method, path=[], prompt="a",
+        prompt_index=0, seed=0, outcome="done", protocol="p", video=method, is_reference=method == "large",
+    )  # fmt: skip
+
+
 def written(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -151,6 +167,50 @@ def test_an_edited_plug_in_is_another_video_and_one_that_is_not_used_none(tmp_pa
     assert key("switch") != before["switch"]
     written(file, RULE)
     assert key("switch") == before["switch"], "the same code again is the same video"
+
+
+def test_an_edited_metric_scores_again_and_its_old_numbers_are_refused_beside_the_new(tmp_path: Path) -> None:
+    file = tmp_path / "my_metric.py"
+    videos = {n: np.full((2, 8, 8, 3), v, np.uint8) for n, v in {"large": 0, "small": 9}.items()}
+    cells = [cell_of(name) for name in videos]
+
+    def scored(text: str, cells: list[CellRecord]) -> list[CellRecord]:
+        registry.load([written(file, text)])
+        metric = registry.build("metrics", {"kind": "my_metric"}, "metric")
+        return score_all(cells, cells[0], [metric], lambda c: iter([videos[c.method]]))
+
+    once = scored(METRIC, cells)
+    wrote = [facts_hash(s.metric.model_dump(mode="json")) for s in once[1].scores]
+    assert wrote == list(plan.Wanted(asked([file], metric={"m": {"kind": "my_metric"}}).metrics)("a"))
+    edited = scored(METRIC.replace("mean((1, 2, 3))", "mean((1, 2, 3)) * 2"), once)
+    assert [c.scores[0].value for c in once] == [0, 9] and [c.scores[0].value for c in edited] == [0, 18]
+    with pytest.raises(UserError, match="scores of different code or settings"):
+        definitions([once[0], edited[1]])
+
+
+def test_the_numbers_of_our_own_metrics_that_old_records_have_stay_theirs() -> None:
+    now = PSNR().facts
+    plain = {k: v for k, v in now.model_dump(mode="json").items() if k != "code"}
+    assert facts_of(PSNR(), "a") == {"psnr": now} and MetricFacts(**plain) == now
+    assert (
+        facts_hash(plain) == facts_hash(now.model_dump(mode="json")) == next(iter(plan.Wanted([PSNR()])("a")))
+    )
+
+
+def test_an_edited_family_encodes_its_texts_again(tmp_path: Path) -> None:
+    file = tmp_path / "my_family.py"
+
+    def keys(kind: str, **settings: Any) -> str:
+        family = configs.read("family", "shapes") | {"kind": kind} | settings
+        made = asked([file], family=family)
+        return Runner(made, tmp_path / "run", Store(tmp_path / "store"), threads=1)._text_key("a cat")
+
+    written(file, FAMILY)
+    before = keys("my_family")
+    assert before == keys("my_family") != keys("my_family", mood="wild")
+    written(file, FAMILY + "    def open(self):\n        return None\n")
+    assert keys("my_family") != before
+    assert keys("wan") == keys("wan", shift=7.0), "ours encode whatever the schedule is"
 
 
 def test_another_process_gets_the_code_that_this_one_read(tmp_path: Path) -> None:
@@ -210,6 +270,53 @@ def test_a_refused_edit_leaves_the_earlier_code_in_place(tmp_path: Path) -> None
     with pytest.raises(UserError, match="SyntaxError"):
         registry.load([written(file, RULE + "def (")])
     assert registry.build("rules", {"kind": "halfway"}, "until").step == 3
+
+
+def test_what_a_file_imports_from_beside_it_is_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    written(tmp_path / "beside" / "__init__.py", "from deeper_beside import STEP\n")
+    text = RULE.replace("step: int = 3", "step: int = STEP").replace(
+        "\nfrom", "\nfrom beside import STEP\nfrom", 1
+    )
+    file = written(
+        tmp_path / "importing.py", text + "    def late(self):\n        import numpy, torch, json\n"
+    )
+
+    def made(step: int) -> tuple[int, str]:
+        written(tmp_path / "deeper_beside.py", f"STEP = {step}\n")
+        registry.load([file])
+        importlib.invalidate_caches()
+        rule = registry.build("rules", {"kind": "importing"}, "until")
+        return rule.step, registry.identity(rule)["source"]
+
+    assert list(registry.own_imports(file.read_bytes())) == ["beside"]
+    three, four = made(3), made(40)
+    assert (three[0], four[0]) == (3, 40) and three[1] != four[1]
+    assert made(3) == three
+    (source,) = registry.sources()
+    written(tmp_path / "deeper_beside.py", "STEP = 500\n")
+    monkeypatch.setattr(registry, "_sources", {})
+    with pytest.raises(UserError, match="the same code in every process"):
+        registry.load_source(source)  # as a worker on a machine with other files does
+
+
+def test_a_namespace_package_is_named_by_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an `__init__.py` a package has no file of its own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module = written(tmp_path / "spacious" / "inner" / "rule.py", RULE)
+
+    def source() -> str | None:
+        registry._package_source.cache_clear()
+        return registry.source(importlib.import_module("spacious.inner.rule").Rule)
+
+    before = source()
+    assert before == source()
+    helper = written(module.with_name("helper.py"), "x = 1\n")
+    with_helper = source()
+    written(helper, "x = 2\n")
+    assert len({before, with_helper, source()}) == 3
 
 
 PACKAGE = """

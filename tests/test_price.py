@@ -289,6 +289,15 @@ def test_step_times_and_switch_steps_are_those_measured_here(tmp_path: Path) -> 
     assert "2 s to encode and decode" in told["reckoned with"]
 
 
+def test_a_record_still_being_written_is_no_measurement(tmp_path: Path) -> None:
+    made = experiment(method={"large": LARGE, "small": SMALL})
+    leave(made, tmp_path, ["large"])
+    cells = tmp_path / "trial" / "r" / "cells"
+    whole = next(cells.iterdir())
+    (cells / f".0123{whole.name}").write_bytes(whole.read_bytes())
+    assert "median of 200 steps" in dict(priced(made, tmp_path).lines)["reckoned with"]
+
+
 def test_times_of_another_device_are_not_ours(tmp_path: Path) -> None:
     made = experiment(method={"large": LARGE, "small": SMALL})
     leave(made, tmp_path, ["large"], device="another")
@@ -307,7 +316,7 @@ def test_kept_states_spare_the_steps_before_them(tmp_path: Path) -> None:
     made = experiment(method={"large": LARGE, "ten": fixed(10)}, keep="all")
     leave(made, tmp_path, ["large"])
     assert dict(priced(made, tmp_path).lines)["large model evaluations"].endswith("; 80 left to do")
-    store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").id
+    store, keys, large = Store(tmp_path / "store"), Keys(made, GROUND), Denoiser(model="large").digest
     for unit in units(made):
         named = keys.unit(unit.prompt, unit.seed), keys.weights(["large"]), 50, list[str](), large
         for key in (trace_key(*named), state_key(*named, 8)):
@@ -335,3 +344,23 @@ def test_a_cpus_price_is_in_hours_of_its_cores(tmp_path: Path) -> None:
     family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
     told = dict(priced(experiment(family=family | {"device": "cpu"}), tmp_path).lines)
     assert "core-hours" in told and "1 worker of 1 thread on " in told["time"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ray_as_it_ships_names_no_number_of_workers_and_has_a_price(tmp_path: Path, device: str) -> None:
+    ray: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
+    family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
+    made = experiment(family=family | {"device": device}, engine=ray)
+    told = dict(priced(made, tmp_path).lines)
+    on_gpu = "with 1 worker; one a GPU there will be, reckoned with one"
+    assert (on_gpu if device == "cuda" else "of 1 thread on ") in told["time"]
+    assert "each worker, with both models" in told["memory"]
+    elsewhere = experiment(family=family | {"device": device}, engine=ray | {"address": "auto"})
+    assert "reckoned with one" in dict(priced(elsewhere, tmp_path).lines)["time"]
+
+
+def test_rays_price_on_a_published_gpu_is_that_of_one(tmp_path: Path) -> None:
+    ray: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
+    wan: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "wan21_480p.yaml"))
+    told = dict(priced(experiment(family=wan, engine=ray), tmp_path).lines)
+    assert "1 worker on 1 A800, not on this machine; one a GPU there will be" in told["time"]

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from srbench import __main__ as door
-from srbench import configs, price
+from srbench import configs, ground, price
 from srbench.errors import CannotWrite, UserError, UserErrors, cannot_write
 from srbench.families import _checkpoint
 from srbench.store.objects import Store, write_atomic
@@ -77,6 +77,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["method.srdiffusion.delta=-0.5"], ["until.delta = -0.5", "greater than 0"]),
         (["method.srdiffusion.min_steps=50"], ["srdiffusion.path.0.until", "before the last of 50 steps"]),
         (["method=[large,fixed_step]", "method.fixed_step.step=51"], ["step: 51", "the last of 50 steps"]),
+        (["family.device=gpu"], ["family.device = 'gpu'", "one of auto, cpu, cuda"]),
+        (["family.device=cuda:x"], ["family.device = 'cuda:x'", "cuda:1"]),
         (["keep=trunk"], ["keep = 'trunk'", "forks, all, none or window(a,b)"]),
         (["keep='window(9,3)'"], ["window(9,3)", "1 ≤ a ≤ b"]),
         (["name=../elsewhere"], ["name = '../elsewhere'", "no slash"]),
@@ -93,6 +95,18 @@ def test_a_mistake_is_told_with_its_name_and_what_to_do(
 ) -> None:
     said = refused(*words)
     assert all(part in said for part in told), said
+
+
+@pytest.mark.parametrize("words", [[], ["dry_run=true"], ["family.large.source=/nowhere"]])
+def test_a_gpu_that_is_not_there(refused: Refused, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setattr(ground, "may_have_gpu", lambda: False)
+    said = refused("family.device=cuda", *words)
+    assert "family.device=cuda, where the system shows no driver" in said and "family.device=auto" in said
+    assert ("/nowhere" in said) == ("family.large.source=/nowhere" in words)
+
+
+def test_the_default_family_has_a_twin_too() -> None:
+    assert door.settle(composed("family.scale=tiny")).family.large.is_tiny
 
 
 def test_mistakes_of_every_kind_are_told_in_one_message(refused: Refused) -> None:

@@ -7,8 +7,10 @@ from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 
+from srbench import configs
 from srbench.errors import UserError, UserErrors
-from srbench.registry import GROUPS, build, identity, known, lookup
+from srbench.experiment import digest
+from srbench.registry import GROUPS, build, identity, known, lookup, plugin_of
 from srbench.rules.fixed_step import FixedStep
 from srbench.rules.srdiffusion import SRDiffusion
 
@@ -146,3 +148,37 @@ def test_identity_goes_through_containers_and_plain_dataclasses() -> None:
 def test_an_identity_builds_an_equal_object() -> None:
     rule = SRDiffusion(delta=0.2, signal="x0", max_steps=30)
     assert build("rules", identity(rule), "until") == rule
+
+
+# What a kind needs beyond its defaults.
+NEEDED = {
+    "fixed_step": {"step": 7},
+    "boundary": {"ratio": 0.5},
+    "teacache": {"threshold": 1},
+    "mp4": {"of": "psnr"},
+    "mp4_floor": {"of": "psnr"},
+    "prompts": {"prompts": ["a cat"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "settings"),
+    [
+        *((g, {"kind": k} | NEEDED.get(k, {})) for g in GROUPS if g != "families" for k in known(g)),
+        *(("families", configs.read("family", name)) for name in configs.names("family")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.get("name") or value["kind"],
+)
+def test_a_default_has_the_name_that_it_has_when_it_is_given(group: str, settings: dict) -> None:
+    """100 equals 100.0 and is written otherwise: equal plug-ins would have two keys."""
+    made = build(group, settings, group)
+    given = {k: v for k, v in identity(made).items() if k != "source"}
+    assert digest(build(group, given, group)) == digest(made)
+
+
+def test_a_default_of_another_type_is_brought_to_the_fields_own() -> None:
+    @plugin_of("rules")
+    class Mine:
+        bounds: tuple[float, float] = (100, 800)
+
+    assert digest(Mine()) == digest(Mine(bounds=(100, 800))) == digest(Mine(bounds=(100.0, 800.0)))

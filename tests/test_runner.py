@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from srbench.errors import CannotWrite, UserError
 from srbench.experiment import check
 from srbench.runner import Damaged, Runner
 from srbench.sampling.walk import Failure
-from srbench.store.objects import Store, locked
-from srbench.store.records import scan
+from srbench.store.objects import VIDEO, Store, locked
+from srbench.store.records import CellRecord, Score, cell_path, read_cell, scan, write_cell, write_json
+from srbench.vbench.score import facts
 
 
 @pytest.fixture
@@ -46,6 +48,71 @@ def raised(error: Exception) -> Exception:
         raise error
     except Exception as caught:
         return caught
+
+
+def finish(runner: Runner, **changes: Any) -> CellRecord:
+    """The cell of the first method, done, with some bytes for its video."""
+    (unit,), method = plan.units(runner.experiment), runner.experiment.methods[0]
+    blank = runner._blank(method, unit)
+    path = runner.store.put(blank.key, VIDEO, lambda p: p.write_bytes(b"a video") and None)
+    done = {"outcome": "done", "video": path.stem, "video_bytes": path.stat().st_size}
+    cell = blank.model_copy(update=done | changes)
+    write_cell(runner.run, cell)
+    return cell
+
+
+def lacking(runner: Runner) -> Runner:
+    """The same run on a machine that lacks a package for its method."""
+    methods = tuple(dataclasses.replace(m, lacking="needs a package") for m in runner.experiment.methods)
+    experiment = dataclasses.replace(runner.experiment, methods=methods, metrics=())
+    return Runner(experiment, runner.run, runner.store, threads=1)
+
+
+def test_a_machine_that_lacks_a_package_leaves_what_another_one_finished(runner: Runner) -> None:
+    (unit,) = plan.units(runner.experiment)
+    lacking(runner).unit(unit)
+    (skipped,) = map(read_cell, (runner.run / "cells").iterdir())
+    assert skipped.outcome == "skipped"
+    done = finish(runner, step_seconds=(1.0,))
+    lacking(runner).unit(unit)
+    assert read_cell(cell_path(runner.run, done.id)).step_seconds == (1.0,)
+    runner.store.get(done.key).unlink()  # its trace and scores stay true
+    lacking(runner).unit(unit)
+    assert read_cell(cell_path(runner.run, done.id)) == done
+
+
+def test_a_score_that_vbench_writes_while_the_run_goes_on_stays(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unit,), cell = plan.units(runner.experiment), finish(runner)
+    own = Score(metric=facts("temporal_flickering"), value=0.9, made={"torch": "2"})
+
+    def score(cells: Any) -> Any:
+        write_cell(runner.run, cell.model_copy(update={"scores": (own,)}))
+        return cells
+
+    monkeypatch.setattr(runner, "_score", score)
+    runner.unit(unit)
+    assert read_cell(cell_path(runner.run, cell.id)).scores == (own,)
+    # and the same video, made again, has them still
+    assert runner._keep(cell).scores == (own,)
+
+
+def test_what_another_job_finished_does_not_fail_here(runner: Runner) -> None:
+    cell = finish(runner)
+    assert runner._keep(failed(runner, UserError("a", "b", "c"))) == cell
+    runner.store.get(cell.key).unlink()
+    assert runner._keep(failed(runner, UserError("a", "b", "c"))).outcome == "failed"
+
+
+def test_another_runs_video_is_a_cell_of_this_runs_protocol(runner: Runner, tmp_path: Path) -> None:
+    """The other run had another small model, which this video's key rightly knows nothing of."""
+    cell = finish(runner)
+    write_json(runner.store.known_path(cell.key), cell.model_copy(update={"protocol": "another"}))
+    here = Runner(runner.experiment, tmp_path / "here", runner.store, threads=1)
+    (unit,) = plan.units(here.experiment)
+    adopted = here._existing(here.experiment.methods[0], unit)
+    assert adopted is not None and adopted.protocol == here.protocol
 
 
 def test_a_failed_cell_names_the_file_with_its_whole_traceback(runner: Runner) -> None:
@@ -85,6 +152,19 @@ def test_a_video_found_damaged_while_scoring_is_made_again(
     monkeypatch.setattr(runner, "_score", lambda cells: (_ for _ in ()).throw(Damaged("the video of large")))
     with pytest.raises(UserError, match="check the disk"):
         runner.unit(unit)
+
+
+def test_a_video_of_other_bytes_than_the_record_s_is_no_video_of_it(runner: Runner) -> None:
+    """Its scores are of the bytes that it names."""
+    (unit,), (method,) = plan.units(runner.experiment), runner.experiment.methods
+    path = runner.store.put(runner.keys.video(method, unit), VIDEO, lambda p: p.write_text("bytes"))
+    cell = runner._blank(method, unit).model_copy(update={"outcome": "done", "video": path.stem})
+    write_cell(runner.run, cell)
+    assert runner._existing(method, unit) is not None
+    write_cell(runner.run, cell.model_copy(update={"video": "0" * 64}))
+    assert runner._existing(method, unit) is None
+    with pytest.raises(Damaged):
+        next(runner._chunks(cell.model_copy(update={"video": "0" * 64})))
 
 
 def test_a_full_disk_ends_the_run_instead_of_failing_its_cells(runner: Runner, monkeypatch: Any) -> None:

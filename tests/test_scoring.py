@@ -15,8 +15,8 @@ from srbench.metrics.base import CHUNK, compare_many
 from srbench.metrics.mp4 import Mp4
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
-from srbench.scoring import NO_REFERENCE, score_all
-from srbench.store.records import CellRecord, MetricFacts
+from srbench.scoring import NO_REFERENCE, merged, score_all
+from srbench.store.records import CellRecord, MetricFacts, Score
 from srbench.video import Video
 
 FRAMES = 2 * CHUNK + 1
@@ -67,6 +67,7 @@ class Counting:
         return PSNR()(video, reference)
 
 
+LOOK = PSNR().facts.model_copy(update={"name": "look", "needs_reference": False})
 VIDEOS = {"large": noise(0), "small": noise(1), "srd": noise(2)}
 CELLS = [cell(name) for name in VIDEOS]
 
@@ -119,6 +120,46 @@ def test_what_is_scored_is_not_read_again() -> None:
     assert not reader.begun
     more = score_all(once, once[0], [SSIM(), PSNR()], reader)
     assert [[s.metric.name for s in c.scores] for c in more] == [["ssim/gauss11-valid", "psnr"]] * 3
+
+
+def test_a_score_that_is_not_asked_for_now_stays_while_its_reference_does() -> None:
+    made = Score(metric=LOOK, value=0.5, made={"torch": "2"})  # as VBench's pass leaves it
+    cells = [c.model_copy(update={"scores": (made,)}) for c in CELLS]
+    once = score_all(cells, cells[0], [PSNR(), SSIM()], Reader(VIDEOS))
+    for metrics in ([PSNR()], []):
+        later = score_all(once, once[0], metrics, Reader(VIDEOS))
+        assert later == once
+        # without the reference's row nothing is known against them
+        assert score_all(once[1:], None, [], Reader(VIDEOS)) == once[1:]
+    other = cell("large", video="sha of another")
+    (small,) = score_all(once[1:2], other, [PSNR()], Reader(VIDEOS))
+    assert [(s.metric.name, s.reference) for s in small.scores] == [
+        ("psnr", "sha of another"),
+        ("look", None),
+    ]
+
+
+def test_an_older_version_of_a_metric_that_is_asked_for_goes() -> None:
+    old = Counting(facts=PSNR().facts.model_copy(update={"version": 0}))
+    once = score_all(CELLS, CELLS[0], [old], Reader(VIDEOS))
+    later = score_all(once, once[0], [PSNR()], Reader(VIDEOS))
+    assert [[s.metric.version for s in c.scores] for c in later] == [[1]] * 3
+
+
+def test_what_others_wrote_meanwhile_is_taken_along() -> None:
+    large, small, _ = score_all(CELLS, CELLS[0], [PSNR()], Reader(VIDEOS))
+    _, by_ssim, _ = score_all(CELLS, CELLS[0], [SSIM()], Reader(VIDEOS))
+    flickering = Score(metric=LOOK, value=0.5, made={"torch": "2"})
+    there = by_ssim.model_copy(update={"scores": (*by_ssim.scores, flickering)})
+    got = merged(small, there, large)
+    assert got.scores == (*small.scores, *there.scores)
+    again = flickering.model_copy(update={"value": 0.7})  # VBench's pass is the one that makes them
+    newer = there.model_copy(update={"scores": (*by_ssim.scores, again)})
+    assert merged(got, newer, large).scores[-1] == again
+    missing = score_all(CELLS[1:2], CELLS[0], [Counting(unavailable="no weights")], Reader(VIDEOS))[0]
+    assert merged(missing, small, large).scores == small.scores, "another machine had the weights"
+    another = there.model_copy(update={"video": "sha of a video made again"})
+    assert merged(small, another, large) == small and merged(small, None, large) == small
 
 
 def test_without_a_reference_a_score_is_missing() -> None:

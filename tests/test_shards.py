@@ -10,11 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from srbench import configs, report
+from srbench import __main__ as door
+from srbench import configs, ground, report
 from srbench.__main__ import job, settle
 from srbench.errors import UserError
 from srbench.plan import Shard, Unit
-from srbench.store.records import CellRecord, read_run
+from srbench.store.records import CellRecord, read_run, read_run_record, write_json
 
 SMALL = [
     *("family.steps=4", "suite.prompts=3", "suite.seeds=1", "metric=[psnr]", "method=[large,fixed_step]"),
@@ -35,16 +36,20 @@ def cells(results: Path) -> dict[str, CellRecord]:
 
 
 def test_shards_add_up_to_the_run_and_say_what_is_missing_until_then(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(door, "_to_report", {})
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     assert job(plain(parts, "shard=2/2"), []) == 0
+    assert "4 cells of other shards are not" in " ".join(capsys.readouterr().out.split())
+    assert not door._to_report
     assert {c.prompt_index for c in cells(parts).values()} == {1}
     (run,) = (parts / "trial").iterdir()
     report.make(run, Console(width=200))
     assert "4 of 6 missing" in (told := capsys.readouterr().out) or "2 of 3 missing" in told
     assert "2 of 6 cells done: 4 missing" in (run / "report.html").read_text("utf-8")
     assert job(plain(parts, "shard=1/2"), []) == 0
+    assert list(door._to_report) == [run]
     assert job(plain(whole), []) == 0
 
     def bytes_(made: dict[str, CellRecord]) -> dict[str, tuple]:
@@ -58,6 +63,23 @@ def test_shards_add_up_to_the_run_and_say_what_is_missing_until_then(
         assert "nothing was computed" in capsys.readouterr().out
     assert job(plain(parts, "shard=4/7"), []) == 0
     assert "nothing is left for it" in capsys.readouterr().out
+
+
+def test_a_run_that_another_protocol_began_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "trial" / "r"
+
+    def meanwhile(told: Any, store: Path) -> None:
+        """What comes last before the run is begun."""
+        about = door.record(settle(plain(tmp_path)), [], run, store, ground.ground(1))
+        write_json(run / "run.json", about.model_copy(update={"protocol": "other"}))
+
+    monkeypatch.setattr(door, "refuse_full", meanwhile)
+    monkeypatch.setattr(door, "execute", lambda *given: 0)
+    with pytest.raises(UserError, match="run=r, begun under protocol other"):
+        job(plain(tmp_path, "run=r"), [])
+    assert read_run_record(run).protocol == "other"
 
 
 def test_every_unit_is_in_one_shard_and_their_sizes_differ_by_one_at_most() -> None:

@@ -46,7 +46,10 @@ class Attachment:
 
 
 class Accelerator(Protocol):
-    """Settings of an accelerator; `attach` does the work."""
+    """Settings of an accelerator; `attach` does the work.
+
+    It may have EXCLUDES, a mapping from kinds that cannot be attached beside it to the reason.
+    """
 
     kind: str
 

@@ -32,7 +32,7 @@ class PAB:
     """
 
     skip_range: Annotated[int, Field(ge=2)] = 2
-    timestep_range: tuple[float, float] = (100, 800)
+    timestep_range: tuple[float, float] = (100.0, 800.0)
     hooks: Literal["self", "self+cross"] = "self"
     state: Literal["shared", "per_branch"] = "shared"
 

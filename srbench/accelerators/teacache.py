@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -29,6 +29,11 @@ class TeaCache:
     coefficients: p, highest power first; the family's own for this model where None.
     threshold 0 never reuses.  In a segment that begins later, "first" means its first.
     """
+
+    EXCLUDES: ClassVar[Mapping[str, str]] = {
+        "pab": "pab counts the calls of attention modules, which teacache skips, "
+        "so its N and its range would be of other steps"
+    }
 
     threshold: Annotated[float, Field(ge=0)]
     mode: Literal["default", "ret_steps"] = "default"

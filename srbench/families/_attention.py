@@ -16,8 +16,17 @@ from diffusers.models.attention_dispatch import (
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from srbench.attention import Attention, mistake
+from srbench.attention import Attention, installed, mistake
 from srbench.errors import UserError
+from srbench.experiment import Denoiser
+
+
+def pin() -> None:
+    """Let what asks for no backend have torch's own choice, whatever DIFFUSERS_ATTN_BACKEND says.
+
+    A variable of the shell is in no key.
+    """
+    _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
 
 
 @contextlib.contextmanager
@@ -35,6 +44,17 @@ def using(backend: Attention, model: Any) -> Iterator[None]:
         return
     with _dispatched(backend, model):
         yield
+
+
+def refuse_other_version(denoiser: Denoiser) -> None:
+    """A worker may have another version of a package than the process that named the cells."""
+    here, named = installed(denoiser.attention), denoiser.attention_package
+    if named is not None and here != named:
+        raise UserError(
+            f"attention = {denoiser.attention} with {here or 'no such package'} here",
+            f"{named}, which these cells are named by",
+            "let every machine have the same versions",
+        )
 
 
 @contextlib.contextmanager

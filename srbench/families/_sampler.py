@@ -22,7 +22,7 @@ from srbench.accelerators.base import Attachment
 from srbench.clock import timed
 from srbench.experiment import Denoiser, DType, Role
 from srbench.families import _tiny
-from srbench.families._attention import using
+from srbench.families._attention import pin, refuse_other_version, using
 from srbench.families._budget import shortage
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
@@ -62,6 +62,7 @@ class DiffusersSampler(ABC, Generic[F]):
     batched: ClassVar[bool] = False  # both guidance branches always in one call
 
     def __init__(self, family: F) -> None:
+        pin()
         self.family = family
         self.fps = family.fps
         cuda = torch.cuda.is_available()
@@ -221,6 +222,7 @@ class DiffusersSampler(ABC, Generic[F]):
             with contextlib.ExitStack() as stack:
                 # only here: with nothing to attach, a segment that is all known loads no model
                 if denoiser.attention is not None:
+                    refuse_other_version(denoiser)
                     stack.enter_context(using(denoiser.attention, self.model(denoiser.model, denoiser.dtype)))
                 for accelerator in denoiser.accelerators:
                     model = self.model(denoiser.model, denoiser.dtype)

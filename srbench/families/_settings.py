@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from srbench import attention
+from srbench import attention, ground
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, DType, Role
 from srbench.families._weights import Weights
@@ -57,6 +57,13 @@ def _four_n_plus_one(frames: int) -> int:
     return frames
 
 
+def _known_device(device: str) -> str:
+    kind, colon, number = device.partition(":")
+    if kind not in ground.DEVICES or (colon and not (number.isdecimal() and kind in ("cuda", "xpu"))):
+        raise ValueError(f"one of {', '.join(ground.DEVICES)}, or a GPU by its number as cuda:1")
+    return device
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FamilySettings:
     """Fields and questions that all families have.
@@ -85,7 +92,7 @@ class FamilySettings:
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     negative_prompt: str = ""
     dtype: DType = "bfloat16"
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
     vae_tiling: bool = False
     residency: Residency = "both"
     memory: Annotated[float, Field(gt=0)] | None = None
@@ -155,8 +162,10 @@ class FamilySettings:
         return {"large": self.large, "small": self.small, "components": self.components}[role]
 
     def mistakes(self) -> list[UserError]:
-        """What can be known to be wrong before a model loads: missing and unpinned weights."""
-        return [
+        """What can be known to be wrong before a model loads: no such device, missing or unpinned weights."""
+        no_device = ground.lacking(self.device)
+        found = [] if no_device is None else [no_device]
+        return found + [
             mistake
             for role in ("large", "small", "components")
             for mistake in self.weights(role).mistakes(f"family.{role}", self.subfolders(role))

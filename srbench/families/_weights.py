@@ -68,6 +68,11 @@ class Weights:
         return not self.is_local and not self.is_tiny
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, which names the same bytes for ever."""
+        return bool(_COMMIT.fullmatch(self.revision or ""))
+
+    @property
     def folder(self) -> Path:
         """The folder that the source means on this machine, whether it is there or not."""
         if self.source.startswith(BUILTIN):
@@ -111,9 +116,9 @@ class Weights:
         """What is missing, told before anything is imported or loaded."""
         if self.is_tiny:
             return []  # made when it is first opened
-        if self.is_hub and not _COMMIT.fullmatch(self.revision or ""):
+        if self.is_hub and not self.is_pinned:
             return [self._unpinned(where)]
-        wrong = [w for s in subfolders if (w := _incomplete(self.folder / s))]
+        wrong = [w for s in subfolders if (w := incomplete(self.folder / s))]
         if wrong and self.is_hub:
             return [self._not_downloaded(where, subfolders, wrong[0])]
         # a model that is there, whole or not, is looked into; what has no config is only looked for
@@ -151,7 +156,7 @@ class Weights:
         )
 
 
-def _incomplete(folder: Path) -> str | None:
+def incomplete(folder: Path) -> str | None:
     """What is wrong with one component's folder; None if it can be loaded.
 
     Models have a config.json, and safetensors that an index may list; tokenizers and

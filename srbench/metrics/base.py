@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypeIs  # of typing from 3.13 on
 
 from srbench.errors import UserError
+from srbench.experiment import digest
+from srbench.registry import source
 from srbench.store.records import MetricFacts
 from srbench.video import Video, check
 
@@ -100,10 +102,20 @@ def unavailable(metric: Metric) -> str:
 
 
 def facts(metric: Metric, prompt: str) -> Mapping[str, MetricFacts]:
-    """What a metric gives for a video of this prompt, by name."""
-    if has_dimensions(metric):
-        return metric.dimensions(prompt)
-    return {metric.facts.name: metric.facts}
+    """What a metric gives for a video of this prompt, by name; with its code where that is not ours."""
+    own = metric.dimensions(prompt) if has_dimensions(metric) else {metric.facts.name: metric.facts}
+    named = code(metric)
+    return {n: f.model_copy(update={"code": named}) for n, f in own.items()} if named else own
+
+
+def code(metric: Metric) -> str:
+    """What names the code and settings of a metric that is not srbench's; empty for one that is.
+
+    Ours tell of both by name and version; who tries out a metric would have to think of it.
+    """
+    if getattr(metric, "kind", None) is None or source(type(metric)) is None:
+        return ""
+    return digest(metric)
 
 
 def all_facts(metrics: Sequence[Metric], prompts: Sequence[str]) -> dict[str, MetricFacts]:

@@ -153,7 +153,8 @@ def _means(planes: Map, window: _Window) -> tuple[Map, ...]:
     """Weighted means over the window where it fits, of each strip, as `_filter` lays them out."""
     found = []
     for strip in _strips(planes, window):
-        scratch = _Scratch(1, *strip.shape, window)
+        rows, columns = strip.shape
+        scratch = _Scratch(1, rows, columns, window)
         found.append(_filter(strip[None], window, scratch)[0])
     return tuple(found)
 
@@ -165,14 +166,16 @@ def _ssim(x: Map, reference: _Prepared, window: _Window) -> float:
     strips = zip(_strips(x, window), _strips(reference.planes, window), reference.means, strict=True)
     for strip, other, mean_y in strips:
         if len(strip) not in scratch:
-            scratch[len(strip)] = _Scratch(3, *strip.shape, window)
+            rows, columns = strip.shape
+            scratch[len(strip)] = _Scratch(3, rows, columns, window)
         own = scratch[len(strip)]
         itself, product, squares = own.strips
         itself[:] = strip
         np.multiply(strip, other, out=product)
         np.multiply(strip, strip, out=squares)
         squares += other * other
-        total += _sum_of_map(*_filter(own.strips, window, own), mean_y, window)
+        mean_x, mean_xy, mean_xx = _filter(own.strips, window, own)
+        total += _sum_of_map(mean_x, mean_xy, mean_xx, mean_y, window)
     return total / sum(m.size for m in reference.means)
 
 

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +31,13 @@ from srbench.store.records import CellRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import Locator
 
 MANY_PROMPTS = 80  # above it, a prompt each is too narrow for a marker
 CATEGORIES = 12  # at most, the largest first
 NAMES = {"wan21_480p": "Wan 2.1 480p", "wan21_720p": "Wan 2.1 720p", "cogvideox": "CogVideoX"}
 KEEP = "inside"  # marks lines that must be inside the frame
-PAPERS = {"mfc": "white", "mew": 0.8, "ls": "none", "zorder": 3}  # hollow: printed, not measured here
+PAPERS: Any = {"mfc": "white", "mew": 0.8, "ls": "none", "zorder": 3}  # hollow: printed, not measured here
 
 
 # Figure 1: noise at chosen steps
@@ -83,7 +84,8 @@ def _disturbed(found: Sequence[Method]) -> list[Method]:
         noise = (method.path[1].get("denoiser") or {}).get("disturb") if len(method.path) == 2 else None
         if noise and "step" in method.until and method.cells:
             by_strength[noise.get("scale"), noise.get("bias")].append(method)
-    return sorted(max(by_strength.values(), key=len, default=[]), key=_step)
+    largest = max((len(methods) for methods in by_strength.values()), default=0)
+    return sorted(next((m for m in by_strength.values() if len(m) == largest), []), key=_step)
 
 
 def _step(method: Method) -> int:
@@ -134,14 +136,24 @@ def _over(values: Sequence[Value]) -> str:
 def _over_steps(axes: Axes, values: Sequence[Value], steps: Sequence[float]) -> None:
     """Means against a step, joined, with those intervals that enough prompts stand behind in the frame."""
     known = [(s, v.value, v) for s, v in zip(steps, values, strict=True) if v.value is not None]
-    colour, inside = ROLES["adaptive"][1], [m for _, m, _ in known]
+    colour = ROLES["adaptive"][1]
     axes.plot([s for s, _, _ in known], [m for _, m, _ in known], "o-", color=colour, ms=3.5)
     for step, _, value in known:
         if value.low is not None and value.high is not None:
             axes.plot([step, step], [value.low, value.high], color=colour, lw=0.7)
-            inside += [value.low, value.high] if value.clusters >= FEWEST_TO_RANK else []
+    axes.set_xlim(0, None)
+    _fit(axes, values)
+
+
+def _fit(axes: Axes, values: Sequence[Value]) -> None:
+    """Heights that fit the means, printed ones too, and the intervals that enough prompts stand behind."""
+    inside = [v.value for v in values if v.value is not None]
+    for value in (v for v in values if v.clusters >= FEWEST_TO_RANK):
+        inside += [end for end in (value.low, value.high) if end is not None]
+    for line in axes.lines:
+        inside += [float(y) for y in np.asarray(line.get_ydata(), float)] if line.get_gid() == KEEP else []
     pad = 0.1 * (max(inside) - min(inside) or 1.0)
-    axes.set(xlim=(0, None), ylim=(min(inside) - pad, max(inside) + pad))
+    axes.set_ylim(min(inside) - pad, max(inside) + pad)
 
 
 # The fixed switch at every step, and the adaptive ones
@@ -168,11 +180,19 @@ def switch_curve(source: Source) -> Drawn:
         _point(axes, method, column.key)
     _name_adaptive(axes, adaptive, column.key)
     said = _printed_points(axes, source, column.key)
-    axes.set(xlabel="steps before the switch", ylabel=axis_label(column), xlim=(-1, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="steps before the switch", ylabel=axis_label(column))
+    axes.xaxis.set_major_locator(_whole_numbers())
     axes.set_title(source.title, loc="left")
+    _fit(axes, [m.row[column.key] for m in (*small, *fixed, *adaptive)])
+    axes.set_xlim(-1, 1.1 * max(map(_at, (*fixed, *adaptive))) + 1)
     canvas.legend(loc="outside lower left", ncols=4, handletextpad=0.2, columnspacing=1, borderpad=0)
     return canvas, _curve_caption(source, [m.row[column.key] for m in (*fixed, *adaptive)], adaptive, said)
+
+
+def _whole_numbers() -> Locator:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
 
 
 def _at(method: Method) -> float:
@@ -216,7 +236,9 @@ def _printed_points(axes: Axes, source: Source, key: str) -> str:
             points.append((at, printed[method.method]))
     if not points:
         return ""
-    axes.plot(*zip(*points, strict=True), "o", color=ROLES["adaptive"][1], ms=5, label="printed", **PAPERS)
+    axes.plot(
+        *zip(*points, strict=True), "o", color=ROLES["adaptive"][1], ms=5, label="printed", gid=KEEP, **PAPERS
+    )
     return (
         " Hollow: what the paper prints, at the mean step that its latencies imply; on other prompts and "
         "seeds, and without intervals."
@@ -253,15 +275,23 @@ def switch_by_prompt(source: Source) -> Drawn:
     for method, dash, mark in zip(chosen, DASHES, "osD", strict=False):
         own = steps[method.row.method_id]
         colour = ROLES["adaptive"][1] if method is lead else "0.4"
-        means = [np.mean(own[p]) if p in own else math.nan for p in order]
+        means = [float(np.mean(own[p])) if p in own else math.nan for p in order]
         style = {"ls": dash, "marker": ""} if many else {"ls": "none", "marker": mark}
-        axes.plot(ranks, means, color=colour, ms=2.8, lw=0.8, label=f"δ={switching.delta(method):g}", **style)
+        axes.plot(
+            ranks,
+            means,
+            color=colour,
+            ms=2.8 if len(order) < 30 else 2,
+            lw=0.8,
+            label=f"δ={switching.delta(method):g}",
+            **style,
+        )
     spans = [(min(first[p]), max(first[p])) for p in order]
     low, high = zip(*spans, strict=True)
     axes.vlines(ranks, low, high, color=ROLES["adaptive"][1], lw=0.6, alpha=0.5, zorder=1)
     axes.set(xlabel="prompts, earliest switch first", ylabel="steps before the switch", ylim=(0, None))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(_whole_numbers())
     axes.set_title(source.title, loc="left")
     axes.legend(ncols=3, loc="lower right", handletextpad=0.3, columnspacing=1)
     seeds = sorted({len(s) for s in first.values()})
@@ -415,9 +445,14 @@ def _across(axes: Axes, method: Method, y: float, numbers: Sequence[tuple[tuple[
 
 def _limit(axes: Axes) -> None:
     """Limits that fit the means and what several prompts tell: two prompts' interval would flatten all."""
-    inside = [float(x) for line in axes.lines if line.get_gid() == KEEP for x in line.get_xdata()]
-    low, high = min(inside, default=0.0), max(inside, default=1.0)
+    inside = [np.asarray(line.get_xdata(), float) for line in axes.lines if line.get_gid() == KEEP]
+    every = np.concatenate(inside) if inside else np.array([0.0, 1.0])
+    low, high = float(every.min()), float(every.max())
     pad = 0.06 * (high - low or 1.0)
+    if not inside:
+        axes.annotate(
+            "no numbers", (0.5, 0.5), xycoords="axes fraction", ha="center", fontsize=6, color="0.3"
+        )
     axes.set_xlim(low - pad, high + pad)
 
 

@@ -11,9 +11,11 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from srbench.report import legend, printed
 from srbench.report.printed import Footnotes, Printed
@@ -35,7 +37,7 @@ TYPES = {
     "seed": "int64",
 }
 TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
-CHUNK = 20_000  # lines of Parquet written at a time
+CHUNK = 8_000  # cells whose lines are written to Parquet at a time
 OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
 PARQUET_FIELDS = [
     *(
@@ -120,104 +122,140 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     level: `method` for the tables' values, `video` for a cell's scores and what it took
     (n = 1).  Words are dictionary-encoded, for most of them repeat; an empty one is null.
     """
-    import pyarrow as pa
-    import pyarrow.csv
     import pyarrow.parquet as pq
 
-    shared = {name: getattr(run, name) for name in OF_RUN} | {
-        "dirty": run.dirty,
-        "packages": ", ".join(f"{name} {version}" for name, version in run.packages.items()),
-    }
-    words = pa.dictionary(pa.int32(), pa.string())
-    types = {name: getattr(pa, TYPES[name])() if name in TYPES else words for name in PARQUET_FIELDS}
-    convert = pyarrow.csv.ConvertOptions(
-        column_types=types,
-        null_values=[""],
-        strings_can_be_null=True,
-        true_values=["true"],
-        false_values=["false"],
-    )
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    lines = (shared | line for line in chain(_method_lines(run, tables), _video_lines(run, cells)))
-    partial = path.with_name(f".{path.name}.partial")
-    schema = pa.schema([(name, types[name]) for name in PARQUET_FIELDS])
-    with pq.ParquetWriter(partial, schema, compression="zstd") as file:
-        while chunk := list(islice(lines, CHUNK)):
-            text = io.BytesIO(_csv_text(chunk).encode())
-            file.write_table(pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert))
+    shared = {name: [getattr(run, name)] for name in OF_RUN}
+    shared["dirty"] = [run.dirty]
+    shared["packages"] = [", ".join(f"{name} {version}" for name, version in run.packages.items())]
+    shared["warnings"] = ["; ".join(run.warnings)]
+    parts = chain([_method_part(run, tables)], map(_video_part, _chunks(cells)))
+    partial, file = path.with_name(f".{path.name}.partial"), None
+    try:
+        for lines, fields in parts:
+            columns = {name: _column(name, *field) for name, field in fields.items()}
+            columns |= {name: _column(name, values, [lines]) for name, values in shared.items()}
+            table = _arrow(columns, lines)
+            file = file or pq.ParquetWriter(partial, table.schema, compression="zstd")
+            file.write_table(table)
+    finally:
+        if file is not None:
+            file.close()
     partial.replace(path)
 
 
-def _csv_text(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Lines on their way into Arrow.
+# How many lines, and by field its values, with how many lines each stands for; None for one.
+_Part = tuple[int, Mapping[str, tuple[Sequence[Any], Sequence[int] | None]]]
+_Column = tuple[np.ndarray, np.ndarray, list[str]]  # numbers or codes, which are there, words of the codes
 
-    By way of CSV, for made from Python's lists Arrow's arrays import pandas, a second or two.
+
+def _column(name: str, values: Sequence[Any], repeats: Sequence[int] | None) -> _Column:
+    """A field's values, one a line: words as codes, None and empty words as absent."""
+    words: dict[str, int] = {}
+    if name in TYPES:
+        there = np.array([v is not None for v in values], bool)
+        numbers = np.array([v if v is not None else 0 for v in values], _numpy(name))
+    else:
+        codes = (words.setdefault(v, len(words)) if v else -1 for v in values)
+        numbers = np.fromiter(codes, np.int32, len(values))
+        there = numbers >= 0
+    if repeats is not None:
+        numbers, there = np.repeat(numbers, repeats), np.repeat(there, repeats)
+    return numbers, there, list(words)
+
+
+def _numpy(name: str) -> str:
+    return TYPES[name].replace("bool_", "bool")
+
+
+def _arrow(columns: Mapping[str, _Column], lines: int) -> Any:
+    """An Arrow table of PARQUET_FIELDS.
+
+    From buffers, for made from Python's lists Arrow's arrays import pandas, a second or two.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, PARQUET_FIELDS, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
-    writer.writerows({k: _word(v) for k, v in line.items()} for line in lines)
-    return out.getvalue()
+    import pyarrow as pa
+
+    def array(kind: Any, numbers: np.ndarray, there: np.ndarray) -> Any:
+        packed = np.packbits(numbers, bitorder="little") if numbers.dtype == bool else numbers
+        valid = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+        return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(np.ascontiguousarray(packed))])
+
+    def words(texts: Sequence[str]) -> Any:
+        parts = [text.encode() for text in texts]
+        ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+        return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends), pa.py_buffer(b"".join(parts)))
+
+    absent: _Column = (np.zeros(lines, np.int32), np.zeros(lines, bool), [])
+    made = {}
+    for name in PARQUET_FIELDS:
+        numbers, there, texts = columns.get(name, absent)
+        if name in TYPES:
+            made[name] = array(getattr(pa, TYPES[name])(), numbers.astype(_numpy(name)), there)
+        else:
+            codes = array(pa.int32(), np.maximum(numbers, 0).astype(np.int32), there)
+            made[name] = pa.DictionaryArray.from_arrays(codes, words(texts))
+    return pa.table(made)
 
 
-def _method_lines(run: RunRecord, tables: Tables) -> Iterator[dict[str, Any]]:
-    for table in (tables.main, tables.dimensions):
-        for row in table:
-            for value in row.values:
-                yield {"level": "method", **_line(run, row, value)}
+def _chunks(cells: Sequence[CellRecord]) -> Iterator[Sequence[CellRecord]]:
+    return (cells[i : i + CHUNK] for i in range(0, len(cells), CHUNK))
 
 
-def _video_lines(run: RunRecord, cells: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
-    for cell in cells:
-        about = {
-            **{name: getattr(cell, name) for name in ("method", "method_id", "label", "protocol", "prompt")},
-            **{name: getattr(cell, name) for name in ("prompt_index", "seed", "video", "host", "finished")},
-            "level": "video",
-            "cell": cell.id,
-            "role": "reference" if cell.is_reference else None,
-            "clusters": 1,
-            "best": False,
-            "warnings": "; ".join(run.warnings),
-        }
-        yield from ({**about, **line} for line in _cell_lines(cell))
+def _method_part(run: RunRecord, tables: Tables) -> _Part:
+    lines = [
+        _line(run, row, value)
+        for table in (tables.main, tables.dimensions)
+        for row in table
+        for value in row.values
+    ]
+    fields = {name: ([line[name] for line in lines], None) for name in CSV_FIELDS if name != "warnings"}
+    return len(lines), fields | {"level": (["method"], [len(lines)])}
 
 
-def _cell_lines(cell: CellRecord) -> Iterator[dict[str, Any]]:
+def _video_part(cells: Sequence[CellRecord]) -> _Part:
+    """What every cell says of itself once, and its lines, told apart by how many each has."""
+    found = [list(_cell_lines(cell)) for cell in cells]
+    repeats = [len(lines) for lines in found]
+    flat = list(zip(*chain.from_iterable(found), strict=True)) or [()] * len(_OF_LINE)
+    of_cell = {name: ([getattr(c, name) for c in cells], repeats) for name in _OF_CELL}
+    of_cell["cell"] = [c.id for c in cells], repeats
+    of_cell["role"] = ["reference" if c.is_reference else None for c in cells], repeats
+    same = {"level": "video", "clusters": 1, "best": False}
+    of_all = {name: ([value], [sum(repeats)]) for name, value in same.items()}
+    of_line = {name: (values, None) for name, values in zip(_OF_LINE, flat, strict=True)}
+    return sum(repeats), {**of_cell, **of_all, **of_line}
+
+
+_OF_CELL = (
+    *("method", "method_id", "label", "protocol", "prompt"),
+    *("prompt_index", "seed", "video", "host", "finished"),
+)
+_OF_LINE = ("column", "unit", "value", "n", "outcome", "reason", "reference")
+_Line = tuple[str, str, float | None, int, str, str, str | None]
+
+
+def _cell_lines(cell: CellRecord) -> Iterator[_Line]:
     if cell.outcome != "done":
-        yield {"column": "video", "n": 0, "outcome": cell.outcome, "reason": cell.reason}
+        yield "video", "", None, 0, cell.outcome, cell.reason, None
         return
     for score in cell.scores:
         known = score.value is not None and math.isfinite(score.value)
-        yield {
-            "column": score.metric.name,
-            "unit": score.metric.unit,
-            "value": score.value if known else None,
-            "n": int(known),
-            "outcome": score.outcome,
-            "reason": score.reason,
-            "reference": score.reference,
-        }
-        if score.metric.unit == "dB" and score.at_bound:
+        metric, value = score.metric, score.value if known else None
+        yield metric.name, metric.unit, value, int(known), score.outcome, score.reason, score.reference
+        if metric.unit == "dB" and score.at_bound:
             yield from _capped_lines(score)
     for stage in cell.stages:
-        yield {
-            "column": f"seconds/{stage.name}",
-            "unit": "s",
-            "value": stage.seconds,
-            "n": 1,
-            "outcome": "done",
-        }
-    if cell.trace is not None and cell.trace.switches:
-        yield {"column": "switch_step", "value": float(cell.trace.switches[0]), "n": 1, "outcome": "done"}
+        yield f"seconds/{stage.name}", "s", stage.seconds, 1, "done", "", None
+    if cell.trace is not None and (switches := cell.trace.switches):
+        yield "switch_step", "", float(switches[0]), 1, "done", "", None
 
 
-def _capped_lines(score: Score) -> Iterator[dict[str, Any]]:
+def _capped_lines(score: Score) -> Iterator[_Line]:
     """PSNR's frames at its cap, and the mean without them."""
-    shared = {"n": 1, "outcome": "done", "reference": score.reference}
-    yield {"column": f"{score.metric.name}/frames_at_cap", "value": float(score.at_bound)} | shared
+    name, reference = score.metric.name, score.reference
+    yield f"{name}/frames_at_cap", "", float(score.at_bound), 1, "done", "", reference
     if score.value_below_bound is not None:
         unit, value = score.metric.unit, score.value_below_bound
-        yield {"column": f"{score.metric.name}/without_capped", "unit": unit, "value": value} | shared
+        yield f"{name}/without_capped", unit, value, 1, "done", "", reference
 
 
 # For papers and pages

@@ -21,7 +21,7 @@ from srbench import video
 from srbench.errors import UserError
 from srbench.report.drawing import WIDTH, LackError, Method, count
 from srbench.store.objects import VIDEO, Store
-from srbench.store.records import CellRecord, RunRecord
+from srbench.store.records import CellRecord, RunRecord, linked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +32,9 @@ PROMPTS = 2  # shown of a run
 THUMBNAIL = 208  # pixels, at most about this wide: a frame is drawn half an inch to an inch wide
 LARGE = 2e7  # pixels of a video; one takes seconds to read, so fewer are read
 LABELS = 0.66  # inches for the names of the methods
-NAME, MOST_LINES = 14, 3  # letters in a line of a name; lines of a prompt
+NAME, MOST_LINES = 13, 3  # letters in a line of a name; lines of a prompt
 LINE = 0.083  # inches of a line above a sheet
-WARNING = 0.3  # inches above all
+WARNING = 0.24  # inches above all
 GAP = 2  # pixels between frames
 
 Key = tuple[int, int]  # (prompt_index, seed)
@@ -65,9 +65,7 @@ class Videos:
         """A cell's file as it was recorded, if it is here."""
         if self.folder is None or cell.outcome != "done":
             return None
-        name = f"{cell.method}-{cell.method_id[:4]}{VIDEO}"
-        link = self.folder / "videos" / f"p{cell.prompt_index:03}-seed{cell.seed}" / name
-        tries = [link]
+        tries = [linked(self.folder, cell)]
         if cell.video:
             tries.append(Store(self.folder / self.run.store).object_path(f"{cell.video}{VIDEO}"))
         return next((p for p in tries if p.is_file() and _length_fits(p, cell)), None)
@@ -172,7 +170,7 @@ def drawn_from(keys: Sequence[Key], total: int, narrowed: str = "") -> str:
     which = ", ".join(f"prompt {p}, seed {s}" for p, s in keys)
     return (
         f"{count(len(keys), 'prompt')} ({which}) drawn at random (by seed {SAMPLE_SEED}) from the "
-        f"{total}{narrowed} that have every method's video; none was picked by hand."
+        f"{total}{narrowed} that have the video of every method shown; none was picked by hand."
     )
 
 
@@ -236,7 +234,7 @@ def _title(sheet: Sheet, letters: int) -> list[str]:
 
 def _name(text: str) -> str:
     """A row's name; a line break in it stays."""
-    lines = [textwrap.fill(line, NAME, max_lines=3, placeholder="…") for line in text.splitlines()]
+    lines = [textwrap.fill(line, NAME, max_lines=4, placeholder="…") for line in text.splitlines()]
     return "\n".join(lines)
 
 

@@ -88,15 +88,23 @@ def of_difference(difference: Difference) -> Told:
     return Told(e.mean, e.standard_error, difference.low, difference.high, e.clusters, e.n, e.reason)
 
 
-def of_draws(value: float | None, draws: np.ndarray | None, prompts: int, n: int, reason: str = "") -> Told:
+def of_draws(
+    value: float | None,
+    draws: np.ndarray | None,
+    prompts: int,
+    n: int,
+    reason: str = "",
+    of_means: bool = False,
+) -> Told:
     """A statistic with its bootstrap interval.
 
     value: of the data.  draws: (draws,) of the same statistic, or None where there are too
-    few prompts.  prompts: that were drawn from.
+    few prompts.  prompts: that were drawn from.  of_means: as totals are, which have t's interval
+    (see bootstrap.spread); what is not, ratios of variances and ranks, has percentiles'.
     """
     if value is None or not math.isfinite(value):
         return replace(untold(reason or "no value"), clusters=prompts, n=n)
-    spread = None if draws is None else bootstrap.spread(draws, prompts)
+    spread = None if draws is None else bootstrap.spread(draws, prompts, centre=value if of_means else None)
     if spread is None:
         why = TOO_FEW if prompts < bootstrap.FEWEST else "most draws have no value"
         return Told(value, None, None, None, prompts, n, reason or why)

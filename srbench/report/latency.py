@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+import numpy as np
 
 from srbench.errors import UserError
 from srbench.store.records import CellRecord
@@ -45,18 +47,24 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = 2) -> dict[str, Typi
 
     Raises UserError where a cell's times don't fit its steps.
     """
-    warm: dict[str, list[float]] = defaultdict(list)
-    cold: dict[str, list[float]] = defaultdict(list)
-    timed = [cell for cell in cells if _is_timed(cell)]
-    traces = {id(c.trace): c.trace for c in timed if c.trace is not None}  # few, for many cells
-    kinds = {name: _kinds(trace) for name, trace in traces.items()}
-    for cell in timed:
-        steps = zip(kinds[id(cell.trace)], cell.step_seconds, strict=True)
-        for position, ((work, switched), seconds) in enumerate(steps):
-            if seconds is not None:  # else an earlier run did that step
-                (cold if position < warmup or switched else warm)[work].append(seconds)
-    typical = {work: Typical(median(times), len(times), False) for work, times in cold.items()}
-    return typical | {work: Typical(median(times), len(times)) for work, times in warm.items()}
+    warm: dict[str, list[np.ndarray]] = defaultdict(list)
+    cold: dict[str, list[np.ndarray]] = defaultdict(list)
+    timed: dict[int, list[CellRecord]] = defaultdict(list)
+    for cell in cells:
+        if _is_timed(cell):
+            timed[id(cell.trace)].append(cell)  # traces are few, for many cells
+    for same in timed.values():
+        times = np.array([cell.step_seconds for cell in same], np.float64)  # None becomes NaN
+        for position, (work, switched) in enumerate(_kinds(same[0].trace or Trace())):
+            (cold if position < warmup or switched else warm)[work].append(times[:, position])
+    return _typical(cold, False) | _typical(warm, True)
+
+
+def _typical(times: Mapping[str, Sequence[np.ndarray]], warm: bool) -> dict[str, Typical]:
+    """Medians of what was timed: NaN where an earlier run did that step."""
+    known = {work: np.concatenate(parts) for work, parts in times.items()}
+    known = {work: own[~np.isnan(own)] for work, own in known.items()}
+    return {work: Typical(float(np.median(own)), len(own), warm) for work, own in known.items() if len(own)}
 
 
 def _is_timed(cell: CellRecord) -> bool:

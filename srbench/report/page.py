@@ -20,17 +20,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from srbench.report import legend, printed
+import numpy as np
+from pydantic_core import to_json
+
+from srbench.report import aside, legend, printed
+from srbench.report.aside import Aside
 from srbench.report.figures import Figure, Method, methods
 from srbench.report.table import Tables
 from srbench.report.values import Column, Row, Value, fixed, shown
-from srbench.store.records import CellRecord, Outcome, RunRecord, Score
+from srbench.store.records import CellRecord, Outcome, RunRecord, Score, linked, slug
 
 if TYPE_CHECKING:
     from srbench.report.paper import Paper
@@ -39,8 +44,32 @@ ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
+MANY = 5_000  # cells from which on a second process is worth its while
+PARTS = 8  # of the prompts, each of which a process of its own writes
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
+
+
+def shards(
+    folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tables, parts: int = PARTS
+) -> Aside:
+    """Writes RUN/report/data/p*.js, a file for each prompt, inside a `with`.
+
+    A large run's in a process beside, for that takes as long as everything else a page needs.
+    Data of an earlier page is removed at once.
+    """
+    data, found = folder / "report" / "data", methods(run, cells, tables.main)
+    data.mkdir(parents=True, exist_ok=True)
+    for old in data.glob("*.js"):
+        old.unlink(missing_ok=True)
+    prompts = _prompts(run, cells)
+    by_prompt = list(_by_prompt(cells, prompts).items())
+
+    def write_part(part: int) -> None:
+        for index, members in by_prompt[part::parts]:
+            _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
+
+    return Aside(write_part, parts, aside.is_possible() and len(cells) >= MANY)
 
 
 def write(
@@ -51,28 +80,23 @@ def write(
     figures: Sequence[Figure],
     paper: Paper | None = None,
 ) -> Path:
-    """Write RUN/report.html and what it needs below RUN/report; returns the page's path.
+    """Write RUN/report.html and what it needs below RUN/report but for `shards`; returns the page's path.
 
     tables: report.table.make(run, cells); figures: report.figures.draw(folder / "figures", …).
     paper: what report.paper.write() made, which the page then links to.
-    Data of an earlier page is replaced, so nothing on it is older than the records.
     """
     main, empty = printed.without_empty(tables.main)
     tables = replace(tables, main=main)
     report, found = folder / "report", methods(run, cells, tables.main)
-    data = report / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    for old in data.glob("*.js"):
-        old.unlink()
     for asset in ASSETS.iterdir():
         if asset.suffix in (".js", ".css"):
             _put(report / asset.name, asset.read_text("utf-8"))
-    for linked in ("videos", "figures"):
-        _link(report / linked, Path("..") / linked)
-    prompts = _prompts(run, cells)
-    for index, members in _by_prompt(cells, prompts).items():
-        _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
-    _put(data / "index.js", f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n")
+    for name in ("videos", "figures"):
+        _link(report / name, Path("..") / name)
+    _put(
+        report / "data" / "index.js",
+        f"window.srbenchIndex = {_json(index_data(run, cells, tables, found))};\n",
+    )
     page = folder / "report.html"
     told = paper_html(paper, folder) if paper else ""
     _put(page, html(run, cells, tables, figures, found, empty, told))
@@ -94,7 +118,10 @@ def _link(link: Path, target: Path) -> None:
 
 def _json(data: Any) -> str:
     """JSON that is also JavaScript: all but ASCII escaped, no NaN."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(data)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 # What the scripts need
@@ -113,11 +140,6 @@ def _by_prompt(cells: Iterable[CellRecord], prompts: Iterable[int]) -> dict[int,
 
 def _shard(index: int) -> str:
     return f"p{index:04}"
-
-
-def slug(name: str, method_id: str) -> str:
-    """A method in an address and in its videos' file names: `srd_01-6a17`."""
-    return f"{name}-{method_id[:4]}"
 
 
 def index_data(
@@ -151,10 +173,10 @@ def index_data(
             for c in metrics
         ],
         "prompts": [[index, prompts[index]] for index in prompts],
-        "seeds": seeds,
+        "seeds": [str(s) for s in seeds],  # as numbers a browser would round those above 2^53
         "random": order,
         "random_seed": SAMPLE_SEED,
-        "loss": {c.key: _losses(found, c, list(prompts)) for c in metrics},
+        "loss": _losses(found, metrics, list(prompts)),
         "details": {
             name: [[details(run, row, value) for value in row.values] for row in rows]
             for name, rows in (("table", tables.main), ("dimensions", tables.dimensions))
@@ -163,12 +185,19 @@ def index_data(
     }
 
 
-def _losses(found: Sequence[Method], column: Column, prompts: Sequence[int]) -> list[list[float | None]]:
-    """[prompt][method]: the mean over seeds of a similarity, or of a dimension minus the reference's.
-
-    None where there is no such number.
+def _losses(
+    found: Sequence[Method], columns: Sequence[Column], prompts: Sequence[int]
+) -> dict[str, list[list[float | None]]]:
+    """By column [prompt][method]: the mean over seeds of a similarity, or of a dimension minus the
+    reference's.  None where there is no such number.
     """
-    means = [_prompt_means(method, column.key) for method in found]
+    means = [_prompt_means(method) for method in found]
+    return {c.key: _loss(found, c, [own.get(c.key, {}) for own in means], prompts) for c in columns}
+
+
+def _loss(
+    found: Sequence[Method], column: Column, means: Sequence[Mapping[int, float]], prompts: Sequence[int]
+) -> list[list[float | None]]:
     if column.kind == "similarity":
         means = [{} if m.row.is_reference else own for m, own in zip(found, means, strict=True)]
         return [[_rounded(own.get(p)) for own in means] for p in prompts]
@@ -178,27 +207,20 @@ def _losses(found: Sequence[Method], column: Column, prompts: Sequence[int]) -> 
     ]
 
 
-def _prompt_means(method: Method, metric: str) -> dict[int, float]:
-    """Each prompt's mean over seeds of one metric."""
-    values: dict[int, list[float]] = defaultdict(list)
+def _prompt_means(method: Method) -> dict[str, dict[int, float]]:
+    """By metric each prompt's mean over seeds, of the first score of each cell, if done and finite."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in method.cells:
-        score = _score(cell, metric)
-        if score is not None:
-            values[cell.prompt_index].append(_finite(score.value))
-    return {prompt: math.fsum(vs) / len(vs) for prompt, vs in values.items()}
-
-
-def _score(cell: CellRecord, metric: str) -> Score | None:
-    """A done, finite score."""
-    for score in cell.scores:
-        if score.metric.name == metric and score.outcome == "done" and score.value is not None:
-            return score if math.isfinite(score.value) else None
-    return None
-
-
-def _finite(value: float | None) -> float:
-    assert value is not None
-    return value
+        seen = set()
+        for score in cell.scores:
+            name, value = score.metric.name, score.value
+            if score.outcome == "done" and value is not None and name not in seen:
+                seen.add(name)
+                if math.isfinite(value):
+                    values[name][cell.prompt_index].append(value)
+    return {
+        name: {prompt: math.fsum(vs) / len(vs) for prompt, vs in own.items()} for name, own in values.items()
+    }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -209,44 +231,68 @@ def _rounded(value: float | None) -> float | None:
 def shard(folder: Path, index: int, prompt: str, cells: Iterable[CellRecord], found: Sequence[Method]) -> str:
     """One prompt's script: what each cell is, where its video lies, its scores frame by frame."""
     place = {m.row.method_id: i for i, m in enumerate(found)}
-    entries: dict[int, dict[int, Any]] = defaultdict(dict)
+    chosen: dict[int, dict[int, CellRecord]] = defaultdict(dict)
     for cell in cells:
         m = place[cell.method_id]
-        known = entries[cell.seed].get(m)
-        if known is None or known["outcome"] != "done":
-            entries[cell.seed][m] = _cell(folder, cell)
-    return f"window.srbenchShard({index}, {_json({'prompt': prompt, 'seeds': entries})});\n"
+        known = chosen[cell.seed].get(m)
+        if known is None or known.outcome != "done":
+            chosen[cell.seed][m] = cell
+    seeds = {
+        seed: _object({m: _cell(folder, cell) for m, cell in of_seed.items()})
+        for seed, of_seed in chosen.items()
+    }
+    return f"window.srbenchShard({index}, {_object({'prompt': _json(prompt), 'seeds': _object(seeds)})});\n"
 
 
-def _cell(folder: Path, cell: CellRecord) -> dict[str, Any]:
-    video = f"videos/p{cell.prompt_index:03}-seed{cell.seed}/{slug(cell.method, cell.method_id)}.webm"
+def _object(parts: Mapping[Any, str]) -> str:
+    """A JSON object of parts that are JSON already."""
+    return "{" + ",".join(f'"{name}":{part}' for name, part in parts.items()) + "}"
+
+
+def _cell(folder: Path, cell: CellRecord) -> str:
+    video = str(linked(folder, cell))[len(str(folder)) + 1 :]
     reason = cell.reason
-    if cell.outcome == "done" and not (folder / video).exists():
+    if cell.outcome == "done" and not os.path.exists(f"{folder}/{video}"):
         video, reason = "", "its video is not in the run's folder"
     scores = [_cell_score(s) for s in cell.scores if not (cell.is_reference and s.metric.needs_reference)]
-    return {
+    about = {
         "outcome": cell.outcome,
         "reason": reason,
         "video": f"report/{video}" if video and cell.outcome == "done" else None,
         "switches": list(cell.trace.switches) if cell.trace else [],
         "steps": len(cell.trace) if cell.trace else 0,
-        "scores": scores,
         "facts": _cell_facts(cell),
     }
+    return f'{_json(about)[:-1]},"scores":[{",".join(scores)}]}}'
 
 
-def _cell_score(score: Score) -> dict[str, Any]:
+def _cell_score(score: Score) -> str:
     value = score.value if score.value is not None and math.isfinite(score.value) else None
-    return {
-        "name": score.metric.name,
-        "value": value,
-        "frames": [_rounded(x) for x in score.per_frame],
-        "reason": score.reason,
-        "facts": [
-            ("metric", f"{score.metric.name}, version {score.metric.version}"),
-            ("reference's sha256", score.reference or "none"),
-        ],
-    }
+    about = _about_score(score.metric.name, score.metric.version, score.reason, score.reference)
+    number = "null" if value is None else repr(float(value))
+    return f'{about},"value":{number},"frames":{_frames(score.per_frame)}}}'
+
+
+@lru_cache(maxsize=4096)
+def _about_score(name: str, version: int, reason: str, reference: str | None) -> str:
+    """What many cells' scores share, the object's end left open."""
+    facts = [("metric", f"{name}, version {version}"), ("reference's sha256", reference or "none")]
+    return _json({"name": name, "reason": reason, "facts": facts})[:-1]
+
+
+def _frames(values: Sequence[float]) -> str:
+    """As JSON, the largest with five significant digits and the others with as many decimals.
+
+    Most of a large page's bytes, and of the time that writing it takes: hence no loop.
+    """
+    if not values:
+        return "[]"
+    numbers = np.asarray(values, np.float64)
+    largest = float(np.abs(numbers).max())  # not finite if any is not
+    if not math.isfinite(largest):
+        return _json([_rounded(x) for x in values])
+    digits = 4 - math.floor(math.log10(largest)) if largest else 0
+    return to_json(np.round(numbers, min(digits, 300)).tolist()).decode()
 
 
 def _cell_facts(cell: CellRecord) -> Facts:

@@ -150,7 +150,7 @@ def _sheets(
     """One sheet a drawn prompt; `say` adds a line to a row's name."""
     keys, total = frames.sample(source.videos, [m for m in rows if m.cells], among)
     named = [(_name(m, say(m)), m if m.cells else source.why(m)) for m in rows]
-    many = 3 if source.is_square else 4
+    many = (3 if len(keys) > 1 else 6) if source.is_square else 4
     sheets = [frames.sheet(source.videos, named, key, many) for key in keys]
     canvas = frames.grid(sheets, source.title, bool(note_of([source])))
     from_which = " of the longer half" if among else ""
@@ -161,7 +161,7 @@ def _sheets(
 
 
 def _name(method: Method, more: str) -> str:
-    return "\n".join(part for part in (short(method.row.label, 48), more) if part)
+    return "\n".join(part for part in (short(method.row.label, 60), more) if part)
 
 
 def _long_prompts(source: Source) -> Drawn:
@@ -247,7 +247,8 @@ def _change(sources: Sequence[Source]) -> Drawn:
     canvas, panels = _rows_of_panels(1.55, len(shown), 2)
     for (source, own), (level, fall) in zip(shown, panels, strict=True):
         own.draw(level, fall)
-        level.set_title(f"{source.title}, D of the {own.words}", loc="left", fontsize=6)
+        level.set_title(source.title, loc="left")
+        level.set_ylabel(f"D of the {own.words}")
         level.legend(handlelength=2.4, labelspacing=0.2, fontsize=5.5)
     for axes in panels[-1]:
         axes.set_xlabel("step τ")

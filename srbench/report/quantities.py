@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Literal, TypeVar
 
@@ -30,6 +30,10 @@ class Gap:
     reason: str
 
 
+UNSCORED = Gap("missing", "no score recorded")
+UNRECORDED = Gap("missing", "the run has no record of it")
+
+
 @dataclass(frozen=True)
 class Contender:
     """A method of the run with its cells by prompt and seed; `cells` may be empty."""
@@ -43,6 +47,11 @@ class Contender:
     @property
     def is_reference(self) -> bool:
         return self.role == "reference"
+
+    @cached_property
+    def protocols(self) -> frozenset[str]:
+        """Of all its cells."""
+        return frozenset(cell.protocol for cell in self.cells.values())
 
 
 Measured = Mapping[Key, float | Gap]
@@ -101,15 +110,18 @@ class Quantity:
         """The number or the gap of each video that should have one; empty where a word stands."""
         if self.word_of(method):
             return {}
-        due = [k for k in keys if self.prompts is None or k[0] in self.prompts]
-        return {k: self._of_cell(method.cells.get(k)) for k in due}
-
-    def _of_cell(self, cell: CellRecord | None) -> float | Gap:
-        if cell is None:
-            return Gap("missing", "the run has no record of it")
-        if cell.outcome != "done":
-            return Gap(cell.outcome, cell.reason or "no reason recorded")
-        return self.measure(cell)
+        cells, measure = method.cells, self.measure
+        made: dict[Key, float | Gap] = {}
+        for key in keys:
+            if self.prompts is None or key[0] in self.prompts:
+                cell = cells.get(key)
+                if cell is None:
+                    made[key] = UNRECORDED
+                elif cell.outcome != "done":
+                    made[key] = Gap(cell.outcome, cell.reason or "no reason recorded")
+                else:
+                    made[key] = measure(cell)
+        return made
 
 
 def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
@@ -118,9 +130,9 @@ def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
     Raises UserError where one name has two definitions.
     """
     facts = [f for f in definitions(cells).values() if f.group == "similarity"]
-    stems = [_stem(f.name) for f in facts]
+    stems, scores = [_stem(f.name) for f in facts], _Scores(cells, [f.name for f in facts])
     return [
-        _metric(f, stems.count(_stem(f.name)) == 1, at_the_cap(f, cells))
+        _metric(f, scores, stems.count(_stem(f.name)) == 1, at_the_cap(f, cells))
         for f in sorted(facts, key=lambda f: (_stem(f.name), f.name))
     ]
 
@@ -165,9 +177,10 @@ def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]
                 applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
     known = definitions(cells)
     names = sorted(applies, key=lambda name: known[name].group)
-    made = _made(cells)
+    made, scores = _made(cells), _Scores(cells, names)
     return [
-        (known[name], _dimension(known[name], frozenset(applies[name]), made.get(name, ""))) for name in names
+        (known[name], _dimension(known[name], scores, frozenset(applies[name]), made.get(name, "")))
+        for name in names
     ]
 
 
@@ -192,19 +205,25 @@ def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
         known = facts.setdefault(score.metric.name, score.metric)
         if known is not score.metric and known != score.metric:
             raise UserError(
-                f"{known.name}: versions {known.version} and {score.metric.version}, "
-                "or other facts that differ",
+                _differ(known, score.metric),
                 "one definition of a metric in a column",
-                "score the run again with one version of srbench",
+                "score the run again with one version of srbench, or of your metric",
             )
     return facts
+
+
+def _differ(one: MetricFacts, other: MetricFacts) -> str:
+    if one.code != other.code:
+        codes = " and ".join(m.code or "srbench's own" for m in (one, other))
+        return f"{one.name}: scores of different code or settings, {codes}"
+    return f"{one.name}: versions {one.version} and {other.version}, or other facts that differ"
 
 
 def _stem(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _metric(facts: MetricFacts, unique: bool, capped: Sequence[str]) -> Quantity:
+def _metric(facts: MetricFacts, scores: _Scores, unique: bool, capped: Sequence[str]) -> Quantity:
     stem = _stem(facts.name)
     short = stem.upper() if len(stem) <= 5 else stem
     about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}", *capped]
@@ -225,10 +244,10 @@ def _metric(facts: MetricFacts, unique: bool, capped: Sequence[str]) -> Quantity
             return "reference", "what the others are compared with"
         return None
 
-    return Quantity(column, partial(_score_of, name=facts.name), word)
+    return Quantity(column, scores.measure(facts.name), word)
 
 
-def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Quantity:
+def _dimension(facts: MetricFacts, scores: _Scores, prompts: frozenset[int], made: str = "") -> Quantity:
     column = Column(
         key=facts.name,
         heading=facts.name.rpartition("/")[2].replace("_", " "),
@@ -240,20 +259,33 @@ def _dimension(facts: MetricFacts, prompts: frozenset[int], made: str = "") -> Q
     )
     return Quantity(
         column,
-        partial(_score_of, name=facts.name),
+        scores.measure(facts.name),
         prompts=prompts,
         summary="videos",
-        count=partial(_count_of, name=facts.name),
+        count=scores.count(facts.name),
     )
 
 
-def _score_of(cell: CellRecord, name: str) -> float | Gap:
-    score = next((s for s in cell.scores if s.metric.name == name), None)
-    return Gap("missing", "no score recorded") if score is None else _score(score)
+class _Scores:
+    """A metric's number, or gap, of each cell: looked up a million times for a large table."""
 
+    def __init__(self, cells: Sequence[CellRecord], names: Collection[str]) -> None:
+        self._cells = cells  # kept, so that no other cell gets one's id
+        self._found: dict[str, dict[int, Score]] = {name: {} for name in names}
+        for cell in cells:
+            for score in cell.scores:
+                if (own := self._found.get(score.metric.name)) is not None:
+                    own.setdefault(id(cell), score)
 
-def _count_of(cell: CellRecord, name: str) -> float:
-    return next((s.count for s in cell.scores if s.metric.name == name), 1.0)
+    def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
+        """A cell's number of a metric."""
+        known = {cell: _score(score) for cell, score in self._found[name].items()}
+        return lambda cell: known.get(id(cell), UNSCORED)
+
+    def count(self, name: str) -> Callable[[CellRecord], float]:
+        """How much a cell counts in a metric's mean over videos."""
+        counts = {cell: score.count for cell, score in self._found[name].items()}
+        return lambda cell: counts.get(id(cell), 1.0)
 
 
 def _score(score: Score) -> float | Gap:
@@ -364,9 +396,12 @@ def _switch_quantity() -> Quantity:
 def _memory() -> Quantity:
     def measure(cell: CellRecord) -> float | Gap:
         if cell.peak_memory_bytes is None:
-            return Gap("missing", "not recorded, as on a CPU")
+            return Gap("missing", "not recorded, as on a CPU or where an earlier run did some steps")
         return cell.peak_memory_bytes / GIB
 
-    note = "peak memory: the most that the device held while any of the method's videos was made"
+    note = (
+        "peak memory: the most that the process held on the device during the steps and the decoding of "
+        "any of the method's videos, models of other methods that stayed there included, text encoding not"
+    )
     column = Column("peak_memory", "peak memory", "GiB", False, False, "cost", 1, note)
     return Quantity(column, measure, summary="most")

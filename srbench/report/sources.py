@@ -111,9 +111,9 @@ def kind(method: Method) -> str:
 
 def note_of(sources: Sequence[Source]) -> str:
     """The warnings that a figure carries; that of random weights in few words."""
-    said = []
+    twins = dict.fromkeys(s.run.family for s in sources if s.is_twin)
+    said = [f"{TWIN} ({', '.join(twins)})"] if twins else []
     for source in sources:
-        said += [f"{source.run.family}: {TWIN}"] if source.is_twin else []
         said += [w for w in source.run.warnings if not (source.is_twin and "random weights" in w)]
     return " · ".join(dict.fromkeys(said))
 

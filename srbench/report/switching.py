@@ -137,12 +137,15 @@ class Curves:
             level.plot(steps, d, ls=dash, color=colour, label=name)
             fall.plot(steps[1:], d[:-1] - d[1:], ls=dash, color=colour)
         deltas = sorted({float(r["delta"]) for r in self._rules})
+        low, high = _difference_limits([c for _, c in self._curves], deltas)
+        above = -math.inf
         for value in deltas:
             fall.axhline(value, color="0.45", lw=0.6, ls=(0, (1, 1)))
+            above = max(value, above + 0.08 * (high - low))  # names of near δ keep off each other
             place = ("axes fraction", "data")
-            fall.annotate(f"δ={value:g}", (1, value), xycoords=place, ha="right", va="bottom", fontsize=6)
+            fall.annotate(f"δ={value:g}", (1, above), xycoords=place, ha="right", va="bottom", fontsize=6)
         fall.axhline(0, color="0.45", lw=0.6)
-        fall.set_ylim(*_difference_limits([c for _, c in self._curves], deltas))
+        fall.set_ylim(low, max(high, above + 0.08 * (high - low)))
         for axes in (level, fall) if self._early else ():
             axes.axvspan(0, self._early, color="0.92", zorder=0, lw=0)
         level.set(ylabel="D", xlim=(0, None))

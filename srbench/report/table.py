@@ -60,9 +60,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     """
     if not cells:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
-    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
-    keys = sorted(planned | {(c.prompt_index, c.seed) for c in cells})
-    methods = _methods(run, cells)
+    keys, methods = due(run, cells), contenders(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
 
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
@@ -74,7 +72,7 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
 
     found = quantities.dimensions(cells)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
-    of_suite = totals.columns(methods, dimensions, protocol, _gaps)
+    of_suite = totals.columns(methods, dimensions, protocol, gaps)
     plain = [*quantities.similarity(cells), *quantities.cost(run, rivals)]
     main = [column(q) for q in plain]
     single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
@@ -110,8 +108,17 @@ def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> l
 # Rows: which methods, in which order
 
 
-def _methods(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
-    """Every method that a job of this run asked for, with its cells; one without cells too."""
+def due(run: RunRecord, cells: Sequence[CellRecord]) -> list[Key]:
+    """The prompts and seeds that every method should have a video of, in order."""
+    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
+    return sorted(planned | {(c.prompt_index, c.seed) for c in cells})
+
+
+def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
+    """Every method that a job of this run asked for, with its cells; one without cells too.
+
+    In the rows' order.  Raises UserError where there are two references.
+    """
     grouped: dict[str, list[CellRecord]] = {}
     for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)
@@ -159,7 +166,7 @@ def _column(
         _value(quantity, method, own, reference, protocol)
         for method, own, protocol in zip(methods, measured, protocols, strict=True)
     ]
-    return _mark_best(quantity.column, methods, measured, values)
+    return _mark_best(quantity, methods, measured, values, reference)
 
 
 def _protocols(
@@ -169,7 +176,7 @@ def _protocols(
     found: dict[str, list[str]] = {}
     own: list[str | None] = []
     for method, numbers_of in zip(methods, measured, strict=True):
-        protocols = list(dict.fromkeys(method.cells[k].protocol for k in numbers(numbers_of)))
+        protocols = _protocols_of(method, numbers_of)
         own.append(", ".join(protocols) or None)
         for protocol in protocols if method.role != "scale" else ():
             found.setdefault(protocol, []).append(method.method)
@@ -184,6 +191,13 @@ def _protocols(
     return [p if p is not None and m.role == "scale" else shared for m, p in zip(methods, own, strict=True)]
 
 
+def _protocols_of(method: Contender, measured: Measured) -> list[str]:
+    """Of the cells that have a number; most often it is one for all, and none need be looked at."""
+    if len(method.protocols) == 1 and any(not isinstance(v, Gap) for v in measured.values()):
+        return list(method.protocols)
+    return list(dict.fromkeys(method.cells[k].protocol for k in numbers(measured)))
+
+
 def _value(
     quantity: Quantity,
     method: Contender,
@@ -194,16 +208,16 @@ def _value(
     column, word = quantity.column, quantity.word_of(method)
     if word:
         return Value(column, None, None, 0, 0, protocol, "done", word[1], word[0])
-    outcome, gaps = _gaps(own)
-    estimate, more = _estimate(quantity, own, reference, quantity.counts(method, own))
+    outcome, told = gaps(own)
+    estimate, more = _estimate(quantity, method, own, reference)
     if estimate.mean is None and estimate.reason not in ("", statistics.NO_VALUE):
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
-    return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (gaps, more) if part))
+    return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (told, more) if part))
 
 
 def _estimate(
-    quantity: Quantity, own: Measured, reference: Measured | None, counts: Mapping[Key, float]
+    quantity: Quantity, method: Contender, own: Measured, reference: Measured | None
 ) -> tuple[Estimate, str]:
     """The number, and what the reference lacks for it."""
     if quantity.summary == "ratio":
@@ -215,7 +229,7 @@ def _estimate(
     if quantity.summary == "most":
         return Estimate(max(values, default=None), None, len(values), len(set(prompts))), ""
     if quantity.summary == "videos":
-        return statistics.mean_of_videos(values, prompts, list(counts.values())), ""
+        return statistics.mean_of_videos(values, prompts, list(quantity.counts(method, own).values())), ""
     return statistics.clustered_mean(values, prompts), ""
 
 
@@ -231,28 +245,59 @@ def _speedup(reference: Measured, own: Measured) -> tuple[Estimate, str]:
 
 
 def _mark_best(
-    column: Column, methods: Sequence[Contender], measured: Sequence[Measured], values: Sequence[Value]
+    quantity: Quantity,
+    methods: Sequence[Contender],
+    measured: Sequence[Measured],
+    values: Sequence[Value],
+    reference: Measured | None,
 ) -> list[Value]:
     """Mark the best and all that a paired t interval can't tell from it; reference and scale rows apart.
 
     With fewer than FEWEST_TO_RANK prompts nothing is marked: next to nothing could be told from
-    the best, and all would be.
+    the best, and all would be.  Where rivals lack videos the best is so over those that all have,
+    since hard ones that failed would make a mean better.
     """
-    rivals = {
-        i: v.value
+    higher = quantity.column.higher_is_better
+    rivals = [
+        i
         for i, (m, v) in enumerate(zip(methods, values, strict=True))
         if m.role not in ("reference", "scale") and v.value is not None and v.clusters >= FEWEST_TO_RANK
-    }
-    if column.higher_is_better is None or not rivals:
+    ]
+    if higher is None or not rivals:
         return list(values)
-    best = (max if column.higher_is_better else min)(rivals, key=lambda i: rivals[i])
-    marked = {i for i in rivals if i == best or not _apart(measured[i], measured[best])}
+    means = _over_common(quantity, methods, measured, rivals, reference)
+    known = {i: values[i].value if means is None else means[i] for i in rivals}
+    if None in known.values():
+        return list(values)
+    best = (max if higher else min)(rivals, key=lambda i: known[i] or 0.0)
+    of_best = numbers(measured[best])
+    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i]), of_best)}
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
-def _apart(a: Measured, b: Measured) -> bool:
+def _over_common(
+    quantity: Quantity,
+    methods: Sequence[Contender],
+    measured: Sequence[Measured],
+    rivals: Sequence[int],
+    reference: Measured | None,
+) -> dict[int, float | None] | None:
+    """The rivals' numbers over the videos that all of them have.
+
+    None where that is all that each has; numbers are None where it is of too few prompts.
+    """
+    first, *others = (numbers(measured[i]) for i in rivals)
+    if all(first.keys() == own.keys() for own in others):
+        return None
+    keys = [k for k in first if all(k in own for own in others)]
+    if len({k[0] for k in keys}) < FEWEST_TO_RANK:
+        return dict.fromkeys(rivals)
+    parts = {i: {k: measured[i][k] for k in keys} for i in rivals}
+    return {i: _estimate(quantity, methods[i], part, reference)[0].mean for i, part in parts.items()}
+
+
+def _apart(of_a: Mapping[Key, float], of_b: Mapping[Key, float]) -> bool:
     """Does the 95 % interval of the paired difference leave 0 out?  No where there is none."""
-    of_a, of_b = numbers(a), numbers(b)
     both = [k for k in of_a if k in of_b]
     found = statistics.paired_difference(
         [of_a[k] for k in both], [of_b[k] for k in both], [k[0] for k in both]
@@ -260,7 +305,7 @@ def _apart(a: Measured, b: Measured) -> bool:
     return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
 
 
-def _gaps(own: Mapping[Key, float | Gap]) -> tuple[Outcome, str]:
+def gaps(own: Mapping[Key, float | Gap]) -> tuple[Outcome, str]:
     """The worst outcome, and a sentence with how many of each and the first reason."""
     found: dict[Outcome, list[str]] = {}
     for gap in own.values():

@@ -10,9 +10,11 @@ dimensions or "–"; VBench's own also with every video that is due, since that 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -88,20 +90,89 @@ def columns(
     made = []
     for suite, own in by_suite.items():
         prefix = f"{suite} " if len(by_suite) > 1 else ""
-        made += list(_suite(suite, prefix, methods, own, protocol, gaps))
+        made += list(_columns_of(suite, prefix, methods, own, protocol, gaps))
     return made
 
 
 def of_suite(suite: str, own: Sequence[Dimension], methods: int) -> tuple[list[int], dict[str, list[Score]]]:
     """Prompts, and by quality, semantic and total each method's score; the same draws for all."""
-    prompts = sorted({k[0] for d in own for m in d.measured for k in m})
-    times = _draws(own, prompts)
-    scores = {g: [_of_method(suite, g, own, i, prompts, times) for i in range(methods)] for g in GROUPS}
-    scores["total"] = [_total(*pair) for pair in zip(*(scores[g] for g in GROUPS), strict=True)]
-    return prompts, scores
+    of = _Suite(suite, own)
+    return of.prompts, of.scores(methods)
 
 
-def _suite(
+@dataclass(frozen=True, eq=False)
+class _Suite:
+    """A suite's dimensions and the draws of its prompts."""
+
+    name: str
+    own: Sequence[Dimension]
+
+    @cached_property
+    def prompts(self) -> list[int]:
+        return sorted({k[0] for d in self.own for m in d.measured for k in m})
+
+    @cached_property
+    def times(self) -> np.ndarray | None:
+        return _draws(self.own, self.prompts)
+
+    def scores(self, methods: int) -> dict[str, list[Score]]:
+        """By quality, semantic and total each method's score over its own videos."""
+        found = {g: [self.score(g, i, self.own) for i in range(methods)] for g in GROUPS}
+        found["total"] = [_total(*pair) for pair in zip(*(found[g] for g in GROUPS), strict=True)]
+        return found
+
+    def score(self, name: str, method: int, of: Sequence[Dimension]) -> Score:
+        """Quality, semantic or total of a method, by the numbers in `of`."""
+        if name == "total":
+            return _total(*(self.score(g, method, of) for g in GROUPS))
+        return _of_method(self.name, name, of, method, self.prompts, self.times)
+
+    def shared(self, name: str, methods: Sequence[int], scores: Sequence[Score]) -> _Shared:
+        """Methods' scores over the videos that all of them have, dimension by dimension.
+
+        scores: of all methods, each over its own videos; those where nothing lacks.
+        """
+        of = [_common(d, methods) for d in self.own]
+        measured = {k for d in of for k in numbers(d.measured[methods[0]])}
+        prompts = len({k[0] for k in measured})
+        if all(a is b for a, b in zip(of, self.own, strict=True)):
+            return _Shared({i: scores[i] for i in methods}, len(measured), prompts, is_part=False)
+        return _Shared({i: self.score(name, i, of) for i in methods}, len(measured), prompts, is_part=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """Scores by method, over so many videos of so many prompts; is_part: some of them has more."""
+
+    scores: Mapping[int, Score]
+    videos: int
+    prompts: int
+    is_part: bool
+
+    def difference(self, a: int, b: int) -> tuple[float | None, bootstrap.Spread | None]:
+        """Of a minus b, in points, and how it varies over the draws, which are the same for both."""
+        one, other = self.scores[a], self.scores[b]
+        if one.value is None or other.value is None:
+            return None, None
+        if one.draws is None or other.draws is None:
+            return one.value - other.value, None
+        apart = one.value - other.value
+        return apart, bootstrap.spread(one.draws - other.draws, self.prompts, centre=apart)
+
+
+def _common(dimension: Dimension, methods: Sequence[int]) -> Dimension:
+    """A dimension with only those numbers of the methods that all of them have; itself if it is so."""
+    first, *rest = (numbers(dimension.measured[i]) for i in methods)
+    if all(first.keys() == other.keys() for other in rest):
+        return dimension
+    keys = [k for k in first if all(k in other for other in rest)]
+    measured = list(dimension.measured)
+    for i in methods:
+        measured[i] = {k: measured[i][k] for k in keys}
+    return replace(dimension, measured=tuple(measured))
+
+
+def _columns_of(
     suite: str,
     prefix: str,
     methods: Sequence[Contender],
@@ -109,7 +180,9 @@ def _suite(
     protocol: Callable[[Column, Sequence[Measured]], Sequence[str]],
     gaps: Callable[[Measured], tuple[Outcome, str]],
 ) -> Iterator[list[Value]]:
-    prompts, scores = of_suite(suite, own, len(methods))
+    of = _Suite(suite, own)
+    prompts, scores = of.prompts, of.scores(len(methods))
+    reference = next((i for i, m in enumerate(methods) if m.is_reference), None)
     for name, of_methods in scores.items():
         members = [d for d in own if name in (d.facts.group, "total")]
         measured = [_merged([d.measured[i] for d in members]) for i in range(len(methods))]
@@ -118,13 +191,10 @@ def _suite(
         told = [gaps(m) for m in measured]
         places = list(zip(methods, of_methods, measured, protocols, told, strict=True))
         values = [_value(column, len(prompts), *place) for place in places]
-        yield _mark_best(values, of_methods, methods, len(prompts))
-        base = next((s for m, s in zip(methods, of_methods, strict=True) if m.is_reference), None)
+        share = functools.partial(of.shared, name, scores=of_methods)
+        yield _mark_best(values, of_methods, methods, share)
         delta = _delta(column)
-        yield [
-            _difference(delta, v, s, m, base, len(prompts))
-            for v, s, m in zip(values, of_methods, methods, strict=True)
-        ]
+        yield [_difference(delta, v, i, reference, of_methods, share) for i, v in enumerate(values)]
 
 
 def _draws(own: Sequence[Dimension], prompts: Sequence[int]) -> np.ndarray | None:
@@ -241,7 +311,7 @@ def _value(
         return Value(
             column, None, None, len(known), 0, protocol, "missing" if outcome == "done" else outcome, reason
         )
-    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts)
+    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts, centre=score.value)
     clusters = len({k[0] for k in known})
     return Value(
         column,
@@ -258,10 +328,17 @@ def _value(
     )
 
 
+Share = Callable[[Sequence[int]], _Shared]  # methods, to their scores over the videos that all have
+
+
 def _mark_best(
-    values: Sequence[Value], scores: Sequence[Score], methods: Sequence[Contender], prompts: int
+    values: Sequence[Value], scores: Sequence[Score], methods: Sequence[Contender], share: Share
 ) -> list[Value]:
-    """The best, and all whose difference from it has an interval that holds 0; none if none can be told."""
+    """The best, and all whose difference from it has an interval that holds 0; none if none can be told.
+
+    The best is so over the videos that all rivals have: where the hard ones of a method failed,
+    its own mean says nothing against the others'.
+    """
     rivals = [
         i
         for i, m in enumerate(methods)
@@ -269,31 +346,46 @@ def _mark_best(
     ]
     if not rivals:
         return list(values)
-    best = max(rivals, key=lambda i: scores[i].value or 0.0)
-    marked = {i for i in rivals if i == best or _holds_zero(scores[best], scores[i], prompts)}
+    all_have = share(rivals)
+    known = {i: s.value for i, s in all_have.scores.items() if s.value is not None}
+    if len(known) < len(rivals) or all_have.prompts < bootstrap.FEWEST:
+        return list(values)
+    best = max(rivals, key=lambda i: known[i])
+    marked = {i for i in rivals if i == best or _holds_zero(share([best, i]).difference(best, i)[1])}
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
-def _holds_zero(a: Score, b: Score, prompts: int) -> bool:
-    spread = None if a.draws is None or b.draws is None else bootstrap.spread(a.draws - b.draws, prompts)
+def _holds_zero(spread: bootstrap.Spread | None) -> bool:
     return spread is not None and spread.low <= 0 <= spread.high
 
 
 def _difference(
-    column: Column, own: Value, score: Score, method: Contender, base: Score | None, prompts: int
+    column: Column, own: Value, method: int, reference: int | None, scores: Sequence[Score], share: Share
 ) -> Value:
-    """The value's distance from the reference's, by the same draws."""
+    """The distance from the reference over the videos that both have, by the same draws."""
     blank = replace(own, column=column, value=None, standard_error=None, low=None, high=None, best=False)
-    if method.is_reference:
+    if method == reference:
         return replace(blank, word="reference", reason="what the others are compared with", no_error="")
-    if own.word or score.value is None:
+    if own.word or scores[method].value is None:
         return blank
-    if base is None or base.value is None:
-        lacking = "no reference in this run" if base is None else f"the reference's is missing: {base.reason}"
+    if reference is None or scores[reference].value is None:
+        lacking = f"the reference's is missing: {scores[reference].reason}" if reference is not None else ""
+        lacking = lacking or "no reference in this run"
         return replace(blank, outcome="missing", reason=lacking, no_error="")
-    drawn = None if score.draws is None or base.draws is None else score.draws - base.draws
-    spread = None if drawn is None else bootstrap.spread(drawn, prompts)
-    number = replace(blank, value=score.value - base.value)
+    both = share([method, reference])
+    difference, spread = both.difference(method, reference)
+    if both.is_part:
+        said = f"over the {both.videos} videos that both have"
+        said = said if difference is not None else f"no difference: {both.scores[method].reason} {said}"
+        blank = replace(
+            blank,
+            reason="; ".join(part for part in (own.reason, said) if part),
+            n=both.videos,
+            clusters=both.prompts,
+            outcome="missing" if own.outcome == "done" else own.outcome,
+            no_error="" if spread or difference is None else bootstrap.TOO_FEW,
+        )
+    number = replace(blank, value=difference)
     if spread is None:
         return number
     return replace(number, standard_error=spread.standard_error, low=spread.low, high=spread.high)

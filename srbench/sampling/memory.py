@@ -112,11 +112,10 @@ class StoredMemory:
     def state_key(self, entry: Branch, index: int) -> str:
         return state_key(self.unit, *self._place(entry), index)
 
-    def _place(self, entry: Branch) -> tuple[str, int, list[str], str]:
-        path = [s.denoiser for s in entry.trace.steps]
+    def _place(self, entry: Branch) -> tuple[str, int, tuple[str, ...], str]:
         roles: set[Role] = {"small" if s.model == "small" else "large" for s in entry.trace.steps}
         weights = self.weights(roles | {entry.denoiser.model})
-        return weights, len(entry.state.scheduler.timesteps), path, entry.denoiser.id
+        return weights, len(entry.state.scheduler.timesteps), entry.path, entry.denoiser.digest
 
     def recall(self, entry: Branch) -> Known | None:
         trace = None if entry.denoiser.accelerators else self.trace(entry)
@@ -176,7 +175,8 @@ class SegmentNotes:
             return
         text = json.dumps([asdict(s) for s in trace.steps])
         with contextlib.suppress(CannotWrite):
-            self.memory.store.put(self.memory.trace_key(self.entry), TRACE, functools.partial(_write, text))
+            key, store = self.memory.trace_key(self.entry), self.memory.store
+            store.put(key, TRACE, functools.partial(_write, text), replace=True)
 
 
 def _write(text: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from srbench.clock import timed
+from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Method
 from srbench.families.base import Sampler, State, Text
@@ -38,7 +38,9 @@ class Traveller:
         return not last and self.method.segments[self.segment].until.fires(trace, self.entered)
 
     def move_on(self, executed: int) -> Traveller:
-        return replace(self, segment=self.segment + 1, entered=executed)
+        # attached late, the second segment is the first one still
+        entered = 0 if self.method.attached_late and self.segment == 0 else executed
+        return replace(self, segment=self.segment + 1, entered=entered)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Branch:
 
     seconds: device-synchronised, one a step; None for a step that an earlier run did.
     hand_overs: seconds of each.  shared: how
-    many of the steps were computed for more than one method.
+    many of the steps were computed for more than one method.  peak: bytes, the most that was
+    held on the device during its own steps and those it shares, models that wait there included.
+    path: the name of the denoiser of each step.
     """
 
     denoiser: Denoiser
@@ -57,6 +61,8 @@ class Branch:
     seconds: tuple[float | None, ...] = ()
     hand_overs: tuple[float, ...] = ()
     shared: int = 0
+    peak: int = 0
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ def run_segment(
     accelerators stay attached throughout: their caches belong to the segment.
     """
     entry, forks = branch, list[Branch]()
+    begin_peak(sampler.device)
     known, notes = memory.recall(entry), memory.begin(entry)
     try:
         with sampler.attach(branch.denoiser, len(branch.state.scheduler.timesteps)):
@@ -179,6 +186,7 @@ def take_up(branch: Branch, known: Known | None) -> Branch | None:
         trace=known.trace.until(at),
         seconds=(*branch.seconds, *[None] * (at - now)),
         shared=branch.shared + (at - now) * (len(branch.travellers) > 1),
+        path=(*branch.path, *[branch.denoiser.digest] * (at - now)),
     )
 
 
@@ -201,6 +209,8 @@ def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
         trace=branch.trace.then(record),
         seconds=(*branch.seconds, seconds.value),
         shared=branch.shared + (len(branch.travellers) > 1),
+        peak=max(branch.peak, peak_bytes(sampler.device)),
+        path=(*branch.path, branch.denoiser.digest),
     )
 
 

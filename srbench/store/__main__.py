@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tarfile
 import time
@@ -14,7 +15,17 @@ from pathlib import Path
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.store.objects import STATE, TEXT, TRACE, VIDEO, Store, write_atomic
+from srbench.store.objects import (
+    EXTENSION,
+    OBJECT,
+    STATE,
+    TEXT,
+    TRACE,
+    VIDEO,
+    Store,
+    read_entry,
+    write_atomic,
+)
 from srbench.store.records import read_run, read_run_record
 
 
@@ -45,7 +56,7 @@ def verify(run: Path) -> int:
     return int(bool(damaged))
 
 
-KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts"}
+KINDS = {VIDEO: "videos", STATE: "states", TRACE: "traces", TEXT: "texts", EXTENSION: "extended prompts"}
 
 
 def kind(name: str) -> str:
@@ -84,7 +95,7 @@ def opened(root: Path) -> Store:
     return store
 
 
-# A file younger than this may be of a run that is going on: its key is written after it.
+# A file younger than this may be of a run that is going on: its record, or its key, is written after it.
 YOUNG = 3600.0
 
 
@@ -93,21 +104,30 @@ def gc(root: Path, runs: list[Path], delete: bool, states: bool) -> int:
 
     That is videos that no run has a record of, objects that no key stands for, keys whose
     object is gone and leftovers of writers that were killed; with --states also the kept
-    states and their traces, which only runs to come would begin from.  Texts stay.
+    states and their traces, which only runs to come would begin from.  Texts stay, and
+    whatever is younger than an hour.
     """
     store = opened(root)
-    needed = {c.key for run in runs for c in read_run(run)[1]}
-    keys = store.keys()
+    keys = store.keys()  # before the runs: what is recorded meanwhile is of no key that is looked at
+    cells = [c for run in runs for c in read_run(run)[1]]
+    needed, named = {c.key for c in cells}, {f"{c.video}{VIDEO}" for c in cells}
+    before = time.time() - YOUNG
+
+    def is_old(path: Path) -> bool:
+        try:
+            return path.stat().st_mtime < before
+        except FileNotFoundError:  # its writer was quicker
+            return False
+
     drop = {k for k, name in keys.items() if _unneeded(k, name, needed, states)}
     drop |= {k for k, name in keys.items() if not store.object_path(name).exists()}
-    kept = {name for k, name in keys.items() if k not in drop}
+    drop = {k for k in drop if is_old(store.key_path(k))}
+    kept = {name for k, name in keys.items() if k not in drop} | named
     unused = [p for p in store.objects() if p.name not in kept]
-    unused += list((root / "staging").glob("*"))
-    before = time.time() - YOUNG
-    unused = [p for p in unused if p.name in keys.values() or p.stat().st_mtime < before]
+    unused = [p for p in [*unused, *store.leftovers()] if is_old(p)]
     size = sum(p.stat().st_size for p in unused)
     for path in unused:
-        print(f"{'removed' if delete else 'unused'}: {path.name} ({kind(path.name)})")
+        print(f"{'removed' if delete else 'unused'}: {path.name} ({kind(path.name.lstrip('.'))})")
     if delete:
         # keys first: a key without its object would promise what is not there
         for path in [*map(store.key_path, drop), *(store.known_path(k) for k in drop), *unused]:
@@ -133,7 +153,7 @@ def export(run: Path, out: Path) -> int:
 
     def write(partial: Path) -> None:
         with tarfile.open(partial, "w") as tar:
-            for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.is_symlink()):
+            for path in _whole_files(run):
                 tar.add(path, f"run/{path.relative_to(run)}")
             for key in wanted:
                 tar.add(store.key_path(key), f"keys/{key[:2]}/{key}")
@@ -147,8 +167,17 @@ def export(run: Path, out: Path) -> int:
     return 0
 
 
+def _whole_files(run: Path) -> list[Path]:
+    """A run's files; links point into the store, and hidden files are locks or still being written."""
+    found = (p for p in run.rglob("*") if not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file() and not p.is_symlink())
+
+
 def bring_in(archive: Path, root: Path) -> int:
-    """Put an exported file's objects into a store, each checked against its name."""
+    """Put an exported file's objects into a store, each checked against its name.
+
+    What a key stands for in the store stays so as long as its object is sound.
+    """
     store, count = opened(root), 0
     try:
         opened_tar = tarfile.open(archive)
@@ -163,26 +192,44 @@ def bring_in(archive: Path, root: Path) -> int:
             for name in sorted(n for n in members if n.startswith(folder)):
                 data = tar.extractfile(members[name])
                 assert data is not None
-                _bring_one(archive, store, Path(name), data.read())
-                count += folder == "objects/"
+                count += _bring_one(archive, store, Path(name), data.read()) and folder == "objects/"
     print(f"{count} objects are now in {root}")
     return 0
 
 
-def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> None:
-    """One file of an archive, by its last name alone: no path in it leads out of the store."""
+def _bring_one(archive: Path, store: Store, name: Path, content: bytes) -> bool:
+    """One file of an archive, by its last name alone; whether the store takes it.
+
+    Neither a path in it nor the name that a key gives may lead out of the store.
+    Raises UserError for what `export` would not write.
+    """
+    key = name.stem if name.parts[0] == "cells" else name.name
     match name.parts[0]:
         case "objects":
             target = store.object_path(name.name)
-            if hashlib.sha256(content).hexdigest() != target.name.partition(".")[0]:
-                raise UserError(
-                    f"{archive}: {name} is damaged", "bytes that hash to their name", "export it again"
-                )
+            digest = hashlib.sha256(content).hexdigest()
+            is_whole = bool(OBJECT.fullmatch(name.name)) and digest == name.name.partition(".")[0]
         case "cells":
-            target = store.known_path(name.stem)
+            target, is_whole = store.known_path(key), bool(KEY.fullmatch(key))
         case _:
-            target = store.key_path(name.name)
+            target, is_whole = store.key_path(key), bool(KEY.fullmatch(key)) and _is_entry(content)
+    if not is_whole:
+        raise UserError(f"{archive}: {name} is damaged", "bytes that fit their name", "export it again")
+    if target.exists() and store.get(key) is not None:
+        return False
     write_atomic(target, lambda partial: _write(partial, content))
+    return True
+
+
+KEY = re.compile(r"[0-9a-f]{2,64}")
+
+
+def _is_entry(content: bytes) -> bool:
+    try:
+        read_entry(content.decode())
+    except ValueError:
+        return False
+    return True
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -16,7 +16,9 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from srbench.errors import UserError, cannot_write
 VERSION = 1
 # What an object is, by the end of its name.
 VIDEO, STATE, TRACE, TEXT = ".webm", ".state.safetensors", ".trace.json", ".text.safetensors"
+EXTENSION = ".extension.json"  # of a prompt, as a language model wrote it out
 
 
 def file_hash(path: Path) -> str:
@@ -51,28 +54,83 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, write: Callable[[Path], None], mode: int = 0o444) -> os.stat_result:
+PARTIAL = re.compile(r"\.[0-9a-f]{16}(\..*)?")  # what `write_atomic` writes before it has its name
+OBJECT = re.compile(r"[0-9a-f]{64}\.\w[\w.]*", re.ASCII)
+
+
+def read_entry(text: str) -> tuple[str, int]:
+    """What a key's entry says: its object's name and length.
+
+    Raises ValueError for anything else; a name that could lead out of the store is none.
+
+    >>> read_entry(f"{'0' * 64}.webm 8")[1]
+    8
+    """
+    name, length = text.split()
+    if not OBJECT.fullmatch(name):
+        raise ValueError(f"no object's name: {name}")
+    return name, int(length)
+
+
+class OtherBytes(UserWarning):
+    """What was computed again is not what it was: the device or the software is not deterministic."""
+
+
+def _warned(key: str, kept: Path, name: str) -> Path:
+    """The object that a key keeps; a warning where what came again is another."""
+    if kept.name != name:
+        warnings.warn(
+            f"{kept.name[:12]}… computed again is {name[:12]}… (key {key[:12]}…): the same steps gave other "
+            "bytes, so this device or software is not deterministic; the first are kept",
+            OtherBytes,
+            stacklevel=3,
+        )
+    return kept
+
+
+def write_atomic(
+    path: Path, write: Callable[[Path], object], mode: int = 0o444, *, once: bool = False
+) -> os.stat_result:
     """`write` a file beside `path` and move it there; nothing is left behind on failure.
 
     Returns what the system says of the file, as it was moved.
 
     mode: the file's permissions; objects are read-only, since they are written once.
+    once: raise FileExistsError where there is a file already.
     Raises CannotWrite where the disk is full or the folder closed.
     """
     partial = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _write_and_move(path, partial, write, mode)
+        return _write_and_move(path, partial, write, mode, _link if once else os.replace)
 
 
-def _write_and_move(path: Path, partial: Path, write: Callable[[Path], None], mode: int) -> os.stat_result:
+def _link(partial: Path, path: Path) -> None:
+    """Give a file its name, unless another has it.  Raises FileExistsError."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(partial, path)
+
+
+def _write_and_move(
+    path: Path,
+    partial: Path,
+    write: Callable[[Path], object],
+    mode: int,
+    move: Callable[[Path, Path], None],
+) -> os.stat_result:
     try:
         write(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         partial.chmod(mode)
         stat = partial.stat()  # now: once it has its name, another process may replace it
-        os.replace(partial, path)
+        move(partial, path)
         _flush_folder(path.parent)
         return stat
     finally:
@@ -193,18 +251,18 @@ class Store:
 
     def _entry(self, key: str) -> tuple[str, int] | None:
         try:
-            name, length = self.key_path(key).read_text().split()
+            return read_entry(self.key_path(key).read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return name, int(length)
 
-    def get(self, key: str) -> Path | None:
+    def get(self, key: str, sha256: str | None = None) -> Path | None:
         """The object that a key stands for, its bytes checked once by this process.
 
+        sha256: what a record says of the bytes, where they must be just these.
         None where there is none; a damaged one is set aside first, so it is made again.
         """
         entry = self._entry(key)
-        if entry is None:
+        if entry is None or sha256 not in (None, entry[0].partition(".")[0]):
             return None
         path = self.object_path(entry[0])
         if self._is_sound(path):
@@ -225,9 +283,13 @@ class Store:
             self._sound[path] = stamp
         return True
 
-    def put(self, key: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    def put(self, key: str, suffix: str, write: Callable[[Path], None], *, replace: bool = False) -> Path:
         """Store what `write` writes, under its own hash, and let `key` stand for it.
 
+        A key that stands for a sound object keeps it, for records name its bytes: other bytes of
+        the same key are dropped with the warning OtherBytes.  replace: not so, but the newer
+        bytes count, as of a trace that has become longer.
+        Returns the object that the key stands for.
         Raises CannotWrite where the disk is full or the store closed.
         """
         staging = self.root / "staging" / f"{secrets.token_hex(8)}{suffix}"
@@ -236,14 +298,31 @@ class Store:
             try:
                 write(staging)
                 name = f"{file_hash(staging)}{suffix}"
+                if not replace and (kept := self.get(key)) is not None:
+                    return _warned(key, kept, name)
                 path = self.object_path(name)
                 if not self._is_sound(path):
                     write_atomic(path, lambda partial: os.replace(staging, partial))
+                else:  # its key is still to come, and gc spares what is young
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
                 length = path.stat().st_size
             finally:
                 staging.unlink(missing_ok=True)
-        write_text(self.key_path(key), f"{name} {length}\n")
+        entry = f"{name} {length}\n"
+        if not replace and not self._key_is_new(key, entry) and (kept := self.get(key)) is not None:
+            return _warned(key, kept, name)  # another process was faster
+        write_text(self.key_path(key), entry)
         return path
+
+    def _key_is_new(self, key: str, entry: str) -> bool:
+        """Write a key's entry, unless there is one: of two processes the first wins."""
+        path = self.key_path(key)
+        try:
+            write_atomic(path, lambda partial: partial.write_text(entry, "utf-8"), once=True)
+        except FileExistsError:
+            return False
+        return True
 
     def _prepare(self) -> None:
         (self.root / "staging").mkdir(parents=True, exist_ok=True)
@@ -275,6 +354,13 @@ class Store:
         """Every object's file."""
         found = (self.root / "objects").glob("??/*")
         return sorted(p for p in found if not p.name.startswith("."))
+
+    def leftovers(self) -> list[Path]:
+        """Files that a writer is at, or was when it was killed."""
+        folders = (self.root / name for name in ("objects", "cells", "keys"))
+        partial = [*self.root.glob(".*"), *(p for folder in folders for p in folder.glob("??/.*"))]
+        own = (p for p in partial if PARTIAL.fullmatch(p.name))
+        return sorted([*(self.root / "staging").glob("*"), *own])
 
     def verify(self) -> list[Damage]:
         """Re-read all bytes; set damaged objects aside and name them and their keys."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from srbench.errors import UserError
-from srbench.store.objects import write_text
+from srbench.store.objects import VIDEO, write_text
 from srbench.trace import Trace
 
 VERSION: Literal[1] = 1
@@ -52,6 +52,7 @@ class MetricFacts(_Record):
     scale: tuple[float, float] = Field(
         default=(0.0, 1.0), description="the values that count as 0 and as 1 in its group's mean"
     )
+    code: str = Field(default="", description="hash of code and settings, of a metric that is not srbench's")
 
 
 class Score(_Record):
@@ -154,6 +155,12 @@ class MethodRecord(_Record):
     path: list[dict[str, Any]]
     steps: int | None
 
+    @property
+    def attention_packages(self) -> tuple[str, ...]:
+        """As `experiment.Method.attention_packages`."""
+        named = (s.get("denoiser", {}).get("attention_package") for s in self.path)
+        return tuple(dict.fromkeys(p for p in named if p))
+
 
 class RunRecord(_Record):
     """One run: what was asked, what it resolved to, and the ground it stood on."""
@@ -180,6 +187,32 @@ class RunRecord(_Record):
     warnings: tuple[str, ...] = ()
     started: str
     source: Source = "generated"
+
+
+def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
+    """Where a video's link lies below RUN/videos: p003-seed1/<method>-<id>.webm.
+
+    Eight digits of the id: of a few hundred δ of one name, two are unlikely to share them.
+    """
+    return f"p{prompt_index:03}-seed{seed}/{slug(method, method_id)}{VIDEO}"
+
+
+def slug(method: str, method_id: str) -> str:
+    """A method in file names and addresses: `srd_01-6a17c80b`."""
+    return f"{method}-{method_id[:8]}"
+
+
+def linked(run: Path, cell: CellRecord) -> Path:
+    """A cell's link in its run, whether or not it is there.
+
+    Older runs have four digits, by which two methods of one name may share a link: such a one is
+    taken only where it leads to this very video.
+    """
+    own = run / "videos" / link_name(cell.prompt_index, cell.seed, cell.method, cell.method_id)
+    older = own.with_name(f"{cell.method}-{cell.method_id[:4]}{VIDEO}")
+    if own.exists() or cell.video is None or not older.resolve().name.startswith(cell.video):
+        return own
+    return older
 
 
 def write_json(path: Path, record: BaseModel) -> os.stat_result:
@@ -210,12 +243,25 @@ class Brief:
 
 def facts_hash(facts: Mapping[str, Any]) -> str:
     """Equal for two metrics if a score of one may stand for a score of the other."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    told = {k: v for k, v in facts.items() if k != "code" or v}  # records from before it was told
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_path(run: Path, cell: str) -> Path:
     """Where a cell's record lies."""
     return run / "cells" / f"{cell[:32]}.json"
+
+
+def cell_files(run: Path) -> list[Path]:
+    """The records of a run's cells, in their names' order; hidden ones are still being written."""
+    try:
+        return sorted(p for p in (run / "cells").iterdir() if _is_record(p.name))
+    except FileNotFoundError:  # no cell yet
+        return []
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def write_cell(run: Path, cell: CellRecord) -> None:
@@ -253,7 +299,7 @@ def scan(run: Path) -> dict[str, Brief]:
     unread = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.endswith(".json") or entry.name.startswith("."):
+            if not _is_record(entry.name):
                 continue
             stat = entry.stat()
             line = known.get((entry.name, stat.st_size, stat.st_mtime_ns))
@@ -362,5 +408,5 @@ def read_run(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     Raises UserError where `run` is not a run's folder or a record cannot be read.
     """
     record = _read(run / "run.json", RunRecord)
-    cells = [_read(p, CellRecord) for p in sorted((run / "cells").glob("*.json"))]
+    cells = [_read(p, CellRecord) for p in cell_files(run)]
     return record, sorted(cells, key=lambda c: (c.prompt_index, c.seed, c.method))

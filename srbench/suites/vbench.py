@@ -109,7 +109,7 @@ class VBench:
                 return [UserError("suite vbench without VBench's list", "946 entries", _GET)]
             if self.extended is None:
                 return []
-            return base.lacking(self.extended, self._listed, self.list_prompts())
+            return base.lacking(self.extended, self.listed(), self.list_prompts())
         except UserError as error:
             return [error]
 
@@ -131,17 +131,17 @@ class VBench:
 
     def text(self, prompt: str) -> str:
         """What the model is given for a prompt: its extension, where there is one."""
-        if self.extended is None or not (listed := self._listed):
+        if self.extended is None or not (listed := self.listed()):
             return prompt
         return base.extended(self.extended, listed, prompt)
 
     def variant(self) -> str:
-        if self.extended is None or not (listed := self._listed):
+        if self.extended is None or not (listed := self.listed()):
             return ""
         return base.extended_variant(self.extended, listed)
 
-    @property
-    def _listed(self) -> tuple[str, ...]:
+    def listed(self) -> tuple[str, ...]:
+        """The prompts of all entries, which a file of lines goes by; none where there is no list."""
         return tuple(e.prompt for e in self._entries())
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtrit
-
 from srbench.errors import UserError
 from srbench.report import statistics, table
 from srbench.suites.vbench import UNIQUE
@@ -19,7 +17,6 @@ from srbench.vbench.score import DIMENSIONS, Final, aggregate
 Preset = Literal["run", "standard", "mlperf"]
 STANDARD_SEEDS = 5
 MLPERF_PROMPTS = 248
-POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -134,17 +131,6 @@ def protocol(job: Job, dimensions: Sequence[str]) -> list[str]:
     return list(found | {f"{k}: {v}": None for k, v in told.items()})
 
 
-def detectable(standard_error: float, clusters: int, power: float = POWER) -> float:
-    """The smallest true difference that a two-sided 5 % t test finds with this power.
-
-        (t(0.975; G − 1) + t(power; G − 1)) · SE
-
-    in the unit of the standard error of the paired difference over G ≥ 2 prompts (Bloom, Evaluation
-    Review 19(5), 1995: the minimum detectable effect).
-    """
-    return float(stdtrit(clusters - 1, 0.975) + stdtrit(clusters - 1, power)) * standard_error
-
-
 def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[str, tuple[float, float]]:
     """Per method: mean difference from the reference over shared videos, and what could be detected.
 
@@ -173,7 +159,7 @@ def differences(job: Job, dimension: str, prompts: int | None = None) -> dict[st
 
 def _detectable(standard_error: float, clusters: int, prompts: int | None) -> float:
     planned = prompts or clusters
-    return detectable(standard_error * math.sqrt(clusters / planned), planned)
+    return statistics.detectable(standard_error * math.sqrt(clusters / planned), planned)
 
 
 def total_detectable(job: Job, prompts: int | None = None) -> dict[str, float]:

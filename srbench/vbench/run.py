@@ -24,6 +24,7 @@ from srbench.store.records import (
     RunRecord,
     Score,
     cell_path,
+    linked,
     read_cell,
     read_run,
     write_cell,
@@ -376,10 +377,9 @@ def _refuse_difference(dimension: str, new: Mapping[str, str], old: Iterable[Map
 def path_of(job: Job, cell: CellRecord) -> Path:
     """Where a cell's video lies.  Raises Failure where it is gone or damaged."""
     if cell.source == "imported":
-        name = f"p{cell.prompt_index:03}-seed{cell.seed}/{cell.method}-{cell.method_id[:4]}.webm"
-        path: Path | None = (job.run / "videos" / name).resolve()
+        path: Path | None = linked(job.run, cell).resolve()
     else:
-        path = Store((job.run / job.record.store).resolve()).get(cell.key)
+        path = Store((job.run / job.record.store).resolve()).get(cell.key, cell.video)
     if path is None or not path.exists():
         raise Failure(f"the video of prompt {cell.prompt_index}, seed {cell.seed} is gone or damaged")
     return path

@@ -1,20 +1,26 @@
 """How the report bears VBench's size: 4,720 videos × 16 methods, synthetic records, no videos.
 
-python tests/bench/report_scale.py FOLDER [--prompts 944 --seeds 5] writes FOLDER once, then
-prints the seconds and the peak memory of `python -m srbench.report FOLDER`, first as it is, then
-again, and what a headless browser needs for the page where playwright and chromium are there.
+`make bench-report`, or python -m tests.bench.report_scale [FOLDER] [--prompts 944 --seeds 5]:
+writes FOLDER once (2 GB), then prints the seconds and the peak memory of
+`python -m srbench.report FOLDER` and of its parts, of a plan of as many cells and of the scan
+that a resuming run begins with, and what a headless browser needs for the page where playwright
+and chromium are there. Seconds mean something on a machine that does nothing else; CPU seconds
+are told beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import random
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +144,69 @@ def write(folder: Path, prompts: int, seeds: int) -> None:
     (folder / "run.json").write_text(json.dumps(run))
 
 
-def report(folder: Path) -> None:
-    start = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "srbench.report", folder], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-    )
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"report: {time.monotonic() - start:.1f} s, peak {used.ru_maxrss / 2**20:.2f} GiB so far")
+PARTS = """
+import gc, io, resource, sys, time
+from pathlib import Path
+from rich.console import Console
+from srbench.report import export, figures, reading, table, terminal
+began, run = time.monotonic(), Path(sys.argv[1])
+def told(part):
+    global began
+    now, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    print(f"  {part}: {now - began:.1f} s, so far {used.ru_utime + used.ru_stime:.1f} s of CPU, "
+          f"peak {used.ru_maxrss / 2**20:.2f} GiB")
+    began = now
+record, cells = reading.read(run)
+gc.freeze()
+told("records read")
+tables = table.make(record, cells)
+told("tables")
+terminal.show(record, cells, tables.main, Console(file=io.StringIO()))
+export.write(run, record, cells, tables)
+told("as CSV, Markdown, LaTeX and Parquet")
+figures.draw(run / "figures", record, cells, tables.main)
+told("figures")
+"""
+SCAN = """
+import sys, time
+from pathlib import Path
+from srbench.store.records import scan
+for _ in range(2):
+    began = time.monotonic()
+    found = scan(Path(sys.argv[1]))
+    print(f"  {len(found)} cells: {time.monotonic() - began:.1f} s")
+"""
+METHOD = """\
+# @package method.{name}
+label: {name}
+path:
+  - {{model: large, until: {{kind: srdiffusion, delta: {delta}}}}}
+  - {{model: small}}
+"""
+
+
+def plan(folder: Path) -> list[str]:
+    """The command that plans 16 methods on VBench's prompts, 14 of them δ of its own."""
+    names = [f"srd_{i:02}" for i in range(1, METHODS - 1)]
+    (folder / "conf" / "method").mkdir(parents=True)
+    for i, name in enumerate(names, 1):
+        (folder / "conf" / "method" / f"{name}.yaml").write_text(METHOD.format(name=name, delta=i / 1000))
+    where = [f"results={folder}/results", f"store={folder}/store"]
+    methods = f"method=[large,small,{','.join(names)}]"
+    asked = ["family=wan21_480p", "suite=vbench", methods, "metric=[]", "dry_run=true", *where]
+    return ["-m", "srbench", "--config-dir", str(folder / "conf"), *asked]
+
+
+def timed(what: str, command: Sequence[str | Path], memory: bool = True) -> None:
+    """Run a command of this Python; its wall and CPU seconds, and the largest process's memory."""
+    print(what, flush=True)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    quiet = None if "-c" in command else subprocess.DEVNULL
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=quiet)
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    peak = f", largest process so far {after.ru_maxrss / 2**20:.2f} GiB" if memory else ""
+    print(f"  whole: {wall:.1f} s, {cpu:.1f} s of CPU{peak}", flush=True)
 
 
 def browse(folder: Path) -> None:
@@ -173,17 +235,23 @@ def browse(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "results" / "bench_report")
     parser.add_argument("--prompts", type=int, default=944)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
+    print(f"{given.prompts * given.seeds * METHODS:,} cells in {given.folder}", flush=True)
     write(given.folder, given.prompts, given.seeds)
-    for _ in range(2):
-        report(given.folder)
+    timed("tables and figures", ["-c", PARTS, given.folder.resolve()])
+    timed("the whole report, the page with it", ["-m", "srbench.report", given.folder.resolve()])
+    timed("scan of a resuming run, without and with an index", ["-c", SCAN, given.folder.resolve()], False)
+    (given.folder / "cells.jsonl").unlink()
+    with tempfile.TemporaryDirectory() as empty:
+        timed("plan of 4,720 videos × 16 methods", plan(Path(empty)), False)
     size = sum(p.stat().st_size for p in (given.folder / "report" / "data").iterdir())
     index = (given.folder / "report" / "data" / "index.js").stat().st_size
     print(f"page's data: {size / 2**20:.0f} MiB, of which the index {index / 2**20:.1f} MiB")
-    browse(given.folder)
+    if importlib.util.find_spec("playwright"):
+        browse(given.folder)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,11 @@ def test_a_broken_rule_is_caught(kind: str, fires: str, window: str, rule: str, 
     assert rule in broken(kind, tmp_path, source, "rules")
 
 
+def test_a_rule_may_count_from_where_its_segment_was_entered(tmp_path: Path) -> None:
+    source = RULE.replace("FIRES", "return len(trace) - entered >= 15").replace("WINDOW", "15, 15")
+    assert broken("since", tmp_path, source.replace("return 3,", "return 15,"), "rules") == set()
+
+
 METRIC = (
     HEAD
     + """

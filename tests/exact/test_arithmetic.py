@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 from srbench import attention
 from srbench.errors import UserError
@@ -86,6 +86,13 @@ def test_a_backend_is_set_on_one_model_and_gone_afterwards(sampler):
         raise KeyboardInterrupt
     assert backends(small) == {None}
     assert _AttentionBackendRegistry.get_active_backend() == process_wide
+
+
+def test_a_shells_choice_of_attention_changes_nothing(sampler, monkeypatch):
+    """Diffusers reads DIFFUSERS_ATTN_BACKEND when it is imported; no key holds it."""
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName._NATIVE_MATH)
+    sampler.family.open()
+    assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
 
 
 @pytest.mark.parametrize("role", ["large", "small"])

@@ -13,10 +13,6 @@ ACCELERATORS = {
     "pab per branch": [{"kind": "pab", "timestep_range": [100, 990], "state": "per_branch"}],
     "pab self and cross": [{"kind": "pab", "timestep_range": [100, 990], "hooks": "self+cross"}],
     "teacache": [TEACACHE],
-    "pab and teacache": [
-        {"kind": "pab", "skip_range": 4, "timestep_range": [100, 990], "state": "per_branch"},
-        TEACACHE,
-    ],
 }
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import types
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 from srbench.accelerators.pab import PAB
+from srbench.experiment import Denoiser
 from srbench.paths import late_attach
 
 STEPS = 12
@@ -126,6 +128,32 @@ def test_inert_steps_of_the_papers_settings_at_50_steps(name, state, steps, samp
     whole = method(name, {"model": "small", "accelerators": [pab(skip_range, timestep_range, state=state)]})
     late = late_attach(whole, sampler.timesteps(50), 2)
     assert [s.until.step for s in late.segments[:-1]] == ([steps] if steps else [])
+
+
+# a denoiser's further settings, each another than its default
+FURTHER = {
+    "guidance_scale": 2.0,
+    "negative_prompt": "grey",
+    "dtype": "bfloat16",
+    "batch_guidance": True,
+    "attention": "_native_math",
+    "disturb": {"scale": 0.3, "bias": 0.1},
+}
+
+
+@pytest.mark.parametrize("setting", FURTHER)
+def test_attached_late_is_exact_whatever_else_the_denoiser_is(setting, method, walked):
+    denoiser = {"model": "small", "accelerators": [pab(2, (100, 500))], setting: FURTHER[setting]}
+    own = method("own", denoiser, steps=STEPS)
+    late = walked(own, late_attach=True)["own"]
+    assert torch.equal(late.state.latents, walked(own)["own"].state.latents)
+    if setting != "disturb":  # which is not attached late
+        assert late.trace.steps[0].denoiser != late.trace.steps[-1].denoiser
+
+
+def test_every_setting_of_a_denoiser_is_tried_attached_late():
+    others = {"model", "accelerators", "attention_package"}
+    assert set(FURTHER) == {f.name for f in dataclasses.fields(Denoiser)} - others
 
 
 @pytest.mark.parametrize(

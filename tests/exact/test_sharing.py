@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from srbench.sampling import walk as walking
 from srbench.trace import SIGNALS
 
 STEPS = 10
@@ -178,3 +179,26 @@ def test_the_familys_own_number_of_steps_given_by_hand_walks_with_the_rest(metho
     both = walked(method("own", SMALL), method("by hand", SMALL, steps=3), on=short, on_step=stepped.append)
     assert torch.equal(both["own"].state.latents, both["by hand"].state.latents)
     assert len(stepped) == 3
+
+
+def test_the_peak_of_memory_is_of_a_methods_own_segments(sampler, method, walked, monkeypatch) -> None:
+    """A process walks a small method after a large one: what the large one held is not the small one's."""
+    held = {"large": 20, "small": 3}
+    meter, step = [0], sampler.step
+
+    def measured(denoiser, state, text):
+        meter[0] = max(meter[0], held[denoiser.model])
+        return step(denoiser, state, text)
+
+    monkeypatch.setattr(sampler, "step", measured)
+    monkeypatch.setattr(walking, "begin_peak", lambda device: meter.__setitem__(0, 0))
+    monkeypatch.setattr(walking, "peak_bytes", lambda device: meter[0])
+    until = {"kind": "fixed_step", "step": 2}
+    paths = [
+        method("large", {"model": "large"}, steps=4),
+        method("switched", {"model": "large", "until": until}, {"model": "small"}, steps=4),
+        method("small", {"model": "small"}, steps=4),
+        method("fast", {"model": "small", "dtype": "bfloat16"}, steps=4),
+    ]
+    peaks = {name: branch.peak for name, branch in walked(*paths).items()}
+    assert peaks == {"large": 20, "switched": 20, "small": 3, "fast": 3}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from srbench.accelerators._teacache import Decision
+from srbench.accelerators.teacache import TeaCache
 from srbench.errors import UserError
 from srbench.sampling.walk import Failure, walk
 
@@ -151,3 +154,9 @@ def test_an_accelerator_that_reuses_nothing_fails_and_the_others_arrive(sampler,
     for error in failed.values():
         assert isinstance(error, UserError)
         assert "small+teacache reused nothing" in str(error)
+
+
+def test_a_model_without_a_polynomial_is_told_the_command_that_fits_one():
+    attachment = SimpleNamespace(polynomials={}, role="small")
+    with pytest.raises(UserError, match=r"srbench\.calibrate teacache --family NAME"):
+        Decision(TeaCache(threshold=0.1), attachment, None)

@@ -15,7 +15,7 @@ import pytest
 
 from srbench import video
 from srbench.report import figures, page, table
-from srbench.store.records import Score
+from srbench.store.records import Score, link_name, linked
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 ${title} \"' &amp; \x1b[31m"
 FPS, FRAMES = 8, 24
@@ -25,6 +25,8 @@ def write(make, folder: Path, cells=None, **run_changes) -> str:
     cells = make.cells() if cells is None else cells
     run = make.run(resolved={"family": {"fps": FPS}}, **run_changes)
     tables = table.make(run, cells)
+    with page.shards(folder, run, cells, tables):
+        pass
     return page.write(folder, run, cells, tables, [figures.Figure("x", "X", "", "no data")]).read_text(
         "utf-8"
     )
@@ -34,6 +36,15 @@ def data(folder: Path, name: str):
     """The JSON of a data script, as the browser gets it."""
     text = (folder / "report" / "data" / f"{name}.js").read_text("ascii")
     return json.loads(re.search(r"[{].*[}]", text, re.S).group())
+
+
+def test_a_seed_that_a_browser_would_round_is_a_word(make, tmp_path):
+    seed = 2**63 - 1
+    write(make, tmp_path, [c.model_copy(update={"seed": seed}) for c in make.cells(seeds=1)])
+    assert data(tmp_path, "index")["seeds"] == [str(seed)]
+    assert len(data(tmp_path, "p0000")["seeds"][str(seed)]) == 3
+    script = (tmp_path / "report" / "viewer.js").read_text("utf-8")
+    assert not re.search(r"Number\([^)]*seed", script)
 
 
 def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
@@ -146,10 +157,10 @@ def site(make, tmp_path):
     noise = np.random.default_rng(0)
     cells = [c.model_copy(update={"prompt": HOSTILE}) if not c.prompt_index else c for c in make.cells(2, 1)]
     for cell in cells:
-        folder = tmp_path / "videos" / f"p{cell.prompt_index:03}-seed{cell.seed}"
-        folder.mkdir(parents=True, exist_ok=True)
+        path = linked(tmp_path, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = noise.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
-        video.write_lossless(folder / f"{page.slug(cell.method, cell.method_id)}.webm", pixels, FPS)
+        video.write_lossless(path, pixels, FPS)
     write(make, tmp_path, cells)
     return tmp_path
 
@@ -250,7 +261,7 @@ def test_difference_is_exact(browser, site):
     (site / "shot.png").write_bytes(shot)
     got = video.read(site / "shot.png")[0][0].astype(int)
     large, small = (
-        video.read(site / f"videos/p001-seed0/{name}-id-{name[0]}.webm")[0][5].astype(int)
+        video.read(site / "videos" / link_name(1, 0, name, f"id-{name}"))[0][5].astype(int)
         for name in ("large", "small")
     )
     assert np.array_equal(got, np.minimum(255, 2 * abs(small - large)))

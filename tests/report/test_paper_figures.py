@@ -10,7 +10,7 @@ import pytest
 
 from srbench import video
 from srbench.report import curves, frames, paper_figures, roles, sources, table
-from srbench.store.records import MethodRecord, Score
+from srbench.store.records import MethodRecord, Score, link_name
 
 ALWAYS = {"kind": "always"}
 TEACACHE = {"kind": "teacache", "threshold": 0.14}
@@ -97,7 +97,7 @@ def place(tmp_path: Path, make) -> Path:
     folder = tmp_path / "run"
     for i, name in enumerate(PATHS):
         for prompt in range(3):
-            path = folder / "videos" / f"p{prompt:03}-seed0" / f"{name}-id-{name[:1]}.webm"
+            path = folder / "videos" / link_name(prompt, 0, name, f"id-{name}")
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 video.write_lossless(path, np.full((5, 16, 16, 3), 10 * i, np.uint8), 8)
@@ -167,7 +167,7 @@ def test_random_weights_are_named_in_the_figure(make):
         for s, w in (("tiny", (note, "another")), ("full", ("another",)))
     )
     assert tiny.title == "wan21_480p, random weights: plumbing only"
-    assert sources.note_of([tiny]) == "wan21_480p: random weights: plumbing only · another"
+    assert sources.note_of([tiny]) == "random weights: plumbing only (wan21_480p) · another"
     assert (real.title, sources.note_of([real])) == ("wan21_480p", "another")
 
 
@@ -211,13 +211,13 @@ def test_a_sample_is_the_same_each_time_and_has_every_methods_video(make, place)
     shown = [source.of_kind(k) for k in ("reference", "srd")]
     keys, total = frames.sample(source.videos, shown)
     assert total == 3 and keys == frames.sample(source.videos, shown)[0]
-    (place / "videos" / f"p{keys[0][0]:03}-seed0" / "srd_01-id-s.webm").unlink()
+    (place / "videos" / link_name(keys[0][0], 0, "srd_01", "id-srd_01")).unlink()
     assert keys[0] not in frames.sample(source.videos, shown)[0]
 
 
 def test_frames_are_taken_from_first_to_last(tmp_path, make):
     ramp = np.repeat(np.arange(9, dtype=np.uint8) * 20, 16 * 16 * 3).reshape(9, 16, 16, 3)
-    path = tmp_path / "videos" / "p000-seed0" / "large-id-l.webm"
+    path = tmp_path / "videos" / link_name(0, 0, "large", "id-large")
     path.parent.mkdir(parents=True)
     video.write_lossless(path, ramp, 8)
     found = frames.Videos(make.run(), tmp_path).frames(make.cell("large", 0, 0), 3)

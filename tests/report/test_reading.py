@@ -23,6 +23,12 @@ def test_same_numbers_and_order(make, run_folder):
     assert table.rows(run, lean) == table.rows(run, whole)
 
 
+def test_a_record_still_being_written_is_none_yet(make, run_folder):
+    folder = run_folder(make.run(), make.cells())
+    (folder / "cells" / ".0123456789abcdef.json").write_text('{"versi')
+    assert len(reading.read(folder)[1]) == len(make.cells())
+
+
 def test_only_the_reference_keeps_its_change(make, run_folder):
     folder = run_folder(make.run(), [with_change(c) for c in make.cells()])
     _, cells = reading.read(folder)

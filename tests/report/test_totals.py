@@ -111,6 +111,44 @@ def test_a_failed_video_is_told_of(make):
     assert "1 of 20 failed: out of memory" in total.reason
 
 
+def hard_half_failed(make):
+    """Odd prompts are easy; `small` is worse by 2 points on every prompt, but its hard ones failed."""
+    quality, semantic = (make.dimension(f"shapes/{g}", g) for g in ("quality", "semantic"))
+    cells = []
+    for cell in make.cells(16, seeds=1):
+        easy = cell.prompt_index % 2 == 1
+        level = (0.9 if easy else 0.3) - {"large": 0.0, "small": 0.02, "srd_0.01": 0.01}[cell.method]
+        scores = tuple(Score(metric=facts, value=level) for facts in (quality, semantic))
+        scores += make.scores(20 * level)
+        failed = {"outcome": "failed", "reason": "out of memory", "scores": ()}
+        is_lost = cell.method == "small" and not easy
+        cells.append(cell.model_copy(update=failed if is_lost else {"scores": scores}))
+    run, _ = records(make)
+    return run.model_copy(update={"prompts": tuple(f"prompt {p}" for p in range(16)), "seeds": (0,)}), cells
+
+
+def test_what_failed_makes_no_method_better(make):
+    run, cells = hard_half_failed(make)
+    rows = by_method(make_tables(run, cells).main)
+    delta = rows["small"]["shapes/total_difference"]
+    assert (delta.value, delta.low, delta.high) == pytest.approx((-2.0, -2.0, -2.0))
+    assert (delta.n, delta.clusters, delta.outcome) == (8, 8, "failed")
+    assert "over the 8 videos that both have" in delta.reason
+    assert rows["srd_0.01"]["shapes/total_difference"].value == pytest.approx(-1.0)
+    for key in ("shapes/quality", "shapes/total", "psnr"):
+        assert rows["small"][key].value > rows["srd_0.01"][key].value, "the easy ones are left"
+        assert {m for m, r in rows.items() if r[key].best} == {"srd_0.01"}, key
+
+
+def test_no_difference_where_no_video_is_shared(make):
+    run, cells = hard_half_failed(make)
+    lost = {"outcome": "failed", "reason": "out of memory", "scores": ()}
+    cells = [c.model_copy(update=lost) if c.method == "large" and c.prompt_index % 2 else c for c in cells]
+    delta = by_method(make_tables(run, cells).main)["small"]["shapes/total_difference"]
+    assert (delta.value, delta.n) == (None, 0)
+    assert "over the 0 videos that both have" in delta.reason
+
+
 def test_a_dimension_applies_where_any_method_has_it(make):
     rows = by_method(make_tables(*records(make)).dimensions)
     relation = rows["small"]["shapes/relation"]

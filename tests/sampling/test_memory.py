@@ -56,7 +56,8 @@ def walked(steps: int, denoiser: Denoiser = LARGE) -> list[Branch]:
     done = [Step(i, 1.0, 0.0, 1.0, denoiser.id, denoiser.model, None, 2, 0) for i in range(steps)]
     start = replace(entry(), denoiser=denoiser)
     return [
-        replace(start, state=state(i, 10.0 * i), trace=Trace(tuple(done[:i]))) for i in range(1, steps + 1)
+        replace(start, state=state(i, 10.0 * i), trace=Trace(tuple(done[:i])), path=(denoiser.digest,) * i)
+        for i in range(1, steps + 1)
     ]
 
 
@@ -147,3 +148,18 @@ def test_another_unit_or_past_knows_nothing_of_it(tmp_path: Path) -> None:
     assert other.recall(entry()) is None
     small = [Step(0, 1.0, 0.0, 1.0, "small#1", "small", None, 2, 0)]
     assert memory(tmp_path).recall(replace(entry(), trace=Trace(tuple(small)))) is None
+
+
+def test_keys_hold_the_whole_of_a_denoisers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace shows eight digits of it, which two denoisers of many may share."""
+    one, other = LARGE, Denoiser(model="large", guidance_scale=2.0)
+    monkeypatch.setattr(Denoiser, "id", "large#00000000")
+    own, small = memory(tmp_path), Denoiser(model="small")
+    begun = [replace(walked(3, d)[-1], denoiser=small) for d in (one, other)]
+    assert begun[0].trace == begun[1].trace
+    begun += [replace(entry(), denoiser=d) for d in (one, other)]
+    assert len({own.trace_key(b) for b in begun}) == len({own.state_key(b, 5) for b in begun}) == 4
+    # what is taken up has the same name as what is walked
+    keep(own, entry(), walked(6), [])
+    ahead = take_up(entry(leaves=4), own.recall(entry()))
+    assert ahead is not None and ahead.path == walked(4)[-1].path

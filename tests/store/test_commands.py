@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import time
 from pathlib import Path
 
@@ -27,12 +29,12 @@ class Lab:
         self.store.key_path("ee").unlink()
         self.staging = self.store.root / "staging" / "half.webm"
         self.staging.write_text("half")
-        for path in (self.orphan, self.staging):
-            os.utime(path, (OLD, OLD))
         write_json(self.run / "run.json", run_record())
         for key, path in zip(("aa", "bb"), self.videos, strict=True):
             write_cell(self.run, cell(key, path))
             write_text(self.store.known_path(key), cell(key, path).model_dump_json())
+        for path in self.store.root.rglob("*"):
+            os.utime(path, (OLD, OLD))
 
     def put(self, key: str, suffix: str) -> Path:
         def write(path: Path) -> None:
@@ -93,10 +95,35 @@ def test_gc_lists_and_then_removes_what_the_run_does_not_need(
 
 
 def test_gc_leaves_alone_what_a_writer_may_still_be_at(lab: Lab) -> None:
+    fresh = lab.put("ff", VIDEO)  # of a run whose record comes after the video
+    partial = lab.store.root / "objects" / "ab" / ".0123456789abcdef.webm"
+    partial.parent.mkdir(exist_ok=True)
+    partial.write_text("half")
     for path in (lab.orphan, lab.staging):
         os.utime(path)
     main(["gc", str(lab.store.root), str(lab.run), "--delete"])
-    assert lab.orphan.exists() and lab.staging.exists()
+    assert lab.orphan.exists() and lab.staging.exists() and partial.exists()
+    assert lab.store.get("ff") == fresh
+
+
+def test_gc_removes_what_killed_writers_left_everywhere(lab: Lab) -> None:
+    partial = [lab.store.root / name / "ab" / ".0123456789abcdef.x" for name in ("objects", "cells", "keys")]
+    for path in partial:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+        os.utime(path, (OLD, OLD))
+    (lab.store.root / ".gitignore").write_text("*")
+    os.utime(lab.store.root / ".gitignore", (OLD, OLD))
+    main(["gc", str(lab.store.root), str(lab.run), "--delete"])
+    assert not any(p.exists() for p in partial) and (lab.store.root / ".gitignore").exists()
+
+
+def test_gc_keeps_the_video_that_a_record_names_whatever_its_key_says(lab: Lab) -> None:
+    key = lab.store.key_path("aa")
+    write_text(key, lab.store.key_path("dd").read_text())
+    os.utime(key, (OLD, OLD))
+    main(["gc", str(lab.store.root), str(lab.run), "--delete"])
+    assert lab.videos[0].exists()
 
 
 def test_an_exported_run_can_be_brought_into_another_store(lab: Lab, tmp_path: Path) -> None:
@@ -110,6 +137,52 @@ def test_an_exported_run_can_be_brought_into_another_store(lab: Lab, tmp_path: P
     assert new.get("dd") is None, "no part of the run"
     with pytest.raises(UserError, match="exists"):
         main(["export", str(lab.run), str(tmp_path / "run.tar")])
+
+
+def test_what_is_still_being_written_hinders_no_command_and_is_not_exported(lab: Lab, tmp_path: Path) -> None:
+    (lab.run / "cells" / ".0123456789abcdef.json").write_text('{"versi')
+    run, root = str(lab.run), str(lab.store.root)
+    assert main(["verify", run]) == main(["gc", root, run]) == 0
+    assert main(["export", run, str(tmp_path / "run.tar")]) == 0
+    with tarfile.open(tmp_path / "run.tar") as tar:
+        assert not [n for n in tar.getnames() if "/." in n]
+
+
+def archive(path: Path, **files: str) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.mark.parametrize("entry", ["../victim.txt 8", "/etc/passwd 8", "ab/../../victim.txt 8", "x", ""])
+def test_a_key_that_leads_out_of_the_store_is_none(lab: Lab, tmp_path: Path, entry: str) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    root = str(lab.store.root)
+    with pytest.raises(UserError, match="bytes that fit their name"):
+        main(["import", str(archive(tmp_path / "evil.tar", **{"keys/ee/" + "e" * 64: entry})), root])
+    write_text(lab.store.key_path("e" * 64), entry)  # an older srbench took it
+    assert lab.store.get("e" * 64) is None and main(["verify", str(lab.run)]) == 0
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["keys/..", "keys/aa/.lock", "cells/aa/...json", "objects/aa/aa.webm"])
+def test_names_that_no_store_has_are_refused(lab: Lab, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="bytes that fit their name"):
+        main(["import", str(archive(tmp_path / "evil.tar", **{name: "x"})), str(lab.store.root)])
+
+
+def test_an_import_leaves_a_sound_key_and_its_record_alone(lab: Lab, tmp_path: Path) -> None:
+    told = lab.store.known_path("aa").read_text()
+    other = {"cells/aa/aa.json": "{}", "keys/aa/aa": f"{lab.videos[1].name} 11"}
+    main(["import", str(archive(tmp_path / "other.tar", **other)), str(lab.store.root)])
+    assert lab.store.get("aa") == lab.videos[0] and lab.store.known_path("aa").read_text() == told
+    lab.videos[0].unlink()
+    main(["import", str(tmp_path / "other.tar"), str(lab.store.root)])
+    assert Store(lab.store.root).get("aa") == lab.videos[1]
 
 
 def test_an_archive_cut_short_or_no_archive_is_refused(lab: Lab, tmp_path: Path) -> None:

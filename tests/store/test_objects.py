@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from srbench.store.objects import Store, file_hash, folder_hash, write_atomic
+from srbench.store.objects import OtherBytes, Store, file_hash, folder_hash, write_atomic
 
 
 def writes(content: bytes) -> Callable[[Path], None]:
@@ -106,9 +106,33 @@ def test_unused_objects_are_those_that_no_needed_key_stands_for(store: Store) ->
     assert store.unused(["aa", "bb"]) == [] and kept.exists()
 
 
-def test_a_key_can_come_to_stand_for_other_bytes(store: Store) -> None:
+def test_a_key_keeps_its_bytes_and_other_ones_are_told_of(store: Store) -> None:
     first = store.put("aa", ".bin", writes(b"abc"))
-    second = store.put("aa", ".bin", writes(b"xyz"))
+    with pytest.warns(OtherBytes, match="not deterministic"):
+        assert store.put("aa", ".bin", writes(b"xyz")) == first
+    assert store.get("aa") == first and len(store.objects()) == 1
+    assert store.get("aa", first.stem) == first and store.get("aa", "0" * 64) is None
+
+
+def test_of_two_processes_with_other_bytes_the_first_keeps_the_key(store: Store) -> None:
+    found: list[Path] = []
+
+    class Slow(Store):
+        """Another process writes the key once this one has seen that there is none."""
+
+        def _is_sound(self, path: Path) -> bool:
+            if not found:
+                found.append(store.put("aa", ".bin", writes(b"abc")))
+            return super()._is_sound(path)
+
+    with pytest.warns(OtherBytes):
+        assert Slow(store.root).put("aa", ".bin", writes(b"xyz")) == found[0]
+    assert store.get("aa") == found[0]
+
+
+def test_what_may_be_replaced_is(store: Store) -> None:
+    first = store.put("aa", ".bin", writes(b"abc"))
+    second = store.put("aa", ".bin", writes(b"xyz"), replace=True)
     assert store.get("aa") == second and first.exists()
 
 

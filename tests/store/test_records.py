@@ -18,6 +18,8 @@ from srbench.store.records import (
     RunRecord,
     Score,
     Stage,
+    link_name,
+    linked,
     read_cell,
     read_run,
     write_json,
@@ -114,6 +116,14 @@ def test_a_run_is_read_with_its_cells_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_record_still_being_written_is_none_yet(tmp_path: Path) -> None:
+    """A writer killed in the middle leaves it for ever."""
+    write_json(tmp_path / "run.json", run())
+    write_json(tmp_path / "cells" / "0.json", cell())
+    (tmp_path / "cells" / ".0123456789abcdef.json").write_text('{"versi')
+    assert read_run(tmp_path) == (run(), [cell()])
+
+
 def test_a_run_without_cells_yet_is_a_run(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", run())
     assert read_run(tmp_path) == (run(), [])
@@ -165,3 +175,21 @@ def test_numbers_that_are_none_can_be_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "c.json", cell(trace=odd, step_seconds=(math.inf,)))
     back = read_cell(tmp_path / "c.json")
     assert back.trace and math.isnan(back.trace.change("x0")[0]) and back.step_seconds == (math.inf,)
+
+
+def test_two_methods_of_one_name_have_links_of_their_own(tmp_path: Path) -> None:
+    one, other = (cell(method_id=f"6a17{rest}", video=rest[-1] * 64) for rest in ("c80b11d1", "ffee22d2"))
+    assert linked(tmp_path, one) != linked(tmp_path, other)
+    assert linked(tmp_path, one) == tmp_path / "videos" / link_name(3, 2**40, "srd", one.method_id)
+
+
+def test_a_link_of_an_older_run_is_taken_where_it_leads_to_the_very_video(tmp_path: Path) -> None:
+    one, other = (cell(method_id=f"6a17{rest}", video=rest[-1] * 64) for rest in ("c80b11d1", "ffee22d2"))
+    old = linked(tmp_path, one).with_name("srd-6a17.webm")
+    old.parent.mkdir(parents=True)
+    old.symlink_to(tmp_path / f"{one.video}.webm")
+    assert linked(tmp_path, one) == old
+    assert linked(tmp_path, other) != old, "it shows another δ's video"
+    new = old.with_name("srd-6a17c80b.webm")
+    new.write_text("made again")
+    assert linked(tmp_path, one) == new

@@ -26,6 +26,25 @@ def test_a_file_has_one_prompt_a_line(tmp_path: Path) -> None:
     assert suite.list_seeds() == (3, 1)
 
 
+def test_a_csv_has_them_in_its_column_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text('\ufeffid,prompt\n1,"a cat, ""grey"""\n2,"a dog\nthat runs"\n3,\n', "utf-8")
+    assert Prompts(prompts=str(file)).list_prompts() == ('a cat, "grey"', "a dog\nthat runs")
+    file.write_text("text\na cat\n")
+    with pytest.raises(UserError, match="columns text"):
+        Prompts(prompts=str(file))
+
+
+def test_a_jsonl_has_a_text_or_an_object_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('"ein Bär"\n\n{"prompt": "a dog", "id": 3}\n', "utf-8")
+    assert Prompts(prompts=str(file)).list_prompts() == ("ein Bär", "a dog")
+    for line in ("a dog", '{"text": "a dog"}', "[1]"):
+        file.write_text(f'"a cat"\n{line}\n')
+        with pytest.raises(UserError, match="line 2"):
+            Prompts(prompts=str(file))
+
+
 @pytest.mark.parametrize("text", ["", "\n  \n\t\n"])
 def test_an_empty_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "empty.txt").write_text(text)

@@ -119,12 +119,12 @@ class Evidence:
     @property
     def large(self) -> Contender:
         """The reference.  Raises Untold where the run has none."""
-        return self._only(lambda m, s: m.is_reference, "the large model alone")
+        return self._only(lambda m, s: m.is_reference, "large model alone")
 
     @property
     def small(self) -> Contender:
         """The small model alone.  Raises Untold where the run has none."""
-        return self._only(lambda m, s: s == "small", "the small model alone")
+        return self._only(lambda m, s: s == "small", "small model alone")
 
     def like(self, method: published.Method) -> Contender:
         """The run's method that is the published one.
@@ -230,7 +230,8 @@ class Evidence:
         value = math.fsum(w * v for w, v, _ in scores)
         known = [w * d for w, _, d in scores if d is not None]
         draws = np.sum(known, axis=0) if len(known) == len(scores) else None
-        return inference.of_draws(value, draws, self._scores[0], min(self.videos(m) for _, m, _ in parts))
+        videos = min(self.videos(m) for _, m, _ in parts)
+        return inference.of_draws(value, draws, self._scores[0], videos, of_means=True)
 
     def retained(self, method: Contender) -> Told:
         """The share of the large model's lead in the total that a method keeps."""
@@ -244,19 +245,21 @@ class Evidence:
         return self._rows[method.method_id][column]
 
     def speedup(self, method: Contender, over: Contender | None = None) -> Told:
-        """How many times as fast as the large model, or as `over`.
+        """Log of how many times as fast as the large model, or as `over`, a method is.
 
         The number is the table's. Its interval is over prompts, each with the median step
         times of its own videos: so it holds how the machine's speed changed meanwhile too, which
-        the table's ± (of one median for the whole run) does not.
+        the table's ± (of one median for the whole run) does not.  A logarithm, so that an
+        interval of few prompts has no speedups below 0.
         """
         base = over or self.large
         ratio = self._ratio(base, method)
         told = inference.of_estimate(self._varied(base, method))
         if told.low is None or told.high is None or told.estimate is None:
-            return inference.Told(ratio, None, None, None, told.clusters, told.n, told.reason)
-        half = (told.high - told.low) / 2
-        return inference.Told(ratio, told.standard_error, ratio - half, ratio + half, told.clusters, told.n)
+            return inference.Told(math.log(ratio), None, None, None, told.clusters, told.n, told.reason)
+        error, half = (v / told.estimate for v in (told.standard_error or 0.0, (told.high - told.low) / 2))
+        middle = math.log(ratio)
+        return inference.Told(middle, error, middle - half, middle + half, told.clusters, told.n)
 
     def _ratio(self, base: Contender, method: Contender) -> float:
         of, mine = self.values(base, "latency"), self.values(method, "latency")

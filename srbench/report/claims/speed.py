@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,9 @@ class Faster:
                 f"speedup of {method.label}",
                 "×",
                 run.speedup(method),
+                math.exp,
                 bound=self.bound,
+                at=math.log(self.bound),
                 because=self.because,
                 note=f"on {run.run.device}",
                 methods=(run.large.method_id, method.method_id),
@@ -104,7 +107,9 @@ class FastestOfAll:
                 f"speed of {slowest.label}, the slowest, over that of {fastest.label}, the fastest other",
                 "×",
                 run.speedup(slowest, fastest),
+                math.exp,
                 bound=1.0,
+                at=0.0,
                 methods=(slowest.method_id, fastest.method_id),
                 columns=("latency",),
                 run=run.run.run,

@@ -31,7 +31,8 @@ paper's. What is marked (beside) decides nothing."""
 
 
 def write(folder: Path, verdicts: Sequence[Verdict]) -> None:
-    """claims.csv, a line for each comparison, and claims.md, into `folder`."""
+    """claims.csv, a line for each comparison, and claims.md, into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "claims.csv", to_csv(verdicts), mode=0o644)
     write_text(folder / "claims.md", to_markdown(verdicts), mode=0o644)
 

@@ -90,7 +90,7 @@
   const parse = (hash) => {
     const query = new URLSearchParams(hash.slice(1)), number = Number(query.get("prompt"));
     if (!query.has("prompt") || !texts.has(number)) return null;
-    const seed = Number(query.get("seed") ?? index.seeds[0]);
+    const seed = query.get("seed") ?? index.seeds[0]; // a word: numbers above 2^53 would be rounded
     return {
       prompt: number,
       seed: index.seeds.includes(seed) ? seed : index.seeds[0],
@@ -149,7 +149,7 @@
     const text = score.value === null ? `${heading} –` : `${heading} ${score.value.toPrecision(4)}${unit}`;
     const now = make("span", { className: "now" });
     const line = make("p", { className: "score" }, number(text, () => [
-      ["method", tile.method.label], ["prompt", texts.get(state.prompt)], ["seed", String(state.seed)],
+      ["method", tile.method.label], ["prompt", texts.get(state.prompt)], ["seed", state.seed],
       ...score.facts, ["mean over", `${score.frames.length} frames`],
       ...(score.reason ? [["why missing", score.reason]] : []), ...tile.cell.facts,
     ]), now);
@@ -334,7 +334,7 @@
   };
   $("view").addEventListener("input", () => { state.view = $("view").value; showView(); remember(); });
   $("gain").addEventListener("input", showView);
-  $("seed").addEventListener("input", () => open({ ...state, seed: Number($("seed").value), frame: 0 }).then(remember));
+  $("seed").addEventListener("input", () => open({ ...state, seed: $("seed").value, frame: 0 }).then(remember));
 
   // -- opening
 
@@ -349,7 +349,7 @@
       frames = 0;
       $("viewer").hidden = false;
       $("prompt-title").textContent = texts.get(state.prompt);
-      $("seed").value = String(state.seed);
+      $("seed").value = state.seed;
       $("status").textContent = "";
       let data;
       try { data = await load(state.prompt); } catch (error) { $("status").textContent = error.message; return; }

@@ -1,0 +1,49 @@
+"""The same files, written here or beside; what fails beside is raised here."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from srbench.report import aside, page, table
+from srbench.report.aside import Aside
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_every_part_is_done_on_leaving(tmp_path, beside):
+    with Aside(lambda part: (tmp_path / str(part)).write_text(str(os.getpid())) and None, 3, beside):
+        pass
+    writers = [(tmp_path / str(part)).read_text() for part in range(3)]
+    assert len(set(writers)) == (3 if beside else 1)
+    assert (str(os.getpid()) in writers) != beside
+
+
+def test_what_fails_beside_is_done_again_and_raised_here(tmp_path):
+    def work(part):
+        (tmp_path / f"{part}-{os.getpid()}").touch()
+        raise ValueError(f"part {part}")
+
+    with pytest.raises(ValueError, match="part 0"), Aside(work, 2, True):
+        pass
+    assert len(list(tmp_path.iterdir())) == 2  # part 0, there and here
+
+
+def test_an_error_inside_is_the_one_that_is_raised(tmp_path):
+    with pytest.raises(KeyError), Aside(lambda part: (tmp_path / str(part)).touch(), 2, True):
+        raise KeyError
+
+
+@pytest.mark.skipif(not aside.is_possible(), reason="needs Linux and two cores")
+def test_a_pages_shards_are_the_same_bytes_either_way(make, tmp_path, monkeypatch):
+    run, cells = make.run(prompts=tuple(f"prompt {p}" for p in range(5)), seeds=(0, 1)), make.cells(5)
+    tables, found = table.make(run, cells), []
+    for many in (10**9, 1):
+        monkeypatch.setattr(page, "MANY", many)
+        with page.shards(tmp_path, run, cells, tables, parts=2):
+            pass
+        files = sorted((tmp_path / "report" / "data").iterdir())
+        found.append({f.name: f.read_bytes() for f in files})
+    assert found[0] == found[1] and len(found[0]) == 5

@@ -1,0 +1,292 @@
+"""Run against run: what changed, by how much, and when the gate closes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from srbench import compare as command
+from srbench.report import statistics, table
+from srbench.store.records import Score, write_json
+
+PROMPTS, SEEDS = 12, 2
+
+
+def records(make, worse=0.0, noise=0.05, prompts=range(PROMPTS), **changes):
+    """Reference, small and SRDiffusion; `worse` dB less for SRDiffusion, and noise that pairing takes out."""
+    rng = np.random.default_rng(int(100 * abs(worse)) + 7)
+    sharp, color = make.dimension("shapes/sharp", "quality"), make.dimension("shapes/color", "semantic")
+    cells = []
+    for cell in make.cells(PROMPTS, SEEDS):
+        if cell.prompt_index not in prompts:
+            continue
+        scores = [
+            s.model_copy(
+                update={"value": s.value - worse * (cell.method == "srd_0.01") + noise * rng.normal()}
+            )
+            if s.metric.name == "psnr"
+            else s
+            for s in cell.scores
+        ]
+        level = 0.7 + 0.02 * cell.prompt_index - 0.01 * worse * (cell.method == "srd_0.01")
+        scores += [Score(metric=d, value=level + 0.001 * rng.normal()) for d in (sharp, color)]
+        number = list(prompts).index(cell.prompt_index)
+        cells.append(cell.model_copy(update={"scores": tuple(scores), "prompt_index": number}))
+    fields = {"prompts": tuple(f"prompt {p}" for p in prompts), "seeds": tuple(range(SEEDS))}
+    return make.run(**(fields | changes)), cells
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Writes runs side by side: returns their folders."""
+    made = []
+
+    def write(*runs):
+        for run, cells in runs:
+            folder = tmp_path / f"run{len(made)}"
+            write_json(folder / "run.json", run)
+            for n, cell in enumerate(cells):
+                write_json(folder / "cells" / f"{n:03}.json", cell)
+            made.append(str(folder))
+        return made[-len(runs) :]
+
+    return write
+
+
+def rows(capsys):
+    """What --format json printed, and its rows by method and column."""
+    whole = json.loads(capsys.readouterr().out)
+    return whole, {(r["method"], r["column"]): r for r in whole["rows"]}
+
+
+def test_the_difference_is_paired_and_has_the_reports_interval(make, folders, capsys):
+    a, b = records(make), records(make, worse=0.4)
+    assert command.main([*folders(a, b), "--format", "json"]) == 0
+    whole, found = rows(capsys)
+    own = found["srd_0.01", "psnr"]
+
+    def psnr(cells):
+        return [s.value for c in cells if c.method == "srd_0.01" for s in c.scores if s.metric.name == "psnr"]
+
+    prompts = [c.prompt_index for c in a[1] if c.method == "srd_0.01"]
+    told = statistics.paired_difference(psnr(b[1]), psnr(a[1]), prompts)
+    assert (own["difference"], own["low"], own["high"]) == pytest.approx(
+        (told.estimate.mean, told.low, told.high)
+    )
+    assert (own["n"], own["clusters"], own["lacking"]) == (24, 12, 0)
+    values = {r.method: r for r in table.rows(*b)}["srd_0.01"]
+    assert own["b"] == pytest.approx(values["psnr"].value)
+    assert found["srd_0.01", "shapes/total"]["b"] == pytest.approx(values["shapes/total"].value)
+    assert found["srd_0.01", "latency"]["difference"] == 0
+    assert whole["passed"] is None
+
+
+def test_totals_differ_by_the_same_draws(make, folders, capsys):
+    """Prompts are 22 points apart; the difference of two runs on them is known to a tenth."""
+    command.main([*folders(records(make), records(make, worse=1.0)), "--format", "json"])
+    total = rows(capsys)[1]["srd_0.01", "shapes/total"]
+    assert total["difference"] == pytest.approx(-1.0, abs=0.1)
+    assert -1.2 < total["low"] < total["high"] < -0.8
+
+
+@pytest.mark.parametrize(
+    ("worse", "arguments", "code"),
+    [
+        (1.0, ["psnr=0.5"], 1),
+        (0.4, ["psnr=0.5"], 0),
+        (-3.0, ["psnr=0.5"], 0),  # better is no regression
+        (1.0, ["psnr=2"], 0),
+        (1.0, ["total=0.3"], 1),
+        (1.0, ["total=3", "psnr=3"], 0),
+        (1.0, ["lpips=0.01"], 0),
+    ],
+)
+def test_only_what_got_worse_than_its_margin_closes_the_gate(make, folders, capsys, worse, arguments, code):
+    runs = folders(records(make), records(make, worse=worse))
+    options = [word for text in arguments for word in ("--margin", text)]
+    assert command.main([*runs, *options]) == code
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("past the margins" in said) == (code == 1)
+    assert ("within the margins" in said) == (code == 0)
+
+
+def test_lower_is_better_is_worse_upwards(make, folders, capsys):
+    a, b = records(make), records(make)
+    raised = [
+        c.model_copy(
+            update={
+                "scores": tuple(
+                    s.model_copy(update={"value": s.value + 0.1}) if s.metric.name.startswith("lpips") else s
+                    for s in c.scores
+                )
+            }
+        )
+        for c in b[1]
+    ]
+    assert command.main([*folders(a, (b[0], raised)), "--margin", "lpips=0.05"]) == 1
+    assert command.main([*folders((b[0], raised), a), "--margin", "lpips=0.05"]) == 0
+
+
+def test_where_the_interval_reaches_past_the_margin_strict_closes_the_gate(make, folders, capsys):
+    runs = folders(records(make, noise=2.0), records(make, worse=0.9, noise=2.0))
+    gate = [*runs, "--method", "srd_0.01", "--margin", "psnr=0.6", "--format", "json"]
+    assert command.main(gate) == 0
+    whole, found = rows(capsys)
+    assert found["srd_0.01", "psnr"]["verdict"] == "not shown" and whole["passed"]
+    assert command.main([*gate, "--strict"]) == 1
+    assert not rows(capsys)[0]["passed"]
+
+
+def test_a_gate_does_not_open_because_numbers_went_away(make, folders, capsys):
+    run, cells = records(make)
+    gone = [c.model_copy(update={"scores": ()}) if c.method == "srd_0.01" else c for c in cells]
+    assert command.main([*folders((run, cells), (run, gone)), "--margin", "psnr=0.5"]) == 1
+    assert "srd_0.01, psnr: cannot be told" in " ".join(capsys.readouterr().out.split())
+    left = [c for c in cells if c.method != "srd_0.01"]
+    less = run.model_copy(update={"methods": make.named("small", "large")})
+    assert command.main([*folders((run, cells), (less, left)), "--margin", "psnr=0.5"]) == 1
+    assert "srd_0.01: not in B" in " ".join(capsys.readouterr().out.split())
+
+
+def test_videos_that_one_run_lacks_are_told_and_left_out(make, folders, capsys):
+    run, cells = records(make)
+    failed = [
+        c.model_copy(update={"outcome": "failed", "reason": "out of memory", "scores": ()})
+        if (c.method, c.prompt_index) == ("srd_0.01", 3)
+        else c
+        for c in cells
+    ]
+    gate = [*folders((run, cells), (run, failed)), "--margin", "psnr=0.5"]
+    assert command.main(gate) == 0
+    assert "B: 2 of 24 failed: out of memory" in " ".join(capsys.readouterr().out.split())
+    assert command.main([*gate, "--format", "json"]) == 0
+    own = rows(capsys)[1]["srd_0.01", "psnr"]
+    assert (own["n"], own["clusters"], own["lacking"]) == (22, 11, 2)
+    assert command.main([*gate, "--strict"]) == 1
+
+
+def test_prompts_are_paired_by_their_words_not_their_numbers(make, folders, capsys):
+    a, b = records(make), records(make, prompts=range(11, 1, -1))
+    assert command.main([*folders(a, b), "--format", "json"]) == 0
+    whole, found = rows(capsys)
+    assert found["srd_0.01", "psnr"]["n"] == 20
+    assert abs(found["srd_0.01", "psnr"]["difference"]) < 0.1  # prompts are 1 dB apart
+    assert "only in A: 4 of its 24 prompts × seeds" in whole["alone"]
+
+
+def test_two_protocols_are_refused_and_marked_when_told_to(make, folders, capsys):
+    a = records(make, packages={"torch": "2.9.0"}, resolved={"family": {"shift": 5.0, "name": "a"}})
+    run, cells = records(
+        make,
+        packages={"torch": "2.10.0"},
+        resolved={"family": {"shift": 3.0, "name": "b"}},
+        protocol="q" * 64,
+    )
+    b = run, [c.model_copy(update={"protocol": "q" * 64}) for c in cells]
+    runs = folders(a, b)
+    assert command.main(runs) == 2
+    said = capsys.readouterr().err
+    assert "packages.torch: 2.9.0 → 2.10.0" in said and "family.shift: 5.0 → 3.0" in said
+    assert command.main([*runs, "--across", "--format", "json"]) == 0
+    whole, found = rows(capsys)
+    assert all(r["across"] for r in found.values())
+    kinds = {c["field"]: c["kind"] for c in whole["changes"]}
+    assert kinds["family.shift"] == kinds["packages.torch"] == "protocol" and kinds["family.name"] == "other"
+    assert command.main([*runs, "--across"]) == 0
+    assert "PSNR ↑ dB‡" in capsys.readouterr().out
+
+
+def test_a_protocol_that_differs_in_nothing_recorded_says_so(make, folders, capsys):
+    run, cells = records(make, protocol="q" * 64)
+    b = run, [c.model_copy(update={"protocol": "q" * 64}) for c in cells]
+    assert command.main(folders(records(make), b)) == 2
+    assert "weights, or srbench's own version of its bits" in capsys.readouterr().err
+
+
+def test_two_definitions_of_a_metric_are_two_protocols(make, folders, capsys):
+    run, cells = records(make)
+    newer = make.psnr.model_copy(update={"version": 2})
+    other = [
+        c.model_copy(
+            update={
+                "scores": tuple(
+                    s.model_copy(update={"metric": newer}) if s.metric.name == "psnr" else s for s in c.scores
+                )
+            }
+        )
+        for c in cells
+    ]
+    assert command.main(folders((run, cells), (run, other))) == 2
+    assert "metric.psnr.version: 1 → 2" in capsys.readouterr().err
+
+
+def test_latency_of_two_devices_is_marked_and_its_margin_refused(make, folders, capsys):
+    runs = folders(records(make), records(make, device="NVIDIA H200"))
+    assert command.main([*runs, "--format", "json"]) == 0
+    _, found = rows(capsys)
+    assert {c for (_, c), r in found.items() if r["across"]} == {"latency", "speedup"}
+    assert command.main([*runs, "--margin", "latency=1"]) == 2
+    assert "device: NVIDIA H100 → NVIDIA H200" in capsys.readouterr().err
+    assert command.main([*runs, "--margin", "psnr=1"]) == 0
+
+
+def test_speedups_interval_is_that_of_a_difference_of_ratios(make, folders, capsys):
+    a, (run, cells) = records(make), records(make)
+    later = [
+        make.cell("srd_0.01", c.prompt_index, c.seed, switch=20 + c.prompt_index, scores=c.scores)
+        if c.method == "srd_0.01"
+        else c
+        for c in cells
+    ]
+    command.main([*folders(a, (run, later)), "--format", "json"])
+    own = rows(capsys)[1]["srd_0.01", "speedup"]
+    before, after = ({r.method: r for r in table.rows(*x)}["srd_0.01"]["speedup"] for x in (a, (run, later)))
+    assert (own["a"], own["b"]) == pytest.approx((before.value, after.value))
+    assert own["difference"] == pytest.approx(after.value - before.value)
+    assert own["low"] < own["difference"] < own["high"] < 0
+
+
+def test_csv_has_a_line_a_row_and_all_digits(make, folders, capsys):
+    assert command.main([*folders(records(make), records(make, worse=1)), "--format", "csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    own = next(x for x in lines if (x["method"], x["column"]) == ("srd_0.01", "psnr"))
+    assert float(own["low"]) < float(own["difference"]) < float(own["high"])
+    assert own["across"] == "false" and own["higher_is_better"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--margin", "psn=1"], "did you mean psnr"),
+        (["--margin", "psnr=-1"], "COLUMN=NUMBER"),
+        (["--margin", "psnr"], "COLUMN=NUMBER"),
+        (["--margin", "switch_step=1"], "a column in which more or less is worse"),
+        (["--column", "ssmi"], "did you mean ssim"),
+        (["--method", "smal"], "did you mean small"),
+    ],
+)
+def test_mistakes(make, folders, capsys, arguments, told):
+    assert command.main([*folders(records(make), records(make)), *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_nothing_in_common_and_no_run(make, folders, tmp_path, capsys):
+    run, cells = records(make)
+    other = run.model_copy(update={"prompts": tuple(f"other {p}" for p in run.prompts)})
+    renamed = [c.model_copy(update={"prompt": f"other {c.prompt_index}"}) for c in cells]
+    assert command.main(folders((run, cells), (other, renamed))) == 2
+    assert "no prompt and seed in common" in capsys.readouterr().err
+    assert command.main([str(tmp_path), str(tmp_path)]) == 2
+    assert "a file written by a run" in capsys.readouterr().err
+
+
+def test_one_name_of_several_paths_is_matched_by_its_path(make, folders, capsys):
+    run, cells = records(make)
+    twin = [c.model_copy(update={"method": "srd", "label": f"srd {c.method_id}"}) for c in cells]
+    assert command.main([*folders((run, cells), (run, twin)), "--format", "json"]) == 0
+    whole, _ = rows(capsys)
+    assert whole["alone"] == [] and {r["difference"] for r in whole["rows"]} == {0}

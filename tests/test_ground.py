@@ -1,0 +1,70 @@
+"""The ground of a video's bits: machines and settings whose bits differ have other keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srbench import ground
+
+XEON = "fpu avx2 fma avx512f avx512vl avx512bw avx512dq avx512_vnni avx512_bf16"
+
+
+def listing(flags: str, vendor: str = "GenuineIntel") -> str:
+    """/proc/cpuinfo of two cores."""
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n"
+    return f"{core}\n{core}\n"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`on(cpuinfo)`: the ground of a CPU on a machine that says this."""
+
+    def stand(text: str) -> dict[str, str]:
+        real = Path.read_text
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Path, "read_text", lambda p, *a, **k: text if str(p) == "/proc/cpuinfo" else real(p, *a, **k)
+            )
+            ground._cpu_capability.cache_clear()
+            return ground.ground(1, "cpu")
+
+    yield stand
+    ground._cpu_capability.cache_clear()
+
+
+def test_cpus_whose_bits_differ_stand_on_different_ground(on: Any) -> None:
+    """All four have AVX-512; bfloat16 goes another way with AMX, and MKL by who made the CPU."""
+    grounds = [
+        on(listing(XEON)),
+        on(listing(f"{XEON} amx_tile amx_bf16")),
+        on(listing(XEON.replace(" avx512_bf16", ""))),
+        on(listing(XEON, "AuthenticAMD")),
+    ]
+    assert {g["device"].split()[-1] for g in grounds} == {"AVX512"}
+    assert len({str(g) for g in grounds}) == 4
+    assert on(listing(XEON)) == on(listing(f"{XEON} rdtscp")), "what no kernel goes by is no other ground"
+
+
+@pytest.mark.parametrize(
+    "name", ["ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "ATEN_CPU_CAPABILITY"]
+)
+def test_a_variable_that_chooses_kernels_is_ground_where_it_is_set(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground, "_cpu_capability", lambda: "AVX512")
+    monkeypatch.delenv(name, raising=False)
+    without = ground.ground(1, "cpu")
+    monkeypatch.setenv(name, "")
+    assert ground.ground(1, "cpu") == without
+    monkeypatch.setenv(name, "AVX2")
+    assert ground.ground(1, "cpu") == without | {name: "AVX2"}
+
+
+@pytest.mark.parametrize("setting", ["mps", "xpu", "xpu:1"])
+def test_another_device_is_not_called_a_cpu(setting: str) -> None:
+    assert ground.device(setting).split()[0] == setting.partition(":")[0]
+    assert "cpu" not in ground.ground(1, setting)
+    assert ground.device("cpu:0") == ground.device("cpu")
