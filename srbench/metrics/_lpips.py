@@ -101,7 +101,7 @@ class Net:
     def _distance(self, x: Features, y: Features, size: tuple[int, ...] | None) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for own, other, head in zip(x, y, self.heads, strict=True):
-            apart = (own - other).square_() @ head  # (height, width)
+            apart = own.sub_(other).square_() @ head  # (height, width); x is nobody else's
             if size is None:
                 total += apart.double().mean()
             else:
@@ -119,11 +119,11 @@ class Net:
         x = on_scale.permute(0, 3, 1, 2)  # stays channels last
         found = []
         for i in range(len(self.kernels)):
-            if i in self.layout.pooled:
-                x = F.max_pool2d(x, self.layout.pool, 2)
+            before, x = x, F.max_pool2d(x, self.layout.pool, 2) if i in self.layout.pooled else x
             x = self._convolve(x, i).relu_()
-            if i in self.layout.tapped:
-                found.append(normalised(x.permute(0, 2, 3, 1)))
+            if i - 1 in self.layout.tapped:  # the next layer has read it
+                found.append(normalise(before.permute(0, 2, 3, 1)))
+        found.append(normalise(x.permute(0, 2, 3, 1)))
         return [[layer[n] for layer in found] for n in range(len(video))]
 
     def _convolve(self, x: Tensor, i: int) -> Tensor:
@@ -133,9 +133,9 @@ class Net:
         return F.conv2d(x, self.kernels[i], self.biases[i], stride, self.layout.padding[i])
 
 
-def normalised(x: Tensor) -> Tensor:
-    """Each pixel divided by its norm over the last axis, 1e-10 added to it."""
-    return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON)
+def normalise(x: Tensor) -> Tensor:
+    """Each pixel divided in place by its norm over the last axis, 1e-10 added to it."""
+    return x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(EPSILON))
 
 
 @functools.lru_cache(maxsize=64)
