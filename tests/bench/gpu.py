@@ -331,7 +331,7 @@ class Bench:
     def line(self, row: Row) -> str:
         took = "–" if row.seconds is None else f"{row.seconds:.4g} s"
         bits = {True: ", same bits as ours", False: ", OTHER BITS than ours", None: ""}[row.same_bits]
-        return f"  {row.name:38} {took:>9}{bits}  {row.outcome if row.reason else ''} {row.reason}".rstrip()
+        return f"  {row.name:40} {took:>9}{bits}  {row.outcome if row.reason else ''} {row.reason}".rstrip()
 
 
 def implied(row: Row, alone: Mapping[str, float | None]) -> float | None:
@@ -355,16 +355,16 @@ def table(name: str, rows: Sequence[Row]) -> str:
     def number(value: float | None, unit: str = "") -> str:
         return "–" if value is None else f"{value:.3g}{unit}"
 
-    lines = [f"{name:40} {'seconds':>8} {'speedup':>8} {'implied':>8} {'off':>8} {'peak memory':>12}"]
+    lines = [f"{name:42} {'seconds':>8} {'speedup':>8} {'implied':>8} {'off':>8} {'peak memory':>12}"]
     for row in rows:
         if row.outcome != "done":
-            lines.append(f"  {row.name:38} {row.outcome}: {row.reason}")
+            lines.append(f"  {row.name:40} {row.outcome}: {row.reason}")
             continue
         memory = number(row.peak_memory / 2**30 if row.peak_memory else None, " GiB")
         off = "–" if row.off is None else f"{row.off:+.1%}"
         flag = "  FLAGGED: more than 5 % beside what the step times imply" if row.flagged else ""
         lines.append(
-            f"  {row.name:38} {number(row.seconds):>8} {number(row.speedup, '×'):>8} "
+            f"  {row.name:40} {number(row.seconds):>8} {number(row.speedup, '×'):>8} "
             f"{number(row.implied_speedup, '×'):>8} {off:>8} {memory:>12}{flag}"
         )
     return "\n".join(lines)
