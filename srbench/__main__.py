@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,22 @@ def progress(console: Console) -> Progress:
     )
 
 
+class _Quiet:
+    """Where a bar can't be seen, as in a file: a plain line at once, then one a minute at most."""
+
+    EVERY = 60.0  # seconds
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._due = console, 0.0
+
+    def tell(self, line: str) -> None:
+        now = time.monotonic()
+        if not self._console.is_terminal and now >= self._due:
+            self._due = now + self.EVERY
+            self._console.file.write(f"{line}\n")
+            self._console.file.flush()
+
+
 def execute(
     experiment: Experiment, done: plan.Progress, place: Place, console: Console, label: str = ""
 ) -> int:
@@ -167,6 +184,8 @@ def execute(
         console.print(f"{label}: {told}" if label else told, markup=False, highlight=False)
         return done.failed
     steps = failed = 0
+    quiet = _Quiet(console)
+    quiet.tell(f"{price.counted(len(done.unfinished), 'pair')} of prompt and seed to do, into {place.run}")
     with progress(console) as bar:
         title = price.counted(len(experiment.methods), "method")
         task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
@@ -179,6 +198,7 @@ def execute(
                 f", {price.counted(failed, 'cell')} failed" if failed else ""
             )
             bar.update(task, advance=event.amount * (event.kind == "unit"), note=note)
+            quiet.tell(f"{bar.tasks[0].completed:g} of {len(done.unfinished)} pairs done, {note}")
 
         experiment.engine.run(experiment, done.unfinished, place.run, place.store.root, watch)
     again = plan.progress(experiment, tuple(done.cells), place.run, place.store, place.ground)
@@ -597,6 +617,7 @@ def _hydra(cfg: DictConfig) -> None:
 def main() -> None:
     """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm and timeout end it: told as Ctrl-C
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
     sys.argv[1:] = in_order(sys.argv[1:])
     try:

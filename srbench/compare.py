@@ -252,13 +252,14 @@ def _row(found: Match, a: Contender, b: Contender, key: str) -> Row | None:
         return None
     of_a, of_b = (q for q in sides if q)
     measured = (of_a.of(a, found.a.keys), of_b.of(b, found.b.keys))
-    both = [k for k in numbers(measured[0]) if k in numbers(measured[1])]
+    known = [numbers(m) for m in measured]
+    both = [k for k in known[0] if k in known[1]]
     lacking, reason = _lacking(measured)
     row = Row(
         **_about(b, of_b.column), a=None, b=None, difference=None, low=None, high=None, n=len(both),
         clusters=len({k[0] for k in both}), reason=reason, lacking=lacking,
     )  # fmt: skip
-    if not any(map(numbers, measured)):
+    if not any(known):
         return None  # neither has any, as a CPU has no peak memory
     if not both:
         return replace(row, reason=reason or "no video has a number in both")
@@ -351,7 +352,8 @@ def _totals(found: Match, a: Contender, b: Contender, chosen: Sequence[str]) -> 
     made: list[totals.Dimension] = []
     lacking: dict[str, tuple[int, str]] = {}
     for facts, (x, y), (of_x, of_y) in shared:
-        both = [k for k in numbers(x) if k in numbers(y)]
+        known = numbers(y)
+        both = [k for k in numbers(x) if k in known]
         counts = [q.counts(m, {k: own[k] for k in both}) for q, m, own in ((of_x, a, x), (of_y, b, y))]
         made.append(
             totals.Dimension(facts, ({k: x[k] for k in both}, {k: y[k] for k in both}), tuple(counts))

@@ -29,7 +29,8 @@ def make_all(
 
     Into each RUN: table.csv, .parquet, .md, .tex, dimensions.* where a suite has dimensions,
     figures/, and report.html with report/.  Into `into`, or the first RUN's paper/: the paper's
-    tables, published beside measured.  show_paper: print those too.
+    tables, published beside measured.  show_paper: print those too, and draw the paper's
+    figures, which are also drawn for several runs.
 
     Of reports that begin at the same time the others wait for the first, then read the records
     themselves.  Raises UserError where a folder is not a run's, has no cells, or would put
@@ -61,7 +62,8 @@ def _make_all(folders: Sequence[Path], console: Console, into: Path | None, show
         record, cells = reading.read(folder)
         gc.freeze()
         runs.append((record, cells, table.make(record, cells)))
-    made = paper.write(into or folders[0] / "paper", runs, folders)
+    whole = show_paper or into is not None or len(folders) > 1
+    made = paper.write(into or folders[0] / "paper", runs, folders, with_figures=whole)
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
         terminal.show(record, cells, tables.main, console)
         with page.shards(folder, record, cells, tables):

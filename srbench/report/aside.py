@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
+MANY = 5_000  # cells from which on a second process is worth its while
 
-def is_possible() -> bool:
-    """With a second core, and a fork that is safe: on Linux."""
-    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+
+def is_worthwhile(cells: int) -> bool:
+    """For so many cells, with a second core, and a fork that is safe: on Linux."""
+    return cells >= MANY and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
 
 
 class Aside:

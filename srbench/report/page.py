@@ -44,7 +44,6 @@ ASSETS = Path(__file__).parent / "page_assets"
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
-MANY = 5_000  # cells from which on a second process is worth its while
 PARTS = 8  # of the prompts, each of which a process of its own writes
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
@@ -69,7 +68,7 @@ def shards(
         for index, members in by_prompt[part::parts]:
             _put(data / f"{_shard(index)}.js", shard(folder, index, prompts[index], members, found))
 
-    return Aside(write_part, parts, aside.is_possible() and len(cells) >= MANY)
+    return Aside(write_part, parts, aside.is_worthwhile(len(cells)))
 
 
 def write(

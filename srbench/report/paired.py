@@ -140,7 +140,8 @@ def paired(of: Bench, a: Contender, b: Contender, column: str) -> Paired:
     """Of a column other than a maximum, as peak memory is.  Raises UserError where nothing is shared."""
     parts = _parts(of, column)
     measured = [[q.of(m, of.keys) for m in (a, b)] for _, q, _ in parts]
-    shared = [[k for k in numbers(x) if k in numbers(y)] for x, y in measured]
+    known = [(numbers(x), numbers(y)) for x, y in measured]
+    shared = [[k for k in x if k in y] for x, y in known]
     if not all(shared):
         lacking = ", ".join(q.column.key for (_, q, _), keys in zip(parts, shared, strict=True) if not keys)
         raise UserError(
@@ -150,9 +151,9 @@ def paired(of: Bench, a: Contender, b: Contender, column: str) -> Paired:
         )
     whole = sorted({k for keys in shared for k in keys})
     difference, values = 0.0, dict.fromkeys(whole, 0.0)
-    for (weight, quantity, scale), pair, keys in zip(parts, measured, shared, strict=True):
+    for (weight, quantity, scale), pair, keys in zip(parts, known, shared, strict=True):
         for sign, method, own in ((1, a, pair[0]), (-1, b, pair[1])):
-            mean, part = _linear(quantity, method, {k: numbers(own)[k] for k in keys}, whole, of)
+            mean, part = _linear(quantity, method, {k: own[k] for k in keys}, whole, of)
             difference += sign * weight * (mean - scale[0]) / (scale[1] - scale[0])
             for key, value in part.items():
                 values[key] += sign * weight * value / (scale[1] - scale[0])

@@ -11,6 +11,7 @@ Its parts know nothing of each other; this module alone knows all of them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -80,11 +81,14 @@ class Paper:
         return [*said, ("contradictions", CONTRADICTIONS, told)]
 
 
-def write(folder: Path, runs: Sequence[Run], places: Sequence[Path | None] = ()) -> Paper:
+def write(
+    folder: Path, runs: Sequence[Run], places: Sequence[Path | None] = (), with_figures: bool = True
+) -> Paper:
     """Tables, claims, contradictions and figures of the paper as files in `folder`, and its page.
 
     runs: (record, cells, report.table.make of them), any number; see report.paper_runs for
     which stands beside which setting.  places: their own folders, where frames are taken from.
+    with_figures: figures take seconds, as they read videos; without them earlier ones are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = Paper(
@@ -92,8 +96,10 @@ def write(folder: Path, runs: Sequence[Run], places: Sequence[Path | None] = ())
         paper_tables.make(runs),
         contradictions.find(),
         claims.judge(runs),
-        paper_figures.draw(folder / "figures", runs, places),
+        paper_figures.draw(folder / "figures", runs, places) if with_figures else (),
     )
+    if not with_figures:
+        shutil.rmtree(folder / "figures", ignore_errors=True)
     claims.write(folder, made.verdicts)
     for table in made.tables:
         formats = {
@@ -137,6 +143,9 @@ def html(paper: Paper, runs: Sequence[Run]) -> str:
     if paper.verdicts:
         sections.insert(0, _section("claims", CLAIMS, _claims_html(paper.verdicts)))
         links.insert(0, ("claims", "Claims"))
+    if not paper.figures:
+        told = '<p class="hint">Drawn by <code>python -m srbench.report RUN --paper</code>.</p>'
+        sections.append(_section("figures", "Figures", told))
     if paper.figures:
         drawn = "\n".join(page.figure_html(f, where="figures") for f in paper.figures)
         sections.append(_section("figures", "Figures", f'<div class="figures">\n{drawn}\n</div>'))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from srbench.errors import UserError
 from srbench.report.latency import ONCE, Typical, cell_latency, stage_seconds, work_seconds
@@ -74,8 +74,21 @@ def once_per_trace(compute: Callable[[CellRecord], Result]) -> Callable[[CellRec
     return result
 
 
-def numbers(measured: Measured) -> dict[Key, float]:
+class _Found(dict[Key, float | Gap]):
+    """What was measured of a method, which nobody changes: its numbers are sought once."""
+
+    @cached_property
+    def known(self) -> Mapping[Key, float]:
+        gaps = any(isinstance(v, Gap) for v in self.values())
+        return _known(self) if gaps else cast(Mapping[Key, float], self)
+
+
+def numbers(measured: Measured) -> Mapping[Key, float]:
     """What was measured, without the gaps."""
+    return measured.known if isinstance(measured, _Found) else _known(measured)
+
+
+def _known(measured: Measured) -> dict[Key, float]:
     return {k: v for k, v in measured.items() if not isinstance(v, Gap)}
 
 
@@ -111,7 +124,7 @@ class Quantity:
         if self.word_of(method):
             return {}
         cells, measure = method.cells, self.measure
-        made: dict[Key, float | Gap] = {}
+        made = _Found()
         for key in keys:
             if self.prompts is None or key[0] in self.prompts:
                 cell = cells.get(key)

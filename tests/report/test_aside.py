@@ -36,12 +36,15 @@ def test_an_error_inside_is_the_one_that_is_raised(tmp_path):
         raise KeyError
 
 
-@pytest.mark.skipif(not aside.is_possible(), reason="needs Linux and two cores")
+needs_two = pytest.mark.skipif(not aside.is_worthwhile(10**9), reason="needs Linux and two cores")
+
+
+@needs_two
 def test_a_pages_shards_are_the_same_bytes_either_way(make, tmp_path, monkeypatch):
     run, cells = make.run(prompts=tuple(f"prompt {p}" for p in range(5)), seeds=(0, 1)), make.cells(5)
     tables, found = table.make(run, cells), []
     for many in (10**9, 1):
-        monkeypatch.setattr(page, "MANY", many)
+        monkeypatch.setattr(aside, "MANY", many)
         with page.shards(tmp_path, run, cells, tables, parts=2):
             pass
         files = sorted((tmp_path / "report" / "data").iterdir())

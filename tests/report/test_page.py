@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -289,3 +290,26 @@ def test_nothing_is_wider_than_the_screen(browser, site, width):
     view = opened(browser, site, "#prompt=1&seed=0")
     view.set_viewport_size({"width": width, "height": 800})
     assert view.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ((), "[]"),
+        ((0.0, 0.0), "[0.0,0.0]"),
+        ((23.456789, 0.1234567), "[23.457,0.123]"),
+        ((0.000123456, -0.0000987654), "[0.00012346,-0.00009877]"),
+        ((100.0, 99.98765), "[100.0,99.99]"),
+        ((1.0, math.nan, math.inf), "[1.0,null,null]"),
+        ((5e-324,), None),
+        ((1.5e300,), None),
+    ],
+)
+def test_frames_have_five_digits_of_the_largest(frames, text):
+    written = page._frames(frames)
+    told = json.loads(written)
+    assert len(told) == len(frames)
+    if text is None:
+        assert told == pytest.approx(frames, rel=1e-4)
+    else:
+        assert told == json.loads(text)

@@ -172,7 +172,7 @@ class Evidence:
         quantity = self.quantity(column)
         key = (method.method_id, quantity.column.key)
         if key not in self._values:
-            self._values[key] = numbers(quantity.of(method, self._basis.keys))
+            self._values[key] = dict(numbers(quantity.of(method, self._basis.keys)))
         if not self._values[key]:
             raise Untold(f"{method.label} has no {quantity.column.heading}")
         return self._values[key]
@@ -180,7 +180,7 @@ class Evidence:
     def switches(self, method: Contender) -> tuple[dict[Key, float], int]:
         """Steps done before the first change of model, of the videos that have one; how many have none."""
         measured = self.quantity("switch_step").of(method, self._basis.keys)
-        found = numbers(measured)
+        found = dict(numbers(measured))
         never = sum(isinstance(v, quantities.Gap) and v.outcome == "done" for v in measured.values())
         return found, never
 
