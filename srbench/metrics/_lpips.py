@@ -9,7 +9,7 @@ Winograd convolutions F(4×4, 3×3) (Lavin and Gray 2016), a quarter of the mult
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from srbench.metrics.lpips import Network, converted_file, heads_file, torchvisi
 from srbench.store.objects import file_hash
 from srbench.video import Video
 
+BLOCK = 1 << 17  # numbers of a map that are compared at a time: they stay in the cache
 # Of the lpips package, version 0.1: the inputs' standardisation on [-1, 1], and what is
 # added to a norm.
 SHIFT, SCALE, EPSILON = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450), 1e-10
@@ -82,11 +83,8 @@ class Net:
     @torch.inference_mode()
     def features(self, video: Video) -> list[Features]:
         """Of each frame of uint8 RGB (frames, height, width, 3)."""
-        if self.device.type == "cpu":
-            # one by one, so that a frame's bits do not depend on its neighbours
-            return [self._features(frame[None])[0] for frame in video]
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._features(video)
+        parts = ([normalised(layer) for layer in self._layers(own)] for own in self._parts(video))
+        return [[layer[n] for layer in part] for part in parts for n in range(len(part[0]))]
 
     @torch.inference_mode()
     def distances(self, video: Video, references: list[Features], spatial: bool) -> NDArray[np.float64]:
@@ -95,36 +93,47 @@ class Net:
         spatial: average each layer's map as if it were brought to the frame's size bilinearly.
         """
         size = video.shape[1:3] if spatial else None
-        pairs = zip(self.features(video), references, strict=True)
-        return torch.stack([self._distance(x, y, size) for x, y in pairs]).cpu().numpy()
+        totals: list[Tensor] = []
+        for own in self._parts(video):
+            y = references[len(totals) : len(totals) + len(own)]
+            found = torch.zeros(len(own), dtype=torch.float64, device=self.device)
+            for i, layer in enumerate(self._layers(own)):
+                found += torch.stack([self._apart(x, y[n][i], i, size) for n, x in enumerate(layer)])
+            totals += found
+        return torch.stack(totals).cpu().numpy()
 
-    def _distance(self, x: Features, y: Features, size: tuple[int, ...] | None) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for own, other, head in zip(x, y, self.heads, strict=True):
-            apart = own.sub_(other).square_() @ head  # (height, width); x is nobody else's
-            if size is None:
-                total += apart.double().mean()
-            else:
-                rows, columns = (
-                    share(n, to).to(self.device) for n, to in zip(apart.shape, size, strict=True)
-                )
-                total += rows @ apart.double() @ columns
-        return total
+    def _parts(self, video: Video) -> Iterator[Video]:
+        """What goes through the network at once: all on a GPU, each frame alone on a CPU.
 
-    def _features(self, video: Video) -> list[Features]:
+        There a frame's bits must not depend on its neighbours.
+        """
+        step = 1 if self.device.type == "cpu" else len(video)
+        return (video[i : i + step] for i in range(0, len(video), step))
+
+    def _apart(self, x: Tensor, y: Tensor, i: int, size: tuple[int, ...] | None) -> Tensor:
+        """A layer's share of a distance; x as it comes out, y normalised, both (height, width, channels)."""
+        rows = len(x) if self.device.type != "cpu" else max(1, BLOCK // x[0].numel())
+        blocks = (normalised(x[r : r + rows]).sub_(y[r : r + rows]) for r in range(0, len(x), rows))
+        apart = torch.cat([block.square_() @ self.heads[i] for block in blocks]).double()
+        if size is None:
+            return apart.mean()
+        down, across = (share(n, to).to(self.device) for n, to in zip(apart.shape, size, strict=True))
+        return down @ apart @ across
+
+    def _layers(self, video: Video) -> Iterator[Tensor]:
+        """What counts of each layer in turn, (frames, height, width, channels)."""
         x = torch.from_numpy(np.ascontiguousarray(video)).to(self.device)
         # whole rows at once: three channels are too short a loop
         factor, offset = self.factor.repeat(x.shape[2]), self.offset.repeat(x.shape[2])
         on_scale = x.flatten(2).float().mul_(factor).add_(offset).reshape(x.shape)
         x = on_scale.permute(0, 3, 1, 2)  # stays channels last
-        found = []
         for i in range(len(self.kernels)):
-            before, x = x, F.max_pool2d(x, self.layout.pool, 2) if i in self.layout.pooled else x
-            x = self._convolve(x, i).relu_()
-            if i - 1 in self.layout.tapped:  # the next layer has read it
-                found.append(normalise(before.permute(0, 2, 3, 1)))
-        found.append(normalise(x.permute(0, 2, 3, 1)))
-        return [[layer[n] for layer in found] for n in range(len(video))]
+            if i in self.layout.pooled:
+                x = F.max_pool2d(x, self.layout.pool, 2)
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                x = self._convolve(x, i).relu_()
+            if i in self.layout.tapped:
+                yield x.permute(0, 2, 3, 1)
 
     def _convolve(self, x: Tensor, i: int) -> Tensor:
         if i in self.winograd:
@@ -133,9 +142,9 @@ class Net:
         return F.conv2d(x, self.kernels[i], self.biases[i], stride, self.layout.padding[i])
 
 
-def normalise(x: Tensor) -> Tensor:
-    """Each pixel divided in place by its norm over the last axis, 1e-10 added to it."""
-    return x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(EPSILON))
+def normalised(x: Tensor) -> Tensor:
+    """Each pixel divided by its norm over the last axis, 1e-10 added to it."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(EPSILON)
 
 
 @functools.lru_cache(maxsize=64)

@@ -195,7 +195,8 @@ def _sum_of_map(mean_x: Map, product: Map, squares: Map, mean_y: Map, window: _W
     product *= 2 * window.scale
     product += C2
     means += C1
-    squares *= window.scale
+    if window.unbiased:
+        squares *= window.scale
     squares += C2
     mean_product *= product
     means *= squares
