@@ -162,9 +162,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.excepthook = errors.except_hook
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
+    errors.finish(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -652,9 +651,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.excepthook = errors.except_hook
-    try:
-        sys.exit(main())
-    except (UserError, UserErrors) as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
+    errors.finish(main)

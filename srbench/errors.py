@@ -6,9 +6,10 @@ import difflib
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -144,3 +145,19 @@ def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackTy
         print("srbench: interrupted; what was recorded is kept", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, tb)
+
+
+def finish(main: Callable[[], int], interrupted: str = "what was recorded is kept") -> NoReturn:
+    """Run a command and exit with its code, 2 after a user's mistake, 130 after Ctrl-C.
+
+    interrupted: what Ctrl-C leaves and how to go on.  Whatever else goes wrong keeps its traceback.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        print(f"srbench: {error}", file=sys.stderr)
+        code = EXIT_USER
+    except KeyboardInterrupt:
+        print(f"srbench: interrupted; {interrupted}", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

@@ -349,12 +349,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.excepthook = errors.except_hook
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
-    except KeyboardInterrupt:
-        print("srbench: interrupted; the same command goes on from what is stored", file=sys.stderr)
-        sys.exit(errors.EXIT_INTERRUPTED)
+    errors.finish(main, "the same command goes on from what is stored")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import keyword
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,9 +123,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.excepthook = errors.except_hook
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
+    errors.finish(main)

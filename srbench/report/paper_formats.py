@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -29,6 +29,7 @@ UNSTATED = "unstated in the paper, and what is taken here: "
 UNSTATED_OF_ALL = "unstated in the paper for any table: "
 
 
+Thing = TypeVar("Thing")
 Part = Literal["published", "measured", "difference"]
 
 
@@ -250,16 +251,25 @@ def _labels(made: Grid) -> int:
 def _parts(made: Grid, notes: Footnotes, width: int) -> list[list[int]]:
     """Columns that fit beside the labels, in as many parts as it takes."""
     left = width - _labels(made) - max(len(line.kind) for line in made.lines) - 2 * terminal.GAP
-    parts: list[list[int]] = []
-    room = 0
-    for column in range(len(made.headings)):
-        own = _width(made, column, notes) + terminal.GAP
-        if not parts or own > room:
-            parts.append([])
-            room = left
-        parts[-1].append(column)
-        room -= own
-    return parts
+    return packed(range(len(made.headings)), lambda c: _width(made, c, notes) + terminal.GAP, left)
+
+
+def packed(things: Iterable[Thing], size: Callable[[Thing], int], room: int) -> list[list[Thing]]:
+    """Things in order, in as few groups as hold them; one that is larger than the room stands alone.
+
+    >>> packed([2, 3, 4], lambda n: n, 5)
+    [[2, 3], [4]]
+    """
+    groups: list[list[Thing]] = []
+    left = 0
+    for thing in things:
+        own = size(thing)
+        if not groups or own > left:
+            groups.append([])
+            left = room
+        groups[-1].append(thing)
+        left -= own
+    return groups
 
 
 def _rich(made: Grid, columns: Sequence[int], notes: Footnotes) -> Table:
@@ -361,16 +371,7 @@ def _short(made: Grid) -> list[Grid]:
 
 def _pages(parts: Sequence[tuple[Grid, list[int]]]) -> list[list[tuple[Grid, list[int]]]]:
     """Parts that stand in one float: as many as a page holds."""
-    pages: list[list[tuple[Grid, list[int]]]] = []
-    left = 0
-    for part in parts:
-        own = len(part[0].lines) + HEAD
-        if not pages or own > left:
-            pages.append([])
-            left = LINES
-        pages[-1].append(part)
-        left -= own
-    return pages
+    return packed(parts, lambda part: len(part[0].lines) + HEAD, LINES)
 
 
 def _latex_tabular(made: Grid, columns: Sequence[int], notes: Footnotes) -> str:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 import tarfile
 import time
 from collections import Counter
@@ -280,8 +279,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
+    errors.finish(main)

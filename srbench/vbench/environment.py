@@ -117,18 +117,12 @@ def check() -> dict[str, str]:
     """
     if problem := lacking():
         raise UserError("no VBench here", "its environment", problem)
-    done = subprocess.run(
-        [str(python()), str(WORKER), "--check"], capture_output=True, text=True, env=clean()
+    return _asked(
+        ("--check",),
+        f"{folder()} does not work",
+        "an environment in which VBench can be imported",
+        f"remove it and build it again: {SETUP}",
     )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise UserError(
-            f"{folder()} does not work: {said[-1] if said else f'exit {done.returncode}'}",
-            "an environment in which VBench can be imported",
-            f"remove it and build it again: {SETUP}",
-        )
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def ground(device: str) -> dict[str, str]:
@@ -136,16 +130,21 @@ def ground(device: str) -> dict[str, str]:
 
     device: as torch names it.  Raises UserError where it cannot say.
     """
-    done = subprocess.run(
-        [str(python()), str(WORKER), "--ground", device], capture_output=True, text=True, env=clean()
+    return _asked(
+        ("--ground", device),
+        f"device {device!r}",
+        "a device of VBench's environment",
+        f"--device cpu; or build the environment again: {SETUP}",
     )
+
+
+def _asked(question: Sequence[str], got: str, expected: str, do: str) -> dict[str, str]:
+    """What the environment's worker answers; raises UserError with its last words where it fails."""
+    command = [str(python()), str(WORKER), *question]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean())
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        raise UserError(
-            f"device {device!r}: {said[-1] if said else f'exit {done.returncode}'}",
-            "a device of VBench's environment",
-            f"--device cpu; or build the environment again: {SETUP}",
-        )
+        raise UserError(f"{got}: {said[-1] if said else f'exit {done.returncode}'}", expected, do)
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
