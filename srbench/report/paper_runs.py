@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from srbench.report import published
+from srbench.report import published, totals
 from srbench.report.published import Setting
 from srbench.report.table import Run
 from srbench.report.values import Column, Row, Value
@@ -200,10 +200,10 @@ def _other_suite(setting: Setting, record: RunRecord) -> list[str]:
 
 
 def _suite(run: Run) -> str:
-    """Whose totals the run has: VBench's before any other."""
+    """Whose totals the run has; empty where nothing scored it."""
     values = run[2].main[0].values
     suites = [v.column.key.partition("/")[0] for v in values if v.column.kind == "total"]
-    return "vbench" if "vbench" in suites else next(iter(suites), "")
+    return totals.suite_of(run[0], suites) if suites else ""
 
 
 def _family(record: RunRecord) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,7 +21,7 @@ import numpy as np
 from srbench.report import bootstrap
 from srbench.report.quantities import SCALE_ROW, Contender, Gap, Key, Measured, numbers
 from srbench.report.values import DASH, Column, Value
-from srbench.store.records import MetricFacts, Outcome
+from srbench.store.records import MetricFacts, Outcome, RunRecord
 
 GROUPS = ("quality", "semantic")
 TOTAL_WEIGHTS = {"quality": 4.0, "semantic": 1.0}
@@ -64,6 +64,16 @@ class Score:
     value: float | None
     draws: np.ndarray | None
     reason: str = ""
+
+
+def suite_of(run: RunRecord, scored: Collection[str]) -> str:
+    """Of the suites whose dimensions a run has, that which it was made for; then VBench's, then the first.
+
+    VBench's scorers take other prompts too, in nine dimensions, of which there is no total.
+    """
+    asked = run.resolved.get("suite")
+    own = asked.get("kind") if isinstance(asked, Mapping) else None
+    return next(s for s in (own, "vbench", *scored) if s in scored)
 
 
 def suites(dimensions: Sequence[Dimension]) -> dict[str, list[Dimension]]:

@@ -188,6 +188,14 @@ def test_another_suite_is_named_wherever_it_stands(make: Any) -> None:
     assert of_suite == {"shapes/total"}
 
 
+def test_vbenchs_scorers_on_other_prompts_leave_the_suites_own_totals(make: Any) -> None:
+    run, cells, _ = a_run(make, family="shapes", suite="shapes")
+    cells = [c.model_copy(update={"scores": c.scores + scores(c, "vbench")[:1]}) for c in cells]
+    made = block("2", WAN, (run, cells, table.make(run, cells)))
+    assert made.entries["large", "vbench/total"].measured.column.key == "shapes/total"
+    assert "suite shapes (not VBench)" in paper_formats.heading(made)
+
+
 def test_missing_methods_say_which_path_and_which_command(make: Any) -> None:
     entry = block("3", WAN, a_run(make)).entries["teacache_c1", "psnr"]
     assert entry.measured is None

@@ -26,7 +26,6 @@ from srbench.report.values import Value
 from srbench.store.records import CellRecord, RunRecord
 
 MANY = 20_000  # cells; above it one seed of each prompt tells how step times vary
-SUITES = ("vbench",)  # the suite that a claim is about, where a run has several
 SAME_SPEED = 0.01  # two speedups that are no further apart are equal
 
 
@@ -197,11 +196,9 @@ class Evidence:
     @cached_property
     def suite(self) -> str:
         """Whose scores are taken.  Raises Untold where nothing was scored but similarity."""
-        known = list(self._dimensions)
-        found = [s for s in (*SUITES, *known) if s in known]
-        if not found:
+        if not self._dimensions:
             raise Untold("the run has no scores of a suite")
-        return found[0]
+        return totals.suite_of(self.run, self._dimensions)
 
     @cached_property
     def _scores(self) -> tuple[int, dict[str, list[totals.Score]]]:
