@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,7 +11,14 @@ from statistics import fmean
 from typing import Literal, TypeVar, cast
 
 from srbench.errors import UserError
-from srbench.report.latency import ONCE, Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import (
+    ONCE,
+    Typical,
+    cell_latency,
+    stage_seconds,
+    work_seconds,
+    work_seconds_by_prompt,
+)
 from srbench.report.roles import Role
 from srbench.report.values import DASH, Column
 from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score
@@ -18,7 +26,7 @@ from srbench.trace import Trace
 
 Key = tuple[int, int]  # (prompt_index, seed)
 MODELS = ("large", "small")  # always shown, in this order; others follow
-GIB = 2.0**30
+GIB, PERCENT = 2.0**30, 100.0
 SCALE_ROW = "a scale row: it shows what a similarity means, and is no rival"
 
 
@@ -99,7 +107,9 @@ class Quantity:
     word: (word, reason) for a method to which the quantity doesn't apply, else None.
     prompts: those to which it applies; None for all.  summary: `mean` over prompts,
     `videos` for the mean over videos, `ratio` for mean(reference) / mean(method), `most`
-    for the largest.  count: how much a cell counts in the mean over videos.
+    for the largest.  count: how much a cell counts in the mean over videos.  varied: what
+    errors are taken from in place of `measure`, where that hides how well it is known: a
+    latency of median step times over the run is the same for every video of as many steps.
     """
 
     column: Column
@@ -108,6 +118,7 @@ class Quantity:
     prompts: frozenset[int] | None = None
     summary: Literal["mean", "videos", "ratio", "most"] = "mean"
     count: Callable[[CellRecord], float] = lambda cell: 1.0
+    varied: Callable[[CellRecord], float | Gap] | None = None
 
     def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
         """How much each number counts, in the order of numbers(measured)."""
@@ -121,9 +132,18 @@ class Quantity:
 
     def of(self, method: Contender, keys: Sequence[Key]) -> Measured:
         """The number or the gap of each video that should have one; empty where a word stands."""
+        return self._each(method, keys, self.measure)
+
+    def varied_of(self, method: Contender, keys: Sequence[Key]) -> Measured:
+        """As of(), by `varied` where there is one: what errors are taken from."""
+        return self._each(method, keys, self.varied or self.measure)
+
+    def _each(
+        self, method: Contender, keys: Sequence[Key], measure: Callable[[CellRecord], float | Gap]
+    ) -> Measured:
         if self.word_of(method):
             return {}
-        cells, measure = method.cells, self.measure
+        cells = method.cells
         made = _Found()
         for key in keys:
             if self.prompts is None or key[0] in self.prompts:
@@ -207,8 +227,9 @@ def _made(cells: Sequence[CellRecord]) -> dict[str, str]:
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    """Latency, speedup, evaluations, switch step, peak memory."""
-    return [*_latency_quantities(run, cells), *_evaluation_quantities(cells), _switch_quantity(), _memory()]
+    """Latency, speedup, evaluations, modules reused inside them, switch step, peak memory."""
+    counts = [*_evaluation_quantities(cells), _modules_quantity()]
+    return [*_latency_quantities(run, cells), *counts, _switch_quantity(), _memory()]
 
 
 def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
@@ -310,7 +331,7 @@ def _score(score: Score) -> float | Gap:
 
 
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    work, stages = work_seconds(cells), stage_seconds(cells)
+    work, stages, by_prompt = work_seconds(cells), stage_seconds(cells), work_seconds_by_prompt(cells)
     estimated = run.timing != "exclusive"
 
     @once_per_trace
@@ -324,11 +345,21 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
         # an imported video has no trace, and a latency of its own
         return of_trace(cell) if cell.latency_seconds is None else cell.latency_seconds
 
+    def varied(cell: CellRecord) -> float | Gap:
+        known = measure(cell)
+        own = by_prompt.get(cell.prompt_index)
+        if own is None or isinstance(known, Gap) or cell.latency_seconds is not None:
+            return known
+        return math.fsum(cell_latency(cell, work, stages, own).values())
+
     note = _latency_note(cells, work, stages, estimated)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
-    about = "speedup: the reference's mean latency / the method's, over the videos that both have"
+    about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
-    return [Quantity(seconds, measure), Quantity(speedup, measure, summary="ratio")]
+    return [
+        Quantity(seconds, measure, varied=varied),
+        Quantity(speedup, measure, summary="ratio", varied=varied),
+    ]
 
 
 def _latency_note(
@@ -341,7 +372,7 @@ def _latency_note(
         return ""
     parts = ["seconds that one video takes, as counts of steps × their median time"]
     parts += ["of a shared run (est.)"] if estimated else []
-    parts += ["± is over prompts, not over timings"]
+    parts += ["± is over prompts, each with the median step times of its own videos"]
     absent = [name for name in ONCE if name not in stages]
     parts += [f"without {' and '.join(absent)}, which no cell timed"] if absent else []
     cold = [name for name, typical in work.items() if not typical.warm]
@@ -379,6 +410,49 @@ def _computed(cell: CellRecord, model: str) -> int:
 
 def _reused(cell: CellRecord) -> int:
     return sum(s.calls_reused for s in (cell.trace.steps if cell.trace else ()))
+
+
+def _modules_quantity() -> Quantity:
+    @once_per_trace
+    def measure(cell: CellRecord) -> float | Gap:
+        share = modules_reused(cell.trace) if cell.trace else None
+        if share is None:
+            return Gap("missing", "no modules counted" if cell.trace else "no trace recorded")
+        return PERCENT * share
+
+    def word(method: Contender) -> tuple[str, str] | None:
+        if any(not isinstance(measure(c), Gap) for c in method.cells.values()):
+            return None
+        return DASH, "no accelerator that acts inside an evaluation, or none whose record counts modules"
+
+    note = (
+        "modules reused: of the modules inside the computed evaluations that an accelerator acts on (PAB: "
+        "the attention layers), the share whose output came from its cache; over all steps of that model"
+    )
+    column = Column("modules_reused", "modules reused", "%", None, False, "cost", 0, note)
+    return Quantity(column, measure, word)
+
+
+def modules_reused(trace: Trace) -> float | None:
+    """The share of a video's modules whose output an accelerator took from its cache, in [0, 1].
+
+    Of the modules that it counted, and of as many in each evaluation of the same model that was
+    done before it was attached (a method may share such steps, and attach late): so that a video
+    has one share however it was computed.  None where nothing was counted.
+    """
+    counted: dict[str, list[int]] = {}  # by model: modules and evaluations of the steps with a count
+    for step in trace.steps:
+        if modules := step.modules_computed + step.modules_reused:
+            own = counted.setdefault(step.model, [0, 0])
+            own[0] += modules
+            own[1] += step.calls_computed
+    if not counted:
+        return None
+    calls = Counter[str]()
+    for step in trace.steps:
+        calls[step.model] += step.calls_computed
+    due = math.fsum(modules * calls[model] / (own or 1) for model, (modules, own) in counted.items())
+    return sum(step.modules_reused for step in trace.steps) / due
 
 
 def _switch_quantity() -> Quantity:
