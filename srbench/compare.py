@@ -309,7 +309,7 @@ def _sides(
             base = numbers(of_reference(reference, of.keys)) if reference else {}
             made.append(([base.get(k, math.nan) for k in both], [known[k] for k in both]))
         elif quantity.summary == "videos":
-            counts = [quantity.count(method.cells[k]) for k in both]
+            counts = list(quantity.counts(method, {k: own[k] for k in both}).values())
             made.append(([known[k] * c for k, c in zip(both, counts, strict=True)], counts))
         else:
             made.append(([known[k] for k in both], [1.0] * len(both)))

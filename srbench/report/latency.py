@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from srbench.errors import UserError
 from srbench.store.records import CellRecord
 from srbench.trace import Trace
 
+Result = TypeVar("Result")
 ONCE = ("encode", "decode")  # stages that every cell goes through once, whatever its path
 
 
@@ -50,27 +53,38 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = WARMUP) -> dict[str,
 
     Raises UserError where a cell's times don't fit its steps.
     """
-    return {
-        work: Typical(float(np.median(own.seconds)), len(own.seconds), own.warm)
-        for work, own in _timings(cells, warmup).items()
-    }
+    return StepTimes(cells, warmup).work
 
 
-def work_seconds_by_prompt(cells: Iterable[CellRecord], warmup: int = WARMUP) -> dict[int, dict[str, float]]:
-    """The same medians of each prompt's own cells; only of what was timed there.
+class StepTimes:
+    """The step times of cells, as work_seconds takes them; raises UserError as that does."""
 
-    By prompt_index.  They hold how the machine's speed changed meanwhile, which the medians over
-    the run do not: so they tell how well a latency is known, and those what it is.
-    Raises UserError as work_seconds does.
-    """
-    found: dict[int, dict[str, float]] = defaultdict(dict)
-    for work, own in _timings(cells, warmup).items():
-        order = np.argsort(own.prompts, kind="stable")
-        prompts, first = np.unique(own.prompts[order], return_index=True)
-        parts = np.split(own.seconds[order], first[1:])
-        for prompt, part in zip(prompts.tolist(), parts, strict=True):
-            found[prompt][work] = float(np.median(part))
-    return dict(found)
+    def __init__(self, cells: Iterable[CellRecord], warmup: int = WARMUP) -> None:
+        self._timings = _timings(cells, warmup)
+
+    @cached_property
+    def work(self) -> dict[str, Typical]:
+        """Of the whole run: work_seconds."""
+        return {
+            work: Typical(float(np.median(own.seconds)), len(own.seconds), own.warm)
+            for work, own in self._timings.items()
+        }
+
+    @cached_property
+    def by_prompt(self) -> dict[int, dict[str, float]]:
+        """The medians of each prompt's own cells, by prompt_index; only of what was timed there.
+
+        They hold how the machine's speed changed meanwhile, which the medians over the run do
+        not: so they tell how well a latency is known, and those what it is.
+        """
+        found: dict[int, dict[str, float]] = defaultdict(dict)
+        for work, own in self._timings.items():
+            order = np.argsort(own.prompts, kind="stable")
+            prompts, first = np.unique(own.prompts[order], return_index=True)
+            parts = np.split(own.seconds[order], first[1:])
+            for prompt, part in zip(prompts.tolist(), parts, strict=True):
+                found[prompt][work] = float(np.median(part))
+        return dict(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +99,15 @@ class _Timings:
 def _timings(cells: Iterable[CellRecord], warmup: int) -> dict[str, _Timings]:
     warm: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     cold: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    timed: dict[int, list[CellRecord]] = defaultdict(list)
+    timed: dict[tuple[tuple[str, bool], ...], list[CellRecord]] = defaultdict(list)
+    kinds = once_per_trace(lambda cell: _kinds(cell.trace or Trace()))
     for cell in cells:
         if _is_timed(cell):
-            timed[id(cell.trace)].append(cell)  # traces are few, for many cells
-    for same in timed.values():
+            timed[kinds(cell)].append(cell)  # few, for many cells
+    for steps, same in timed.items():
         prompts = np.array([cell.prompt_index for cell in same])
         times = np.array([cell.step_seconds for cell in same], np.float64)  # None becomes NaN
-        for position, (work, switched) in enumerate(_kinds(same[0].trace or Trace())):
+        for position, (work, switched) in enumerate(steps):
             is_cold = position < warmup or switched
             (cold if is_cold else warm)[work].append((times[:, position], prompts))
     return _known(cold, False) | _known(warm, True)
@@ -122,11 +137,27 @@ def _is_timed(cell: CellRecord) -> bool:
     return True
 
 
-def _kinds(trace: Trace) -> list[tuple[str, bool]]:
+def _kinds(trace: Trace) -> tuple[tuple[str, bool], ...]:
     """(work, is it the first after a switch) of each step."""
     models = [step.model for step in trace.steps]
     before = [models[0], *models[:-1]] if models else []
-    return [(step.work, step.model != last) for step, last in zip(trace.steps, before, strict=True)]
+    return tuple((step.work, step.model != last) for step, last in zip(trace.steps, before, strict=True))
+
+
+def once_per_trace(compute: Callable[[CellRecord], Result]) -> Callable[[CellRecord], Result]:
+    """`compute`, which may look at the cell's trace alone, called once for each trace there is.
+
+    Thousands of videos share few traces, and counting their steps is most of a table's time.
+    """
+    known: dict[int, tuple[Trace | None, Result]] = {}
+
+    def result(cell: CellRecord) -> Result:
+        found = known.get(id(cell.trace))
+        if found is None:  # the trace is kept beside it: its id is then no other's
+            found = known[id(cell.trace)] = (cell.trace, compute(cell))
+        return found[1]
+
+    return result
 
 
 def stage_seconds(cells: Iterable[CellRecord]) -> dict[str, Typical]:
@@ -155,7 +186,7 @@ def cell_latency(
         encode, decode = once each, the median over cells
         hand_over = (switches of model) · the median over cells
 
-    `own`: seconds of some classes that stand in for work[w], as work_seconds_by_prompt has
+    `own`: seconds of some classes that stand in for work[w], as StepTimes.by_prompt has
     them.  `stages` is stage_seconds of the same cells; a stage that nobody timed is left out,
     and the caller says so.  Every cell is charged for text encoding and for decoding,
     also where sharing spared it, for a method run alone would pay them.

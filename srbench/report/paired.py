@@ -57,10 +57,11 @@ def bench(run: RunRecord, cells: Sequence[CellRecord]) -> Bench:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
     methods = table.contenders(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
-    dimensions = quantities.dimensions(cells)
-    every = [*quantities.similarity(cells), *(q for _, q in dimensions), *quantities.cost(run, rivals)]
-    by_key, facts = {q.column.key: q for q in every}, quantities.definitions(cells)
-    return Bench(run, tuple(methods), tuple(table.due(run, cells)), by_key, tuple(dimensions), facts)
+    scores = quantities.Scores(cells)
+    dimensions = quantities.dimensions(scores)
+    every = [*quantities.similarity(scores), *(q for _, q in dimensions), *quantities.cost(run, rivals)]
+    by_key = {q.column.key: q for q in every}
+    return Bench(run, tuple(methods), tuple(table.due(run, cells)), by_key, tuple(dimensions), scores.facts)
 
 
 # By name
@@ -198,8 +199,7 @@ def _linear(
     """
     seeds = Counter(k[0] for k in whole)
     if quantity.summary == "videos":
-        counts = {k: quantity.count(method.cells[k]) for k in own}
-        return _ratio(own, counts, whole, seeds)
+        return _ratio(own, quantity.counts(method, own), whole, seeds)
     if quantity.summary == "ratio":
         reference = next(m for m in of.methods if m.is_reference)
         base = numbers((quantity.varied_of if is_varied else quantity.of)(reference, of.keys))

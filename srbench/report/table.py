@@ -66,17 +66,21 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
         return _protocols(run, column, methods, measured)
 
-    def column(quantity: Quantity) -> list[Value]:
-        measured = [quantity.of(m, keys) for m in methods]
-        varied = [quantity.varied_of(m, keys) for m in methods] if quantity.varied else measured
+    def column(quantity: Quantity, measured: Sequence[Measured], varied: Sequence[Measured]) -> list[Value]:
         return _column(quantity, methods, measured, varied, protocol(quantity.column, measured))
 
-    found = quantities.dimensions(cells)
+    scores = quantities.Scores(cells)
+    found = quantities.dimensions(scores)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, gaps)
-    plain = [*quantities.similarity(cells), *quantities.cost(run, rivals)]
-    main = [column(q) for q in plain]
-    single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
+    plain = [*quantities.similarity(scores), *quantities.cost(run, rivals)]
+    looked: dict[object, tuple[list[Measured], list[Measured]]] = {}
+    for q in plain:  # latency and speedup look at the same
+        if (q.measure, q.varied, q.word) not in looked:
+            looked[q.measure, q.varied, q.word] = _looked_at(q, methods, keys)
+    main = [column(q, *looked[q.measure, q.varied, q.word]) for q in plain]
+    of_dimensions = [column(q, d.measured, d.measured) for (_, q), d in zip(found, dimensions, strict=True)]
+    single = [row for row in _rows(methods, of_dimensions) if not row.is_scale]
     basis = Basis(methods, keys, plain, dimensions)
     return Tables(_rows(methods, [*of_suite, *main]), single, basis)
 
@@ -96,7 +100,16 @@ def _dimension(
 ) -> totals.Dimension:
     measured = tuple(quantity.of(m, keys) for m in methods)
     counts = tuple(quantity.counts(m, own) for m, own in zip(methods, measured, strict=True))
+    counts = counts if quantity.count else ()
     return totals.Dimension(facts, measured, counts)
+
+
+def _looked_at(
+    quantity: Quantity, methods: Sequence[Contender], keys: Sequence[Key]
+) -> tuple[list[Measured], list[Measured]]:
+    """Of each method what was measured, and what errors are taken from; most often one and the same."""
+    measured = [quantity.of(m, keys) for m in methods]
+    return measured, [quantity.varied_of(m, keys) for m in methods] if quantity.varied else measured
 
 
 def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> list[Row]:
