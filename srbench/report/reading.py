@@ -29,6 +29,7 @@ from srbench.store.records import (
     CellRecord,
     MetricFacts,
     RunRecord,
+    parted,
     read_cell,
     read_run_record,
 )
@@ -65,9 +66,7 @@ def _files(folder: Path) -> list[str]:
         return sorted(e.path for e in entries if e.name.endswith(".json") and not e.name.startswith("."))
 
 
-# A record is written with one blank of indent a level, and no string in it has a raw line end or
-# a bare quotation mark: so these are the trace's own first and last line, and D's own first.
-_BEGIN, _END, _NEXT = b'\n "trace": {', b"\n }", b'\n "step_seconds"'
+# A record has no raw line end or bare quotation mark in a string, so this is D's own first line.
 _CHANGE, _NONE = b'"change": {', b'"change": null'
 _TRACE = TypeAdapter(Trace)
 _SECONDS = TypeAdapter(tuple[float | None, ...])
@@ -105,7 +104,7 @@ class Parser:
     def _one(self, path: str) -> Parsed | None:
         try:
             with open(path, "rb", buffering=0) as file:
-                trace, rest = _parted(file.read())
+                trace, rest = parted(file.read())
             plain = from_json(rest)
             trace = trace or _text(plain.get("trace"))
             scores, seconds = plain.get("scores", []), plain.pop("step_seconds", ())
@@ -180,19 +179,6 @@ class Lean:
             steps = _TRACE.validate_json(parsed.trace).steps
             self._traces[parsed.key] = Trace(tuple(replace(step, change=None) for step in steps))
         return self._traces[parsed.key]
-
-
-def _parted(text: bytes) -> tuple[bytes, bytes]:
-    """The trace's text, empty where there is none, and the record's without it."""
-    begin = text.find(_BEGIN)
-    if begin < 0:
-        return b"", text
-    first = begin + len(_BEGIN)
-    end = text.find(_NEXT, first) - len(_END) - 1
-    if text[end : end + len(_END) + 1] != _END + b",":
-        end = text.find(_END, first)
-    last = end + len(_END)
-    return text[first - 1 : last], b"".join((text[:begin], b'\n "trace": null', text[last:]))
 
 
 def _text(trace: Any) -> bytes:
