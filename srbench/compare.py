@@ -1,7 +1,7 @@
-"""`python -m srbench.compare RUN_A RUN_B`: what changed, and what it did to the numbers.
+"""Two runs of the same methods: what changed between them, and what that did to the numbers.
 
 Every method's videos in B against its own in A, paired by prompt and seed, prompts as
-clusters. With margins it is a gate for continuous integration: exit 1 where a number got
+clusters. With --margin it is a gate for continuous integration: exit 1 where a number got
 worse by more than was allowed.
 """
 
@@ -263,7 +263,11 @@ def _row(found: Match, a: Contender, b: Contender, key: str) -> Row | None:
         return None  # neither has any, as a CPU has no peak memory
     if not both:
         return replace(row, reason=reason or "no video has a number in both")
-    return _filled(row, of_b.summary, _sides(found, (a, b), (of_a, of_b), measured, both), both)
+    varied = (of_a.varied_of(a, found.a.keys), of_b.varied_of(b, found.b.keys))
+    known_of, varied_of = (
+        _sides(found, (a, b), (of_a, of_b), m, both, is_varied=m is varied) for m in (measured, varied)
+    )
+    return _filled(row, of_b.summary, known_of, varied_of, both)
 
 
 def _about(method: Contender, column: Column) -> dict[str, Any]:
@@ -293,42 +297,54 @@ def _sides(
     asked: tuple[Quantity, Quantity],
     measured: tuple[Measured, Measured],
     both: Sequence[Key],
+    is_varied: bool,
 ) -> tuple[Side, Side]:
-    """What the mean of each run is the ratio of."""
+    """What the mean of each run is the ratio of; is_varied: as errors are taken from it."""
     made = []
     for of, method, quantity, own in zip((found.a, found.b), methods, asked, measured, strict=True):
         known = numbers(own)
         if quantity.summary == "ratio":
             reference = next((m for m in of.methods if m.is_reference), None)
-            base = numbers(quantity.of(reference, of.keys)) if reference else {}
+            of_reference = quantity.varied_of if is_varied else quantity.of
+            base = numbers(of_reference(reference, of.keys)) if reference else {}
             made.append(([base.get(k, math.nan) for k in both], [known[k] for k in both]))
         elif quantity.summary == "videos":
-            counts = [quantity.count(method.cells[k]) for k in both]
+            counts = list(quantity.counts(method, {k: own[k] for k in both}).values())
             made.append(([known[k] * c for k, c in zip(both, counts, strict=True)], counts))
         else:
             made.append(([known[k] for k in both], [1.0] * len(both)))
     return made[0], made[1]
 
 
-def _filled(row: Row, summary: str, sides: tuple[Side, Side], both: Sequence[Key]) -> Row:
-    (n_a, d_a), (n_b, d_b) = sides
+def _filled(
+    row: Row, summary: str, sides: tuple[Side, Side], varied: tuple[Side, Side], both: Sequence[Key]
+) -> Row:
+    """The row with its numbers, the interval's width taken from `varied`."""
+    (n_a, _), (n_b, _) = sides
     if summary == "most":
-        a, b = max(n_a), max(n_b)
-        return replace(row, a=a, b=b, difference=b - a)
+        return replace(row, a=max(n_a), b=max(n_b), difference=max(n_b) - max(n_a))
     if not all(map(math.isfinite, (*n_a, *n_b))):
         return replace(row, reason="the reference lacks some of the latencies")
     prompts = [k[0] for k in both]
     if summary == "videos":  # sums, not means, over a prompt's videos: each video weighs the same
-        sums = [_summed(values, prompts) for values in (n_a, d_a, n_b, d_b)]
-        n_a, d_a, n_b, d_b = (list(s.values()) for s in sums)
-        prompts = list(sums[0])
-    means = [statistics.ratio_of_means(*side, prompts).mean for side in ((n_a, d_a), (n_b, d_b))]
-    told = statistics.difference_of_ratios((n_b, d_b), (n_a, d_a), prompts)
+        sides, varied = _by_prompt(sides, prompts), _by_prompt(varied, prompts)
+        prompts = list(dict.fromkeys(prompts))
+    a, b = (statistics.ratio_of_means(*side, prompts).mean for side in sides)
+    told = statistics.difference_of_ratios(varied[1], varied[0], prompts)
     reason = "; ".join(r for r in (row.reason, told.estimate.reason) if r)
-    return replace(
-        row,
-        a=means[0], b=means[1], difference=told.estimate.mean, low=told.low, high=told.high, reason=reason,
-    )  # fmt: skip
+    row = replace(row, a=a, b=b, reason=reason)
+    if a is None or b is None or told.estimate.mean is None:
+        return row
+    difference = b - a
+    half = told.estimate.half_interval
+    if half is None:
+        return replace(row, difference=difference)
+    return replace(row, difference=difference, low=difference - half, high=difference + half)
+
+
+def _by_prompt(sides: tuple[Side, Side], prompts: Sequence[int]) -> tuple[Side, Side]:
+    (n_a, d_a), (n_b, d_b) = (tuple(list(_summed(v, prompts).values()) for v in side) for side in sides)
+    return (n_a, d_a), (n_b, d_b)
 
 
 def _summed(values: Sequence[float], prompts: Sequence[int]) -> dict[int, float]:
@@ -514,23 +530,53 @@ def as_json(
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m srbench.compare", description=__doc__)
-    made.add_argument("a", metavar="RUN_A", type=Path, help="the run to compare with")
-    made.add_argument("b", metavar="RUN_B", type=Path, help="the run that may be worse")
-    made.add_argument("--method", nargs="+", help="these only, by name or label of B")
-    made.add_argument("--column", nargs="+", help="these only; also a suite's dimensions and evaluations")
+    made = argparse.ArgumentParser(
+        prog="python -m srbench.compare",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument(
-        "--margin", action="append", default=[], metavar="COLUMN=NUMBER",
-        help="how much worse is allowed, in the column's unit (totals: points); exit 1 past it",
+        "a", metavar="RUN_A", type=Path, help="the baseline, a folder results/<experiment>/<run>"
+    )
+    made.add_argument("b", metavar="RUN_B", type=Path, help="the candidate, which may have become worse")
+    made.add_argument(
+        "--method",
+        nargs="+",
+        help="compare these alone, by name or label in B (else all that both runs have)",
+    )
+    made.add_argument(
+        "--column", nargs="+",
+        help="compare these alone, as psnr, total, latency; a suite's dimensions and counts of evaluations "
+        "too (else totals, similarity and cost)",
     )  # fmt: skip
     made.add_argument(
-        "--strict", action="store_true", help="also exit 1 where the interval reaches past it, or videos lack"
-    )
+        "--margin", action="append", default=[], metavar="COLUMN=NUMBER",
+        help="how much worse B may be, 0 or more, in the column's unit (totals: points); may be repeated",
+    )  # fmt: skip
     made.add_argument(
-        "--across", action="store_true", help="compare runs of two protocols; every row is marked"
-    )
+        "--strict", action="store_true",
+        help="with --margin: also fail where the 95 %% interval reaches past it, or videos lack the number",
+    )  # fmt: skip
+    made.add_argument(
+        "--across", action="store_true",
+        help="compare although protocols or devices differ; every row concerned is marked",
+    )  # fmt: skip
     made.add_argument("--format", choices=["text", "csv", "json"], default="text")
     return made
+
+
+EPILOG = """\
+a margin's verdicts, for every method that has the column:
+  holds           B is no worse than the margin, its whole 95 % interval with it
+  not shown       B's mean is no worse than the margin, but the interval reaches past it (fails with --strict)
+  worse           B's mean is worse by more than the margin (fails)
+  cannot be told  there is no difference, as where no video has the number in both (fails)
+exit code: 0 within the margins, or none were stated; 1 past a margin, or a method of A is not in B;
+  2 a mistake in the command, or two runs that cannot be compared
+example:
+  python -m srbench.compare results/nightly/monday results/nightly/tuesday --margin psnr=0.5 --margin total=1
+"""
 
 
 def compare(args: argparse.Namespace, console: Console) -> int:
@@ -571,9 +617,9 @@ def _columns(found: Match) -> dict[str, bool | None]:
 
 
 def _usual(known: Iterable[str], found: Match) -> list[str]:
-    """Totals, similarity and cost; neither single dimensions nor counts of evaluations."""
+    """Totals, similarity and cost; neither single dimensions nor counts of what was computed."""
     single = {f.name for f, _ in found.a.dimensions}
-    return [k for k in known if k not in single and not k.startswith("evaluations_")]
+    return [k for k in known if k not in single and not k.startswith(("evaluations_", "modules_"))]
 
 
 def _refuse(
@@ -641,7 +687,8 @@ def _notes(told: Sequence[Row], changed: Sequence[Change], allowed: Mapping[str,
     if any(r.column in TIMES for r in told):
         notes.append(
             "latency and speedup can be compared on one device and software alone; their interval is over "
-            "prompts and knows nothing of how well a step was timed"
+            "prompts, each with the median step times of its own videos: how the machine's speed changed "
+            "within a run is in it, how it differed between the two runs is not"
         )
     concerned: dict[str, list[Row]] = {}
     for row in (r for r in told if r.reason):

@@ -6,6 +6,8 @@ of the same work have the same trace, byte for byte.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -72,6 +74,11 @@ class Trace:
     def until(self, executed: int) -> Trace:
         """The trace as it was after `executed` steps."""
         return Trace(self.steps[:executed])
+
+    @cached_property
+    def work(self) -> Mapping[str, int]:
+        """How many steps there are of each `Step.work`, which take the same time."""
+        return Counter(step.work for step in self.steps)
 
     @cached_property
     def switches(self) -> tuple[int, ...]:

@@ -1,16 +1,24 @@
-"""Work on parts of a large run's records in processes beside this one, which has other things to do.
+"""Work on a large run's records in a second process: what this one has no time for, or half of what it does.
 
 A forked process sees the records without a copy of them. But Python writes a count into whatever
-it looks at, and each page written to is copied after all: so each part has a process of its own,
-one after the other, and only what one part touches is there twice.
+it looks at, and each page written to is copied after all: so each part of Aside has a process of
+its own, one after the other, and only what one part touches is there twice.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MANY = 5_000  # cells from which on a second process is worth its while
 
@@ -61,3 +69,73 @@ class Aside:
             code = 0
         finally:
             os._exit(code)  # past whatever else of this process would be cleaned up twice
+
+
+def mapped(
+    make: Callable[[], Callable[[Item], Result]], items: Sequence[Item], beside: bool
+) -> Iterator[tuple[int, Result]]:
+    """work(item) of every item, with its place, in no order; of those done beside, in theirs.
+
+    make: gives a process its own `work`.  Both take the next item that nobody has taken, this one
+    only where no result from beside waits.  Results come pickled, so they must be lean.  What a
+    process that failed leaves is done here, so that what goes wrong is raised here.
+    """
+    work = make()
+    if not beside:
+        yield from ((i, work(item)) for i, item in enumerate(items))
+        return
+    queue = _queue(len(items))
+    results, process = _begun(make, items, queue)
+    missing = set(range(len(items)))
+    try:
+        while True:
+            if results.poll(0) or not (taken := os.read(queue, _PLACE.size)):
+                try:
+                    i, result = results.recv()
+                except EOFError:  # all done, or the process failed
+                    break
+            else:
+                (i,) = _PLACE.unpack(taken)
+                result = work(items[i])
+            missing.discard(i)
+            yield i, result
+    finally:
+        os.close(queue)
+        results.close()  # a process that still works there ends at its next result
+        os.waitpid(process, 0)
+    yield from ((i, work(items[i])) for i in sorted(missing))
+
+
+_PLACE = struct.Struct("i")
+_WIDE = 1 << 20  # bytes of results that may wait; what an unprivileged process may ask for on Linux
+
+
+def _queue(count: int) -> int:
+    """A pipe with the places 0 … count − 1, each read by one of two processes, and nothing after them."""
+    queue, source = os.pipe()
+    # more would not fit into the pipe, and be waited for by whoever reads it
+    assert count * _PLACE.size <= 1 << 16
+    os.write(source, b"".join(map(_PLACE.pack, range(count))))
+    os.close(source)
+    return queue
+
+
+def _begun(
+    make: Callable[[], Callable[[Item], Result]], items: Sequence[Item], queue: int
+) -> tuple[Connection, int]:
+    """Results as they come from a process that has begun, and its number."""
+    here, there = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(there, fcntl.F_SETPIPE_SZ, _WIDE)
+    process = os.fork()
+    if process:
+        os.close(there)
+        return Connection(here, writable=False), process
+    try:
+        os.close(here)
+        out, work = Connection(there, readable=False), make()
+        while taken := os.read(queue, _PLACE.size):
+            (i,) = _PLACE.unpack(taken)
+            out.send((i, work(items[i])))
+    finally:
+        os._exit(0)  # past whatever else of this process would be cleaned up twice

@@ -33,7 +33,8 @@ class Told:
     """A statistic with its 95 % interval.
 
     standard_error, low, high: in the statistic's unit; None where they can't be told, and
-    `reason` says why.  clusters: prompts, G; n: videos.
+    `reason` says why.  clusters: prompts, G; n: videos.  dropped: videos left out, since some of
+    what is compared lacks them.
     """
 
     estimate: float | None
@@ -43,6 +44,7 @@ class Told:
     clusters: int
     n: int
     reason: str = ""
+    dropped: int = 0
 
     def p(self, bound: float = 0.0) -> float | None:
         """Two-sided p of "it is `bound`", in [0, 1], by t with G − 1 degrees of freedom.
@@ -75,11 +77,9 @@ def untold(reason: str) -> Told:
 
 def of_estimate(estimate: Estimate) -> Told:
     """With its t interval."""
-    half = estimate.half_interval
-    if half is None or estimate.mean is None:
+    if estimate.interval is None:
         return Told(estimate.mean, None, None, None, estimate.clusters, estimate.n, estimate.reason)
-    low, high = estimate.mean - half, estimate.mean + half
-    return Told(estimate.mean, estimate.standard_error, low, high, estimate.clusters, estimate.n)
+    return Told(estimate.mean, estimate.standard_error, *estimate.interval, estimate.clusters, estimate.n)
 
 
 def of_difference(difference: Difference) -> Told:
@@ -111,18 +111,28 @@ def of_draws(
     return Told(value, spread.standard_error, spread.low, spread.high, prompts, n)
 
 
+def dropped(*of: Mapping[Key, float]) -> int:
+    """How many videos some of these have and not all.
+
+    >>> dropped({(0, 0): 1.0, (1, 0): 2.0}, {(1, 0): 3.0})
+    1
+    """
+    keys = [frozenset(own) for own in of]
+    return len(frozenset().union(*keys)) - len(keys[0].intersection(*keys))
+
+
 def difference(a: Mapping[Key, float], b: Mapping[Key, float]) -> Told:
     """Mean of a − b over the videos both have, t on prompt means.
 
-    >>> difference({(0, 0): 3.0, (1, 0): 5.0}, {(0, 0): 1.0, (1, 0): 3.0, (2, 0): 9.0}).estimate
-    2.0
+    >>> told = difference({(0, 0): 3.0, (1, 0): 5.0}, {(0, 0): 1.0, (1, 0): 3.0, (2, 0): 9.0})
+    >>> told.estimate, told.dropped
+    (2.0, 1)
     """
     both = [k for k in a if k in b]
     if not both:
         return untold("no video of both")
-    return of_difference(
-        statistics.paired_difference([a[k] for k in both], [b[k] for k in both], [k[0] for k in both])
-    )
+    told = statistics.paired_difference([a[k] for k in both], [b[k] for k in both], [k[0] for k in both])
+    return replace(of_difference(told), dropped=dropped(a, b))
 
 
 # Non-inferiority
@@ -228,7 +238,7 @@ def at_equal_cost(method: Costed, below: Costed, above: Costed) -> Told:
     apart = mean["c1"] - mean["c0"]
     slope = (mean["y1"] - mean["y0"]) / apart if apart else 0.0
     line = y - (1 - w) * y0 - w * y1 - slope * (c - (1 - w) * c0 - w * c1)
-    return of_estimate(statistics.clustered_mean(line.tolist(), prompts))
+    return replace(of_estimate(statistics.clustered_mean(line.tolist(), prompts)), dropped=dropped(*parts))
 
 
 # Spread and order
@@ -242,6 +252,7 @@ def log_variance_ratio(
     paired: over the videos both have, and with the same draws of prompts; else the two are
     drawn apart, as of two families.  Told of nothing where a variance is 0.
     """
+    lost = dropped(a, b) if paired else 0
     if paired:
         both = [k for k in a if k in b]
         a, b = {k: a[k] for k in both}, {k: b[k] for k in both}
@@ -256,7 +267,7 @@ def log_variance_ratio(
         return of_draws(math.log(own[0] / other[0]), None, prompts, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = np.log(own[1] / other[1])
-    return of_draws(math.log(own[0] / other[0]), draws, prompts, n)
+    return replace(of_draws(math.log(own[0] / other[0]), draws, prompts, n), dropped=lost)
 
 
 def _variances(values: Mapping[Key, float], seed: int) -> tuple[float, np.ndarray | None]:
@@ -296,7 +307,7 @@ def rank_correlation(x: Mapping[Key, float], y: Mapping[Key, float]) -> Told:
     draws = [
         _correlation(ranks_x, ranks_y, times[i : i + CHUNK][:, member]) for i in range(0, len(times), CHUNK)
     ]
-    return of_draws(whole, np.concatenate(draws), len(prompts), len(both))
+    return replace(of_draws(whole, np.concatenate(draws), len(prompts), len(both)), dropped=dropped(x, y))
 
 
 def _ranker(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -10,10 +10,12 @@ marked "est."; the exclusive timing pass feeds the same functions with better ti
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from srbench.errors import UserError
 from srbench.store.records import CellRecord
 from srbench.trace import Trace
 
+Result = TypeVar("Result")
 ONCE = ("encode", "decode")  # stages that every cell goes through once, whatever its path
 
 
@@ -33,7 +36,10 @@ class Typical:
     warm: bool = True
 
 
-def work_seconds(cells: Iterable[CellRecord], warmup: int = 2) -> dict[str, Typical]:
+WARMUP = 2  # steps of a cell that are not looked at, if there are others
+
+
+def work_seconds(cells: Iterable[CellRecord], warmup: int = WARMUP) -> dict[str, Typical]:
     """Median device-synchronised seconds of a step, for each class of `Step.work`.
 
     Left out: the first `warmup` steps of each cell and the first step after a switch of
@@ -47,24 +53,75 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = 2) -> dict[str, Typi
 
     Raises UserError where a cell's times don't fit its steps.
     """
-    warm: dict[str, list[np.ndarray]] = defaultdict(list)
-    cold: dict[str, list[np.ndarray]] = defaultdict(list)
-    timed: dict[int, list[CellRecord]] = defaultdict(list)
+    return StepTimes(cells, warmup).work
+
+
+class StepTimes:
+    """The step times of cells, as work_seconds takes them; raises UserError as that does."""
+
+    def __init__(self, cells: Iterable[CellRecord], warmup: int = WARMUP) -> None:
+        self._timings = _timings(cells, warmup)
+
+    @cached_property
+    def work(self) -> dict[str, Typical]:
+        """Of the whole run: work_seconds."""
+        return {
+            work: Typical(float(np.median(own.seconds)), len(own.seconds), own.warm)
+            for work, own in self._timings.items()
+        }
+
+    @cached_property
+    def by_prompt(self) -> dict[int, dict[str, float]]:
+        """The medians of each prompt's own cells, by prompt_index; only of what was timed there.
+
+        They hold how the machine's speed changed meanwhile, which the medians over the run do
+        not: so they tell how well a latency is known, and those what it is.
+        """
+        found: dict[int, dict[str, float]] = defaultdict(dict)
+        for work, own in self._timings.items():
+            order = np.argsort(own.prompts, kind="stable")
+            prompts, first = np.unique(own.prompts[order], return_index=True)
+            parts = np.split(own.seconds[order], first[1:])
+            for prompt, part in zip(prompts.tolist(), parts, strict=True):
+                found[prompt][work] = float(np.median(part))
+        return dict(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Timings:
+    """Of one class of work: seconds (n,) and whose prompt each is (n,); warm as in Typical."""
+
+    seconds: np.ndarray
+    prompts: np.ndarray
+    warm: bool
+
+
+def _timings(cells: Iterable[CellRecord], warmup: int) -> dict[str, _Timings]:
+    warm: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    cold: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    timed: dict[tuple[tuple[str, bool], ...], list[CellRecord]] = defaultdict(list)
+    kinds = once_per_trace(lambda cell: _kinds(cell.trace or Trace()))
     for cell in cells:
         if _is_timed(cell):
-            timed[id(cell.trace)].append(cell)  # traces are few, for many cells
-    for same in timed.values():
+            timed[kinds(cell)].append(cell)  # few, for many cells
+    for steps, same in timed.items():
+        prompts = np.array([cell.prompt_index for cell in same])
         times = np.array([cell.step_seconds for cell in same], np.float64)  # None becomes NaN
-        for position, (work, switched) in enumerate(_kinds(same[0].trace or Trace())):
-            (cold if position < warmup or switched else warm)[work].append(times[:, position])
-    return _typical(cold, False) | _typical(warm, True)
+        for position, (work, switched) in enumerate(steps):
+            is_cold = position < warmup or switched
+            (cold if is_cold else warm)[work].append((times[:, position], prompts))
+    return _known(cold, False) | _known(warm, True)
 
 
-def _typical(times: Mapping[str, Sequence[np.ndarray]], warm: bool) -> dict[str, Typical]:
-    """Medians of what was timed: NaN where an earlier run did that step."""
-    known = {work: np.concatenate(parts) for work, parts in times.items()}
-    known = {work: own[~np.isnan(own)] for work, own in known.items()}
-    return {work: Typical(float(np.median(own)), len(own), warm) for work, own in known.items() if len(own)}
+def _known(times: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], warm: bool) -> dict[str, _Timings]:
+    """What was timed: it is NaN where an earlier run did that step."""
+    found = {}
+    for work, parts in times.items():
+        seconds, prompts = (np.concatenate(of) for of in zip(*parts, strict=True))
+        known = ~np.isnan(seconds)
+        if known.any():
+            found[work] = _Timings(seconds[known], prompts[known], warm)
+    return found
 
 
 def _is_timed(cell: CellRecord) -> bool:
@@ -80,11 +137,27 @@ def _is_timed(cell: CellRecord) -> bool:
     return True
 
 
-def _kinds(trace: Trace) -> list[tuple[str, bool]]:
+def _kinds(trace: Trace) -> tuple[tuple[str, bool], ...]:
     """(work, is it the first after a switch) of each step."""
     models = [step.model for step in trace.steps]
     before = [models[0], *models[:-1]] if models else []
-    return [(step.work, step.model != last) for step, last in zip(trace.steps, before, strict=True)]
+    return tuple((step.work, step.model != last) for step, last in zip(trace.steps, before, strict=True))
+
+
+def once_per_trace(compute: Callable[[CellRecord], Result]) -> Callable[[CellRecord], Result]:
+    """`compute`, which may look at the cell's trace alone, called once for each trace there is.
+
+    Thousands of videos share few traces, and counting their steps is most of a table's time.
+    """
+    known: dict[int, tuple[Trace | None, Result]] = {}
+
+    def result(cell: CellRecord) -> Result:
+        found = known.get(id(cell.trace))
+        if found is None:  # the trace is kept beside it: its id is then no other's
+            found = known[id(cell.trace)] = (cell.trace, compute(cell))
+        return found[1]
+
+    return result
 
 
 def stage_seconds(cells: Iterable[CellRecord]) -> dict[str, Typical]:
@@ -102,7 +175,10 @@ def stage_seconds(cells: Iterable[CellRecord]) -> dict[str, Typical]:
 
 
 def cell_latency(
-    cell: CellRecord, work: Mapping[str, Typical], stages: Mapping[str, Typical] | None = None
+    cell: CellRecord,
+    work: Mapping[str, Typical],
+    stages: Mapping[str, Typical] | None = None,
+    own: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Seconds of each stage, ≥ 0; their sum is the cell's latency.
 
@@ -110,7 +186,8 @@ def cell_latency(
         encode, decode = once each, the median over cells
         hand_over = (switches of model) · the median over cells
 
-    `stages` is stage_seconds of the same cells; a stage that nobody timed is left out,
+    `own`: seconds of some classes that stand in for work[w], as StepTimes.by_prompt has
+    them.  `stages` is stage_seconds of the same cells; a stage that nobody timed is left out,
     and the caller says so.  Every cell is charged for text encoding and for decoding,
     also where sharing spared it, for a method run alone would pay them.
 
@@ -123,13 +200,14 @@ def cell_latency(
         return {"told": cell.latency_seconds}
     if cell.trace is None or not cell.trace.steps:
         raise LookupError("no trace recorded")
-    counts = Counter(step.work for step in cell.trace.steps)
-    untimed = sorted(set(counts) - set(work))
+    counts = cell.trace.work
+    untimed = sorted(counts.keys() - work.keys())
     if untimed:
         denoiser = untimed[0].partition("#")[0]
         raise LookupError(f"no step of the denoiser {denoiser} was timed in this run")
-    known = stages or {}
-    seconds = {"denoise": math.fsum(n * work[name].seconds for name, n in counts.items())}
+    known, own = stages or {}, own or {}
+    each = ((n, own[name] if name in own else work[name].seconds) for name, n in counts.items())
+    seconds = {"denoise": math.fsum(n * s for n, s in each)}
     seconds |= {name: known[name].seconds for name in ONCE if name in known}
     switches = len(cell.trace.switches)
     if switches and "hand_over" in known:

@@ -57,10 +57,11 @@ def bench(run: RunRecord, cells: Sequence[CellRecord]) -> Bench:
         raise UserError(f"run {run.run}: no cells", "at least one recorded cell", "run the experiment first")
     methods = table.contenders(run, cells)
     rivals = [c for m in methods if m.role != "scale" for c in m.cells.values()]
-    dimensions = quantities.dimensions(cells)
-    every = [*quantities.similarity(cells), *(q for _, q in dimensions), *quantities.cost(run, rivals)]
-    by_key, facts = {q.column.key: q for q in every}, quantities.definitions(cells)
-    return Bench(run, tuple(methods), tuple(table.due(run, cells)), by_key, tuple(dimensions), facts)
+    scores = quantities.Scores(cells)
+    dimensions = quantities.dimensions(scores)
+    every = [*quantities.similarity(scores), *(q for _, q in dimensions), *quantities.cost(run, rivals)]
+    by_key = {q.column.key: q for q in every}
+    return Bench(run, tuple(methods), tuple(table.due(run, cells)), by_key, tuple(dimensions), scores.facts)
 
 
 # By name
@@ -139,8 +140,8 @@ class Paired:
 def paired(of: Bench, a: Contender, b: Contender, column: str) -> Paired:
     """Of a column other than a maximum, as peak memory is.  Raises UserError where nothing is shared."""
     parts = _parts(of, column)
-    measured = [[q.of(m, of.keys) for m in (a, b)] for _, q, _ in parts]
-    known = [(numbers(x), numbers(y)) for x, y in measured]
+    known = [tuple(numbers(q.of(m, of.keys)) for m in (a, b)) for _, q, _ in parts]
+    varied = [tuple(numbers(q.varied_of(m, of.keys)) for m in (a, b)) for _, q, _ in parts]
     shared = [[k for k in x if k in y] for x, y in known]
     if not all(shared):
         lacking = ", ".join(q.column.key for (_, q, _), keys in zip(parts, shared, strict=True) if not keys)
@@ -151,9 +152,10 @@ def paired(of: Bench, a: Contender, b: Contender, column: str) -> Paired:
         )
     whole = sorted({k for keys in shared for k in keys})
     difference, values = 0.0, dict.fromkeys(whole, 0.0)
-    for (weight, quantity, scale), pair, keys in zip(parts, known, shared, strict=True):
-        for sign, method, own in ((1, a, pair[0]), (-1, b, pair[1])):
-            mean, part = _linear(quantity, method, {k: own[k] for k in keys}, whole, of)
+    for (weight, quantity, scale), pair, its, keys in zip(parts, known, varied, shared, strict=True):
+        for sign, method, own, spread in ((1, a, pair[0], its[0]), (-1, b, pair[1], its[1])):
+            mean, _ = _linear(quantity, method, {k: own[k] for k in keys}, whole, of)
+            _, part = _linear(quantity, method, {k: spread[k] for k in keys}, whole, of, is_varied=True)
             difference += sign * weight * (mean - scale[0]) / (scale[1] - scale[0])
             for key, value in part.items():
                 values[key] += sign * weight * value / (scale[1] - scale[0])
@@ -184,16 +186,23 @@ def _parts(of: Bench, column: str) -> list[Part]:
 
 
 def _linear(
-    quantity: Quantity, method: Contender, own: Mapping[Key, float], whole: Sequence[Key], of: Bench
+    quantity: Quantity,
+    method: Contender,
+    own: Mapping[Key, float],
+    whole: Sequence[Key],
+    of: Bench,
+    is_varied: bool = False,
 ) -> tuple[float, dict[Key, float]]:
-    """A method's mean, and each video's linear part of it, which has the mean 0 over `whole`."""
+    """A method's mean, and each video's linear part of it, which has the mean 0 over `whole`.
+
+    is_varied: `own` is what errors are taken from, as Quantity.varied has it.
+    """
     seeds = Counter(k[0] for k in whole)
     if quantity.summary == "videos":
-        counts = {k: quantity.count(method.cells[k]) for k in own}
-        return _ratio(own, counts, whole, seeds)
+        return _ratio(own, quantity.counts(method, own), whole, seeds)
     if quantity.summary == "ratio":
         reference = next(m for m in of.methods if m.is_reference)
-        base = numbers(quantity.of(reference, of.keys))
+        base = numbers((quantity.varied_of if is_varied else quantity.of)(reference, of.keys))
         both = [k for k in own if k in base]
         return _ratio(
             {k: base[k] / own[k] for k in both}, {k: own[k] / seeds[k[0]] for k in both}, whole, seeds

@@ -265,8 +265,8 @@ def _similarity_note(beside: Beside, columns: Sequence[str]) -> list[str]:
 def _time_note(beside: Beside) -> str:
     est = "est., from step times of a shared run" if beside.record.timing == "shared" else "a pass of its own"
     return (
-        f"latency and speedup measured on {beside.record.device} ({est}; errors are over prompts, not over "
-        f"timings), published on one {beside.setting.device}"
+        f"latency and speedup measured on {beside.record.device} ({est}; errors are over prompts, each "
+        f"with its own step times), published on one {beside.setting.device}"
     )
 
 

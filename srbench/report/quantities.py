@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from statistics import fmean
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
 from srbench.errors import UserError
-from srbench.report.latency import ONCE, Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import (
+    ONCE,
+    StepTimes,
+    Typical,
+    cell_latency,
+    once_per_trace,
+    stage_seconds,
+)
 from srbench.report.roles import Role
 from srbench.report.values import DASH, Column
 from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score
@@ -18,7 +26,7 @@ from srbench.trace import Trace
 
 Key = tuple[int, int]  # (prompt_index, seed)
 MODELS = ("large", "small")  # always shown, in this order; others follow
-GIB = 2.0**30
+GIB, PERCENT = 2.0**30, 100.0
 SCALE_ROW = "a scale row: it shows what a similarity means, and is no rival"
 
 
@@ -49,29 +57,22 @@ class Contender:
         return self.role == "reference"
 
     @cached_property
+    def done(self) -> Mapping[Key, CellRecord]:
+        """Of its cells those that have a video."""
+        return {key: cell for key, cell in self.cells.items() if cell.outcome == "done"}
+
+    def gap(self, key: Key) -> Gap:
+        """Why there is no video of a prompt and seed."""
+        cell = self.cells.get(key)
+        return UNRECORDED if cell is None else Gap(cell.outcome, cell.reason or "no reason recorded")
+
+    @cached_property
     def protocols(self) -> frozenset[str]:
         """Of all its cells."""
         return frozenset(cell.protocol for cell in self.cells.values())
 
 
 Measured = Mapping[Key, float | Gap]
-Result = TypeVar("Result")
-
-
-def once_per_trace(compute: Callable[[CellRecord], Result]) -> Callable[[CellRecord], Result]:
-    """`compute`, which may look at the cell's trace alone, called once for each trace there is.
-
-    Thousands of videos share few traces, and counting their steps is most of a table's time.
-    """
-    known: dict[int, tuple[Trace | None, Result]] = {}
-
-    def result(cell: CellRecord) -> Result:
-        found = known.get(id(cell.trace))
-        if found is None:  # the trace is kept beside it: its id is then no other's
-            found = known[id(cell.trace)] = (cell.trace, compute(cell))
-        return found[1]
-
-    return result
 
 
 class _Found(dict[Key, float | Gap]):
@@ -99,7 +100,9 @@ class Quantity:
     word: (word, reason) for a method to which the quantity doesn't apply, else None.
     prompts: those to which it applies; None for all.  summary: `mean` over prompts,
     `videos` for the mean over videos, `ratio` for mean(reference) / mean(method), `most`
-    for the largest.  count: how much a cell counts in the mean over videos.
+    for the largest.  count: how much a cell counts in the mean over videos, 1 without it.  varied: what
+    errors are taken from in place of `measure`, where that hides how well it is known: a
+    latency of median step times over the run is the same for every video of as many steps.
     """
 
     column: Column
@@ -107,11 +110,13 @@ class Quantity:
     word: Callable[[Contender], tuple[str, str] | None] = lambda method: None
     prompts: frozenset[int] | None = None
     summary: Literal["mean", "videos", "ratio", "most"] = "mean"
-    count: Callable[[CellRecord], float] = lambda cell: 1.0
+    count: Callable[[CellRecord], float] | None = None
+    varied: Callable[[CellRecord], float | Gap] | None = None
 
     def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
         """How much each number counts, in the order of numbers(measured)."""
-        return {k: self.count(method.cells[k]) for k in numbers(measured)}
+        known, count = numbers(measured), self.count
+        return dict.fromkeys(known, 1.0) if count is None else {k: count(method.cells[k]) for k in known}
 
     def word_of(self, method: Contender) -> tuple[str, str] | None:
         """Why this method has a word there in place of a number."""
@@ -121,36 +126,79 @@ class Quantity:
 
     def of(self, method: Contender, keys: Sequence[Key]) -> Measured:
         """The number or the gap of each video that should have one; empty where a word stands."""
+        return self._each(method, keys, self.measure)
+
+    def varied_of(self, method: Contender, keys: Sequence[Key]) -> Measured:
+        """As of(), by `varied` where there is one: what errors are taken from."""
+        return self._each(method, keys, self.varied or self.measure)
+
+    def _each(
+        self, method: Contender, keys: Sequence[Key], measure: Callable[[CellRecord], float | Gap]
+    ) -> Measured:
         if self.word_of(method):
             return {}
-        cells, measure = method.cells, self.measure
-        made = _Found()
-        for key in keys:
-            if self.prompts is None or key[0] in self.prompts:
-                cell = cells.get(key)
-                if cell is None:
-                    made[key] = UNRECORDED
-                elif cell.outcome != "done":
-                    made[key] = Gap(cell.outcome, cell.reason or "no reason recorded")
-                else:
-                    made[key] = measure(cell)
-        return made
+        done, prompts = method.done, self.prompts
+        due = keys if prompts is None else [k for k in keys if k[0] in prompts]
+        return _Found({k: measure(done[k]) if k in done else method.gap(k) for k in due})
 
 
-def similarity(cells: Sequence[CellRecord]) -> list[Quantity]:
-    """A quantity for each metric that compares with the reference, by name.
+class Scores:
+    """All scores of some cells, looked through once: a large table has half a million.
 
-    Raises UserError where one name has two definitions.
+    facts: of every metric, by name.  Raises UserError where one name has two definitions.
     """
-    facts = [f for f in definitions(cells).values() if f.group == "similarity"]
-    stems, scores = [_stem(f.name) for f in facts], _Scores(cells, [f.name for f in facts])
+
+    def __init__(self, cells: Sequence[CellRecord]) -> None:
+        self._cells = {id(cell): cell for cell in cells}  # kept, so that no other cell gets one's id
+        self._found: dict[str, dict[int, Score]] = {}
+        self.facts: dict[str, MetricFacts] = {}
+        for place, cell in self._cells.items():
+            for score in cell.scores:
+                metric = score.metric
+                known = self.facts.setdefault(metric.name, metric)
+                if known is not metric and known != metric:
+                    raise UserError(
+                        _differ(known, metric),
+                        "one definition of a metric in a column",
+                        "score the run again with one version of srbench, or of your metric",
+                    )
+                self._found.setdefault(metric.name, {}).setdefault(place, score)
+
+    def of(self, name: str) -> Iterator[tuple[CellRecord, Score]]:
+        """The cells that have a score of a metric, and that."""
+        return ((self._cells[place], score) for place, score in self._found[name].items())
+
+    def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
+        """A cell's number of a metric."""
+        known = {place: _score(score) for place, score in self._found[name].items()}
+        return lambda cell: known.get(id(cell), UNSCORED)
+
+    def count(self, name: str) -> Callable[[CellRecord], float] | None:
+        """How much a cell counts in a metric's mean over videos; None where all count 1."""
+        counts = {place: score.count for place, score in self._found[name].items() if score.count != 1}
+        return (lambda cell: counts.get(id(cell), 1.0)) if counts else None
+
+
+def _score(score: Score) -> float | Gap:
+    value = score.value
+    if score.outcome != "done":
+        return Gap(score.outcome, score.reason or "no reason recorded")
+    if value is None or not math.isfinite(value):  # JSON has no infinity
+        return Gap("missing", "the score is not a finite number")
+    return value
+
+
+def similarity(scores: Scores) -> list[Quantity]:
+    """A quantity for each metric that compares with the reference, by name."""
+    facts = [f for f in scores.facts.values() if f.group == "similarity"]
+    stems = [_stem(f.name) for f in facts]
     return [
-        _metric(f, scores, stems.count(_stem(f.name)) == 1, at_the_cap(f, cells))
+        _metric(f, scores, stems.count(_stem(f.name)) == 1, at_the_cap(f, scores))
         for f in sorted(facts, key=lambda f: (_stem(f.name), f.name))
     ]
 
 
-def at_the_cap(facts: MetricFacts, cells: Sequence[CellRecord]) -> list[str]:
+def at_the_cap(facts: MetricFacts, scores: Scores) -> list[str]:
     """PSNR's frames at its cap, which identical ones are and which lift a mean, for each method that has any.
 
     With the mean over prompts that the others alone would give; nothing for other metrics.
@@ -158,9 +206,8 @@ def at_the_cap(facts: MetricFacts, cells: Sequence[CellRecord]) -> list[str]:
     if _stem(facts.name) != "psnr":
         return []
     found: dict[str, dict[int, list[Score]]] = {}
-    for cell in (c for c in cells if not c.is_reference):
-        own = next((s for s in cell.scores if s.metric.name == facts.name and s.per_frame), None)
-        if own is not None:
+    for cell, own in scores.of(facts.name):
+        if own.per_frame and not cell.is_reference:
             found.setdefault(cell.label, {}).setdefault(cell.prompt_index, []).append(own)
     return [said for label, by_prompt in found.items() if (said := _capped(label, by_prompt, facts))]
 
@@ -178,51 +225,29 @@ def _capped(label: str, by_prompt: Mapping[int, Sequence[Score]], facts: MetricF
     return f"{label}: {capped} of {frames} frames at {facts.upper_bound:g} {facts.unit}{without}"
 
 
-def dimensions(cells: Sequence[CellRecord]) -> list[tuple[MetricFacts, Quantity]]:
+def dimensions(scores: Scores) -> list[tuple[MetricFacts, Quantity]]:
     """A suite's dimensions: those of its quality, then of its semantics, as they were recorded.
 
     A dimension applies to the prompts of which any method's video has a score of it.
     """
-    applies: dict[str, set[int]] = {}
-    for cell in cells:
-        for score in cell.scores:
-            if score.metric.group != "similarity":
-                applies.setdefault(score.metric.name, set()).add(cell.prompt_index)
-    known = definitions(cells)
-    names = sorted(applies, key=lambda name: known[name].group)
-    made, scores = _made(cells), _Scores(cells, names)
-    return [
-        (known[name], _dimension(known[name], scores, frozenset(applies[name]), made.get(name, "")))
-        for name in names
-    ]
+    facts = sorted((f for f in scores.facts.values() if f.group != "similarity"), key=lambda f: f.group)
+    applies = {f.name: frozenset(cell.prompt_index for cell, _ in scores.of(f.name)) for f in facts}
+    return [(f, _dimension(f, scores, applies[f.name], _made(f.name, scores))) for f in facts]
 
 
-def _made(cells: Sequence[CellRecord]) -> dict[str, str]:
-    """By metric, what scores that another environment computed were made with."""
-    found: dict[str, dict[str, None]] = {}
-    for score in (s for c in cells for s in c.scores if s.made and s.outcome == "done"):
-        own = found.setdefault(score.metric.name, {})
-        own |= dict.fromkeys(f"{k} {v}" for k, v in score.made.items())
-    return {name: ", ".join(parts) for name, parts in found.items()}
+def _made(name: str, scores: Scores) -> str:
+    """What scores that another environment computed were made with."""
+    found: dict[str, None] = {}
+    for _, score in scores.of(name):
+        if score.made and score.outcome == "done":
+            found |= dict.fromkeys(f"{k} {v}" for k, v in score.made.items())
+    return ", ".join(found)
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    """Latency, speedup, evaluations, switch step, peak memory."""
-    return [*_latency_quantities(run, cells), *_evaluation_quantities(cells), _switch_quantity(), _memory()]
-
-
-def definitions(cells: Sequence[CellRecord]) -> dict[str, MetricFacts]:
-    """Every metric's facts by its name.  Raises UserError where one name has two."""
-    facts: dict[str, MetricFacts] = {}
-    for score in (s for c in cells for s in c.scores):
-        known = facts.setdefault(score.metric.name, score.metric)
-        if known is not score.metric and known != score.metric:
-            raise UserError(
-                _differ(known, score.metric),
-                "one definition of a metric in a column",
-                "score the run again with one version of srbench, or of your metric",
-            )
-    return facts
+    """Latency, speedup, evaluations, modules reused inside them, switch step, peak memory."""
+    counts = [*_evaluation_quantities(cells), _modules_quantity()]
+    return [*_latency_quantities(run, cells), *counts, _switch_quantity(), _memory()]
 
 
 def _differ(one: MetricFacts, other: MetricFacts) -> str:
@@ -236,7 +261,7 @@ def _stem(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _metric(facts: MetricFacts, scores: _Scores, unique: bool, capped: Sequence[str]) -> Quantity:
+def _metric(facts: MetricFacts, scores: Scores, unique: bool, capped: Sequence[str]) -> Quantity:
     stem = _stem(facts.name)
     short = stem.upper() if len(stem) <= 5 else stem
     about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}", *capped]
@@ -260,7 +285,7 @@ def _metric(facts: MetricFacts, scores: _Scores, unique: bool, capped: Sequence[
     return Quantity(column, scores.measure(facts.name), word)
 
 
-def _dimension(facts: MetricFacts, scores: _Scores, prompts: frozenset[int], made: str = "") -> Quantity:
+def _dimension(facts: MetricFacts, scores: Scores, prompts: frozenset[int], made: str = "") -> Quantity:
     column = Column(
         key=facts.name,
         heading=facts.name.rpartition("/")[2].replace("_", " "),
@@ -279,38 +304,9 @@ def _dimension(facts: MetricFacts, scores: _Scores, prompts: frozenset[int], mad
     )
 
 
-class _Scores:
-    """A metric's number, or gap, of each cell: looked up a million times for a large table."""
-
-    def __init__(self, cells: Sequence[CellRecord], names: Collection[str]) -> None:
-        self._cells = cells  # kept, so that no other cell gets one's id
-        self._found: dict[str, dict[int, Score]] = {name: {} for name in names}
-        for cell in cells:
-            for score in cell.scores:
-                if (own := self._found.get(score.metric.name)) is not None:
-                    own.setdefault(id(cell), score)
-
-    def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
-        """A cell's number of a metric."""
-        known = {cell: _score(score) for cell, score in self._found[name].items()}
-        return lambda cell: known.get(id(cell), UNSCORED)
-
-    def count(self, name: str) -> Callable[[CellRecord], float]:
-        """How much a cell counts in a metric's mean over videos."""
-        counts = {cell: score.count for cell, score in self._found[name].items()}
-        return lambda cell: counts.get(id(cell), 1.0)
-
-
-def _score(score: Score) -> float | Gap:
-    if score.outcome != "done":
-        return Gap(score.outcome, score.reason or "no reason recorded")
-    if score.value is None or not math.isfinite(score.value):  # JSON has no infinity
-        return Gap("missing", "the score is not a finite number")
-    return score.value
-
-
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    work, stages = work_seconds(cells), stage_seconds(cells)
+    stages, times = stage_seconds(cells), StepTimes(cells)
+    work, by_prompt = times.work, times.by_prompt
     estimated = run.timing != "exclusive"
 
     @once_per_trace
@@ -324,11 +320,21 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
         # an imported video has no trace, and a latency of its own
         return of_trace(cell) if cell.latency_seconds is None else cell.latency_seconds
 
+    def varied(cell: CellRecord) -> float | Gap:
+        known = measure(cell)
+        own = by_prompt.get(cell.prompt_index)
+        if own is None or isinstance(known, Gap) or cell.latency_seconds is not None:
+            return known
+        return math.fsum(cell_latency(cell, work, stages, own).values())
+
     note = _latency_note(cells, work, stages, estimated)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
-    about = "speedup: the reference's mean latency / the method's, over the videos that both have"
+    about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
-    return [Quantity(seconds, measure), Quantity(speedup, measure, summary="ratio")]
+    return [
+        Quantity(seconds, measure, varied=varied),
+        Quantity(speedup, measure, summary="ratio", varied=varied),
+    ]
 
 
 def _latency_note(
@@ -341,7 +347,7 @@ def _latency_note(
         return ""
     parts = ["seconds that one video takes, as counts of steps × their median time"]
     parts += ["of a shared run (est.)"] if estimated else []
-    parts += ["± is over prompts, not over timings"]
+    parts += ["± is over prompts, each with the median step times of its own videos"]
     absent = [name for name in ONCE if name not in stages]
     parts += [f"without {' and '.join(absent)}, which no cell timed"] if absent else []
     cold = [name for name, typical in work.items() if not typical.warm]
@@ -379,6 +385,49 @@ def _computed(cell: CellRecord, model: str) -> int:
 
 def _reused(cell: CellRecord) -> int:
     return sum(s.calls_reused for s in (cell.trace.steps if cell.trace else ()))
+
+
+def _modules_quantity() -> Quantity:
+    @once_per_trace
+    def measure(cell: CellRecord) -> float | Gap:
+        share = modules_reused(cell.trace) if cell.trace else None
+        if share is None:
+            return Gap("missing", "no modules counted" if cell.trace else "no trace recorded")
+        return PERCENT * share
+
+    def word(method: Contender) -> tuple[str, str] | None:
+        if any(not isinstance(measure(c), Gap) for c in method.cells.values()):
+            return None
+        return DASH, "no accelerator that acts inside an evaluation, or none whose record counts modules"
+
+    note = (
+        "modules reused: of the modules inside the computed evaluations that an accelerator acts on (PAB: "
+        "the attention layers), the share whose output came from its cache; over all steps of that model"
+    )
+    column = Column("modules_reused", "modules reused", "%", None, False, "cost", 0, note)
+    return Quantity(column, measure, word)
+
+
+def modules_reused(trace: Trace) -> float | None:
+    """The share of a video's modules whose output an accelerator took from its cache, in [0, 1].
+
+    Of the modules that it counted, and of as many in each evaluation of the same model that was
+    done before it was attached (a method may share such steps, and attach late): so that a video
+    has one share however it was computed.  None where nothing was counted.
+    """
+    counted: dict[str, list[int]] = {}  # by model: modules and evaluations of the steps with a count
+    for step in trace.steps:
+        if modules := step.modules_computed + step.modules_reused:
+            own = counted.setdefault(step.model, [0, 0])
+            own[0] += modules
+            own[1] += step.calls_computed
+    if not counted:
+        return None
+    calls = Counter[str]()
+    for step in trace.steps:
+        calls[step.model] += step.calls_computed
+    due = math.fsum(modules * calls[model] / (own or 1) for model, (modules, own) in counted.items())
+    return sum(step.modules_reused for step in trace.steps) / due
 
 
 def _switch_quantity() -> Quantity:

@@ -37,10 +37,35 @@ class Estimate:
     clusters: int
     reason: str = ""
 
+    def with_error_of(self, varied: Estimate) -> Estimate:
+        """This number with another's standard error, in proportion to the two numbers.
+
+        >>> Estimate(4.0, 0.0, 6, 3).with_error_of(Estimate(2.0, 0.1, 6, 3)).standard_error
+        0.2
+        """
+        if self.mean is None or not varied.mean or varied.standard_error is None:
+            return self
+        return replace(self, standard_error=abs(self.mean / varied.mean) * varied.standard_error)
+
     @property
     def half_interval(self) -> float | None:
         """Half of the 95 % t interval, t(0.975; G − 1) · SE; None where there is no error."""
         return None if self.standard_error is None else t_quantile(self.clusters) * self.standard_error
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval; None where there is no error."""
+        half = self.half_interval
+        return None if self.mean is None or half is None else (self.mean - half, self.mean + half)
+
+    @property
+    def log_interval(self) -> tuple[float, float] | None:
+        """That of the logarithm, as a number again: R·exp(± t·SE/R); None where R isn't above 0."""
+        half = self.half_interval
+        if self.mean is None or half is None or self.mean <= 0:
+            return None
+        factor = math.exp(half / self.mean)
+        return self.mean / factor, self.mean * factor
 
 
 @dataclass(frozen=True)

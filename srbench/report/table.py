@@ -66,16 +66,21 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     def protocol(column: Column, measured: Sequence[Measured]) -> list[str]:
         return _protocols(run, column, methods, measured)
 
-    def column(quantity: Quantity) -> list[Value]:
-        measured = [quantity.of(m, keys) for m in methods]
-        return _column(quantity, methods, measured, protocol(quantity.column, measured))
+    def column(quantity: Quantity, measured: Sequence[Measured], varied: Sequence[Measured]) -> list[Value]:
+        return _column(quantity, methods, measured, varied, protocol(quantity.column, measured))
 
-    found = quantities.dimensions(cells)
+    scores = quantities.Scores(cells)
+    found = quantities.dimensions(scores)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
     of_suite = totals.columns(methods, dimensions, protocol, gaps)
-    plain = [*quantities.similarity(cells), *quantities.cost(run, rivals)]
-    main = [column(q) for q in plain]
-    single = [row for row in _rows(methods, [column(q) for _, q in found]) if not row.is_scale]
+    plain = [*quantities.similarity(scores), *quantities.cost(run, rivals)]
+    looked: dict[object, tuple[list[Measured], list[Measured]]] = {}
+    for q in plain:  # latency and speedup look at the same
+        if (q.measure, q.varied, q.word) not in looked:
+            looked[q.measure, q.varied, q.word] = _looked_at(q, methods, keys)
+    main = [column(q, *looked[q.measure, q.varied, q.word]) for q in plain]
+    of_dimensions = [column(q, d.measured, d.measured) for (_, q), d in zip(found, dimensions, strict=True)]
+    single = [row for row in _rows(methods, of_dimensions) if not row.is_scale]
     basis = Basis(methods, keys, plain, dimensions)
     return Tables(_rows(methods, [*of_suite, *main]), single, basis)
 
@@ -95,7 +100,16 @@ def _dimension(
 ) -> totals.Dimension:
     measured = tuple(quantity.of(m, keys) for m in methods)
     counts = tuple(quantity.counts(m, own) for m, own in zip(methods, measured, strict=True))
+    counts = counts if quantity.count else ()
     return totals.Dimension(facts, measured, counts)
+
+
+def _looked_at(
+    quantity: Quantity, methods: Sequence[Contender], keys: Sequence[Key]
+) -> tuple[list[Measured], list[Measured]]:
+    """Of each method what was measured, and what errors are taken from; most often one and the same."""
+    measured = [quantity.of(m, keys) for m in methods]
+    return measured, [quantity.varied_of(m, keys) for m in methods] if quantity.varied else measured
 
 
 def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> list[Row]:
@@ -159,14 +173,16 @@ def _column(
     quantity: Quantity,
     methods: Sequence[Contender],
     measured: Sequence[Measured],
+    varied: Sequence[Measured],
     protocols: Sequence[str],
 ) -> list[Value]:
-    reference = next((own for m, own in zip(methods, measured, strict=True) if m.is_reference), None)
+    both = list(zip(measured, varied, strict=True))
+    reference = next((own for m, own in zip(methods, both, strict=True) if m.is_reference), None)
     values = [
         _value(quantity, method, own, reference, protocol)
-        for method, own, protocol in zip(methods, measured, protocols, strict=True)
+        for method, own, protocol in zip(methods, both, protocols, strict=True)
     ]
-    return _mark_best(quantity, methods, measured, values, reference)
+    return _mark_best(quantity, methods, both, values, reference)
 
 
 def _protocols(
@@ -201,55 +217,73 @@ def _protocols_of(method: Contender, measured: Measured) -> list[str]:
 def _value(
     quantity: Quantity,
     method: Contender,
-    own: Measured,
-    reference: Measured | None,
+    own: Both,
+    reference: Both | None,
     protocol: str,
 ) -> Value:
     column, word = quantity.column, quantity.word_of(method)
     if word:
         return Value(column, None, None, 0, 0, protocol, "done", word[1], word[0])
-    outcome, told = gaps(own)
+    outcome, told = gaps(own[0])
     estimate, more = _estimate(quantity, method, own, reference)
     if estimate.mean is None and estimate.reason not in ("", statistics.NO_VALUE):
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
-    return of_estimate(column, estimate, protocol, outcome, "; ".join(part for part in (told, more) if part))
+    reason = "; ".join(part for part in (told, more) if part)
+    return of_estimate(column, estimate, protocol, outcome, reason, quantity.summary == "ratio")
+
+
+Both = tuple[Measured, Measured]  # what a quantity measured, and what its errors are taken from
 
 
 def _estimate(
-    quantity: Quantity, method: Contender, own: Measured, reference: Measured | None
+    quantity: Quantity, method: Contender, own: Both, reference: Both | None
 ) -> tuple[Estimate, str]:
     """The number, and what the reference lacks for it."""
     if quantity.summary == "ratio":
         if reference is None:
             return Estimate(None, None, 0, 0), "no reference in this run"
-        return _speedup(reference, own)
+        lacking = len(numbers(own[0]).keys() - numbers(reference[0]).keys())
+        told = f"{lacking} of {len(own[0])} lack the reference's latency" if lacking else ""
+        return _speedup(reference, own), told
+    estimate = _mean(quantity, method, own[0])
+    return estimate if own[1] is own[0] else estimate.with_error_of(_mean(quantity, method, own[1])), ""
+
+
+def _mean(quantity: Quantity, method: Contender, own: Measured) -> Estimate:
     found = numbers(own)
     values, prompts = list(found.values()), [k[0] for k in found]
     if quantity.summary == "most":
-        return Estimate(max(values, default=None), None, len(values), len(set(prompts))), ""
+        return Estimate(max(values, default=None), None, len(values), len(set(prompts)))
     if quantity.summary == "videos":
-        return statistics.mean_of_videos(values, prompts, list(quantity.counts(method, own).values())), ""
-    return statistics.clustered_mean(values, prompts), ""
+        return statistics.mean_of_videos(values, prompts, list(quantity.counts(method, own).values()))
+    return statistics.clustered_mean(values, prompts)
 
 
-def _speedup(reference: Measured, own: Measured) -> tuple[Estimate, str]:
-    """Ratio of mean latencies over the videos both have, and what the reference lacks."""
-    base, mine = numbers(reference), numbers(own)
-    both = [k for k in mine if k in base]
-    estimate = statistics.ratio_of_means(
-        [base[k] for k in both], [mine[k] for k in both], [k[0] for k in both]
-    )
-    lacking = len(mine) - len(both)
-    return estimate, f"{lacking} of {len(own)} lack the reference's latency" if lacking else ""
+def speedup(quantity: Quantity, reference: Contender, method: Contender, keys: Sequence[Key]) -> Estimate:
+    """How many times as fast a method is as another, over the videos that both have.
+
+    The ratio of mean latencies; its error is over prompts, each with its own videos' step times.
+    """
+    of_both = [(quantity.of(m, keys), quantity.varied_of(m, keys)) for m in (reference, method)]
+    return _speedup(*of_both)
+
+
+def _speedup(reference: Both, own: Both) -> Estimate:
+    estimates = []
+    for base, mine in zip(map(numbers, reference), map(numbers, own), strict=True):
+        both = [k for k in mine if k in base]
+        of = [base[k] for k in both], [mine[k] for k in both]
+        estimates.append(statistics.ratio_of_means(*of, [k[0] for k in both]))
+    return estimates[0].with_error_of(estimates[1])
 
 
 def _mark_best(
     quantity: Quantity,
     methods: Sequence[Contender],
-    measured: Sequence[Measured],
+    measured: Sequence[Both],
     values: Sequence[Value],
-    reference: Measured | None,
+    reference: Both | None,
 ) -> list[Value]:
     """Mark the best and all that a paired t interval can't tell from it; reference and scale rows apart.
 
@@ -270,30 +304,30 @@ def _mark_best(
     if None in known.values():
         return list(values)
     best = (max if higher else min)(rivals, key=lambda i: known[i] or 0.0)
-    of_best = numbers(measured[best])
-    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i]), of_best)}
+    of_best = numbers(measured[best][1])
+    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i][1]), of_best)}
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
 def _over_common(
     quantity: Quantity,
     methods: Sequence[Contender],
-    measured: Sequence[Measured],
+    measured: Sequence[Both],
     rivals: Sequence[int],
-    reference: Measured | None,
+    reference: Both | None,
 ) -> dict[int, float | None] | None:
     """The rivals' numbers over the videos that all of them have.
 
     None where that is all that each has; numbers are None where it is of too few prompts.
     """
-    first, *others = (numbers(measured[i]) for i in rivals)
+    first, *others = (numbers(measured[i][0]) for i in rivals)
     if all(first.keys() == own.keys() for own in others):
         return None
     keys = [k for k in first if all(k in own for own in others)]
     if len({k[0] for k in keys}) < FEWEST_TO_RANK:
         return dict.fromkeys(rivals)
-    parts = {i: {k: measured[i][k] for k in keys} for i in rivals}
-    return {i: _estimate(quantity, methods[i], part, reference)[0].mean for i, part in parts.items()}
+    parts = {i: {k: measured[i][0][k] for k in keys} for i in rivals}
+    return {i: _estimate(quantity, methods[i], (p, p), reference)[0].mean for i, p in parts.items()}
 
 
 def _apart(of_a: Mapping[Key, float], of_b: Mapping[Key, float]) -> bool:

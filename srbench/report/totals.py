@@ -59,11 +59,15 @@ class Dimension:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One method's number of a group in %, and of each draw, or why there is none (value None)."""
+    """One method's number of a group in %, and of each draw, or why there is none (value None).
+
+    prompts: those that it has a number of.
+    """
 
     value: float | None
     draws: np.ndarray | None
     reason: str = ""
+    prompts: frozenset[int] = frozenset()
 
 
 def suite_of(run: RunRecord, scored: Collection[str]) -> str:
@@ -104,15 +108,9 @@ def columns(
     return made
 
 
-def of_suite(suite: str, own: Sequence[Dimension], methods: int) -> tuple[list[int], dict[str, list[Score]]]:
-    """Prompts, and by quality, semantic and total each method's score; the same draws for all."""
-    of = _Suite(suite, own)
-    return of.prompts, of.scores(methods)
-
-
 @dataclass(frozen=True, eq=False)
-class _Suite:
-    """A suite's dimensions and the draws of its prompts."""
+class Suite:
+    """A suite's dimensions and the draws of its prompts, the same for all methods."""
 
     name: str
     own: Sequence[Dimension]
@@ -137,27 +135,41 @@ class _Suite:
             return _total(*(self.score(g, method, of) for g in GROUPS))
         return _of_method(self.name, name, of, method, self.prompts, self.times)
 
-    def shared(self, name: str, methods: Sequence[int], scores: Sequence[Score]) -> _Shared:
+    def shared(self, name: str, methods: Sequence[int], scores: Sequence[Score]) -> Shared:
         """Methods' scores over the videos that all of them have, dimension by dimension.
 
         scores: of all methods, each over its own videos; those where nothing lacks.
         """
-        of = [_common(d, methods) for d in self.own]
+        members = [d for d in self.own if name in (d.facts.group, "total")]
+        of = [_common(d, methods) for d in members]
         measured = {k for d in of for k in numbers(d.measured[methods[0]])}
         prompts = len({k[0] for k in measured})
-        if all(a is b for a, b in zip(of, self.own, strict=True)):
-            return _Shared({i: scores[i] for i in methods}, len(measured), prompts, is_part=False)
-        return _Shared({i: self.score(name, i, of) for i in methods}, len(measured), prompts, is_part=True)
+        if all(a is b for a, b in zip(of, members, strict=True)):
+            return Shared({i: scores[i] for i in methods}, len(measured), prompts)
+        dropped: set[Key] = set()
+        for whole, part in zip(members, of, strict=True):
+            for i in methods:
+                dropped |= numbers(whole.measured[i]).keys() - numbers(part.measured[i]).keys()
+        own = {i: self.score(name, i, of) for i in methods}
+        return Shared(own, len(measured), prompts, len(dropped))
 
 
 @dataclass(frozen=True, eq=False)
-class _Shared:
-    """Scores by method, over so many videos of so many prompts; is_part: some of them has more."""
+class Shared:
+    """Scores by method, over so many videos of so many prompts.
+
+    dropped: videos left out, in some dimension at least, since some of the methods lack them.
+    """
 
     scores: Mapping[int, Score]
     videos: int
     prompts: int
-    is_part: bool
+    dropped: int = 0
+
+    @property
+    def is_part(self) -> bool:
+        """Has any of the methods more?"""
+        return self.dropped > 0
 
     def difference(self, a: int, b: int) -> tuple[float | None, bootstrap.Spread | None]:
         """Of a minus b, in points, and how it varies over the draws, which are the same for both."""
@@ -190,8 +202,8 @@ def _columns_of(
     protocol: Callable[[Column, Sequence[Measured]], Sequence[str]],
     gaps: Callable[[Measured], tuple[Outcome, str]],
 ) -> Iterator[list[Value]]:
-    of = _Suite(suite, own)
-    prompts, scores = of.prompts, of.scores(len(methods))
+    of = Suite(suite, own)
+    scores = of.scores(len(methods))
     reference = next((i for i, m in enumerate(methods) if m.is_reference), None)
     for name, of_methods in scores.items():
         members = [d for d in own if name in (d.facts.group, "total")]
@@ -200,7 +212,7 @@ def _columns_of(
         protocols = protocol(column, measured)
         told = [gaps(m) for m in measured]
         places = list(zip(methods, of_methods, measured, protocols, told, strict=True))
-        values = [_value(column, len(prompts), *place) for place in places]
+        values = [_value(column, *place) for place in places]
         share = functools.partial(of.shared, name, scores=of_methods)
         yield _mark_best(values, of_methods, methods, share)
         delta = _delta(column)
@@ -257,7 +269,8 @@ def _of_method(
     weights = np.array([d.facts.weight for d in members])
     value = float(bootstrap.group_means(sums, counts, weights)[0])
     draws = None if times is None else PERCENT * bootstrap.group_means(sums, counts, weights, times)
-    return Score(PERCENT * value, draws)
+    behind = frozenset(p for p, i in place.items() if counts[:, i].any())
+    return Score(PERCENT * value, draws, prompts=behind)
 
 
 def _total(quality: Score, semantic: Score) -> Score:
@@ -266,12 +279,11 @@ def _total(quality: Score, semantic: Score) -> Score:
         return Score(None, None, "; ".join(s.reason for s in parts.values() if s.reason))
     whole = sum(TOTAL_WEIGHTS.values())
     value = sum(TOTAL_WEIGHTS[g] * (s.value or 0.0) for g, s in parts.items()) / whole
+    behind = quality.prompts | semantic.prompts
     if quality.draws is None or semantic.draws is None:
-        return Score(value, None)
-    return Score(
-        value,
-        (TOTAL_WEIGHTS["quality"] * quality.draws + TOTAL_WEIGHTS["semantic"] * semantic.draws) / whole,
-    )
+        return Score(value, None, prompts=behind)
+    draws = (TOTAL_WEIGHTS["quality"] * quality.draws + TOTAL_WEIGHTS["semantic"] * semantic.draws) / whole
+    return Score(value, draws, prompts=behind)
 
 
 def _merged(parts: Sequence[Measured]) -> Measured:
@@ -305,7 +317,6 @@ def _delta(column: Column) -> Column:
 
 def _value(
     column: Column,
-    prompts: int,
     method: Contender,
     score: Score,
     measured: Measured,
@@ -321,7 +332,9 @@ def _value(
         return Value(
             column, None, None, len(known), 0, protocol, "missing" if outcome == "done" else outcome, reason
         )
-    spread = None if score.draws is None else bootstrap.spread(score.draws, prompts, centre=score.value)
+    # the prompts that this method has tell how well its mean is known, not those that others have
+    own = len(score.prompts)
+    spread = None if score.draws is None else bootstrap.spread(score.draws, own, centre=score.value)
     clusters = len({k[0] for k in known})
     return Value(
         column,
@@ -338,7 +351,7 @@ def _value(
     )
 
 
-Share = Callable[[Sequence[int]], _Shared]  # methods, to their scores over the videos that all have
+Share = Callable[[Sequence[int]], Shared]  # methods, to their scores over the videos that all have
 
 
 def _mark_best(

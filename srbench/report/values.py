@@ -61,7 +61,8 @@ class Value:
     """One number of the table, or why there is none.
 
     value, standard_error: in the column's unit; None is shown as "–" or not at all.  low,
-    high: its 95 % interval, of t over prompts, for totals of the cluster bootstrap.  n,
+    high: its 95 % interval, of t over prompts, for totals of the cluster bootstrap, for a
+    speedup of t of its logarithm, so that none of few prompts goes below 0.  n,
     clusters: videos and prompts behind it.  outcome: `done` only where no video is
     lacking, so a filter on it leaves whole values.  reason: a footnote's text.  word:
     shown in place of a number where none applies ("reference"); its reason needs no
@@ -116,11 +117,15 @@ class Row:
 
 
 def of_estimate(
-    column: Column, estimate: Estimate, protocol: str, outcome: Outcome = "done", reason: str = ""
+    column: Column,
+    estimate: Estimate,
+    protocol: str,
+    outcome: Outcome = "done",
+    reason: str = "",
+    is_ratio: bool = False,
 ) -> Value:
-    """A value with the 95 % t interval of its estimate."""
-    half = estimate.half_interval
-    low, high = (None, None) if half is None else (_shift(estimate, -half), _shift(estimate, half))
+    """A value with the 95 % t interval of its estimate, or of its logarithm if that is a ratio's."""
+    low, high = (estimate.log_interval if is_ratio else estimate.interval) or (None, None)
     return Value(
         column,
         estimate.mean,
@@ -134,10 +139,6 @@ def of_estimate(
         high=high,
         no_error=estimate.reason if estimate.mean is not None else "",
     )
-
-
-def _shift(estimate: Estimate, by: float) -> float | None:
-    return None if estimate.mean is None else estimate.mean + by
 
 
 def decimals(values: Iterable[Value]) -> int:

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -268,7 +268,7 @@ def write_cell(run: Path, cell: CellRecord) -> None:
     """Write a cell's record, and its line into the index."""
     path = cell_path(run, cell.id)
     stat = write_json(path, cell)
-    line = _line(path.name, stat, cell.model_dump(mode="json", include=_BRIEF))
+    line = _as_bytes(_line(path.name, stat, cell.model_dump(mode="json", include=_BRIEF), facts_hash))
     # one short write at the end of the file: lines of two processes do not mix
     with open(run / INDEX, "ab", buffering=0) as index:
         index.write(line)
@@ -277,12 +277,40 @@ def write_cell(run: Path, cell: CellRecord) -> None:
 _BRIEF = {"id", "key", "outcome", "video", "video_bytes", "scores"}
 
 
-def _line(name: str, stat: os.stat_result, cell: Mapping[str, Any]) -> bytes:
-    scores = [s for s in cell["scores"] if s["outcome"] != "skipped"]
-    brief = {k: cell.get(k) for k in sorted(_BRIEF)}
-    brief["scores"] = [(facts_hash(s["metric"]), s["reference"], s["outcome"]) for s in scores]
-    line = {"file": name, "size": stat.st_size, "mtime": stat.st_mtime_ns} | brief
+def _line(
+    name: str, stat: os.stat_result, cell: Mapping[str, Any], hashed: Callable[[Mapping[str, Any]], str]
+) -> dict[str, Any]:
+    """A cell's line of the index; what its record leaves out is as CellRecord has it by default."""
+    scores = [s for s in cell.get("scores", ()) if s.get("outcome") != "skipped"]
+    return {
+        "file": name,
+        "size": stat.st_size,
+        "mtime": stat.st_mtime_ns,
+        "id": cell["id"],
+        "key": cell.get("key", ""),
+        "outcome": cell["outcome"],
+        "scores": [(hashed(s["metric"]), s.get("reference"), s.get("outcome", "done")) for s in scores],
+        "video": cell.get("video"),
+        "video_bytes": cell.get("video_bytes"),
+    }
+
+
+def _as_bytes(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
+
+
+class _Hashes:
+    """facts_hash of metrics as records have them, computed once for each that there is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Mapping[str, Any], str]] = {}
+
+    def __call__(self, facts: Mapping[str, Any]) -> str:
+        known = self._known.get(facts["name"])
+        if known is None or known[0] != facts:
+            whole = MetricFacts.model_validate(facts).model_dump(mode="json")
+            known = self._known[facts["name"]] = facts, facts_hash(whole)
+        return known[1]
 
 
 def scan(run: Path) -> dict[str, Brief]:
@@ -307,11 +335,12 @@ def scan(run: Path) -> dict[str, Brief]:
                 unread.append((entry.name, stat))
             else:
                 found[entry.name] = line
-    fresh = [_line(name, stat, _plain_cell(folder / name)) for name, stat in unread]
-    found |= {line["file"]: line for line in map(from_json, fresh)}
+    hashes = _Hashes()
+    fresh = {name: _read_line(folder / name, stat, hashes) for name, stat in unread}
+    found |= fresh
     if fresh and lines < 3 * len(found):
         with contextlib.suppress(OSError), open(run / INDEX, "ab", buffering=0) as index:
-            index.write(b"".join(fresh))
+            index.write(b"".join(map(_as_bytes, fresh.values())))
     elif fresh or lines > 3 * max(len(found), 1000):
         _compact(run, found)
     briefs = map(_brief, found.values())
@@ -339,20 +368,43 @@ def _indexed(run: Path) -> tuple[dict[tuple[str, int, int], dict[str, Any]], int
 
 def _compact(run: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     """One line a cell again.  Lines added by others meanwhile are lost, and only cost a read."""
-    text = "".join(json.dumps(line) + "\n" for line in found.values())
+    text = b"".join(map(_as_bytes, found.values())).decode()
     with contextlib.suppress(UserError):
         write_text(run / INDEX, text, mode=0o644)
 
 
-def _plain_cell(path: Path) -> dict[str, Any]:
-    """A cell's record as plain data: a tenth of the time that checking every field takes."""
+def _read_line(path: Path, stat: os.stat_result, hashes: _Hashes) -> dict[str, Any]:
+    """A cell's line from its record, without its trace: a tenth of the time that checking all takes."""
     try:
-        cell = from_json(path.read_bytes())
-        if cell["version"] == VERSION and all(k in cell for k in _BRIEF):
-            return cell
-    except (ValueError, KeyError, TypeError):
+        with open(path, "rb", buffering=0) as file:
+            cell = from_json(parted(file.read())[1])
+        if cell.get("version", VERSION) == VERSION:
+            return _line(path.name, stat, cell, hashes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    return read_cell(path).model_dump(mode="json")  # which says what is wrong with it
+    whole = read_cell(path)  # which says what is wrong with it, or reads what is merely unusual
+    return _line(path.name, stat, whole.model_dump(mode="json"), hashes)
+
+
+# A record is written with one blank of indent a level, and no string in it has a raw line end or
+# a bare quotation mark: so these are the trace's own first and last line, and what comes after it.
+_BEGIN, _END, _NEXT = b'\n "trace": {', b"\n }", b'\n "step_seconds"'
+
+
+def parted(text: bytes) -> tuple[bytes, bytes]:
+    """A cell's trace as JSON, empty where there is none, and its record without it: most of it is trace.
+
+    Of a record that was written in another way the trace stays where it was.
+    """
+    begin = text.find(_BEGIN)
+    if begin < 0:
+        return b"", text
+    first = begin + len(_BEGIN)
+    end = text.find(_NEXT, first) - len(_END) - 1
+    if text[end : end + len(_END) + 1] != _END + b",":
+        end = text.find(_END, first)
+    last = end + len(_END)
+    return text[first - 1 : last], b"".join((text[:begin], b'\n "trace": null', text[last:]))
 
 
 def _read(path: Path, kind: type[BaseModel]) -> Any:

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from srbench.store.records import CellRecord
+
 ROOT = Path(__file__).parents[2]
 STEPS, FRAMES, METHODS, PROTOCOL = 50, 81, 16, "scale-protocol"
 METRICS = {
@@ -122,7 +124,8 @@ def write(folder: Path, prompts: int, seeds: int) -> None:
         for seed in range(seeds):
             for i, m in enumerate(methods):
                 record = cell(m, i, prompt, seed, rng)
-                (folder / "cells" / f"{record['id']}.json").write_text(json.dumps(record, indent=1))
+                text = CellRecord(**record).model_dump_json(indent=1)
+                (folder / "cells" / f"{record['id']}.json").write_text(text)
     run = {
         "experiment": "scale",
         "run": "scale",

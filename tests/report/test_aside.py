@@ -36,6 +36,44 @@ def test_an_error_inside_is_the_one_that_is_raised(tmp_path):
         raise KeyError
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_every_item_is_worked_on_once_in_either_process(beside):
+    def make():
+        return lambda item: (os.getpid(), item * item, b"x" * 200_000)  # more than a pipe holds
+
+    found = dict(aside.mapped(make, range(200), beside))
+    assert [found[i][1] for i in range(200)] == [i * i for i in range(200)]
+    workers = {pid for pid, *_ in found.values()}
+    assert len(workers) <= 2 if beside else workers == {os.getpid()}
+
+
+def test_what_a_process_beside_leaves_is_done_here():
+    here = os.getpid()
+
+    def make():
+        def work(item):
+            if os.getpid() != here and item > 3:
+                os._exit(1)  # as a process that was killed
+            return item
+
+        return work
+
+    assert dict(aside.mapped(make, range(50), True)) == {i: i for i in range(50)}
+
+
+def test_what_fails_in_either_process_is_raised_here():
+    def make():
+        def work(item):
+            if item == 7:
+                raise ValueError(f"item {item}")
+            return item
+
+        return work
+
+    with pytest.raises(ValueError, match="item 7"):
+        dict(aside.mapped(make, range(20), True))
+
+
 needs_two = pytest.mark.skipif(not aside.is_worthwhile(10**9), reason="needs Linux and two cores")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from srbench.errors import UserError
-from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import StepTimes, Typical, cell_latency, stage_seconds, work_seconds
 
 
 def timed(make: Any, seconds: list[float], switch: int, prompt: int = 0) -> Any:
@@ -20,6 +20,17 @@ def test_warmups_and_first_steps_after_a_switch_are_left_out(make: Any) -> None:
     work = work_seconds([cell])
     assert work == {"large 2+0": Typical(11, 3), "small 2+0": Typical(4.5, 4)}
     assert work_seconds([cell], warmup=0)["large 2+0"] == Typical(12, 5)
+
+
+def test_each_prompt_has_medians_of_its_own(make: Any) -> None:
+    slow = timed(make, [90, 80, 20, 24, 22, 70, 3, 4, 5, 6], switch=5)
+    fast = timed(make, [90, 80, 10, 12, 11, None, 1], switch=7, prompt=1)
+    by_prompt = StepTimes([slow, fast]).by_prompt
+    assert by_prompt == {0: {"large 2+0": 22, "small 2+0": 4.5}, 1: {"large 2+0": 10.5}}
+    # where a prompt has none, the run's stands in
+    work, cell = work_seconds([slow, fast]), timed(make, [1] * 5, switch=3)
+    known = cell_latency(cell, work, own=by_prompt[1])
+    assert known == {"denoise": 3 * 10.5 + 2 * 4.5}
 
 
 def test_only_cold_steps_are_used_and_marked(make: Any) -> None:

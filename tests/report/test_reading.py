@@ -8,7 +8,7 @@ import json
 import pytest
 
 from srbench.errors import UserError
-from srbench.report import reading, table
+from srbench.report import aside, reading, table
 from srbench.store.records import read_run
 from srbench.trace import Trace
 
@@ -26,6 +26,21 @@ def test_same_numbers_and_order(make, run_folder):
     (run, lean), (_, whole) = reading.read(folder), read_run(folder)
     assert [c.id for c in lean] == [c.id for c in whole]
     assert table.rows(run, lean) == table.rows(run, whole)
+
+
+@pytest.mark.skipif(not aside.is_worthwhile(10**9), reason="needs Linux and two cores")
+def test_two_processes_read_what_one_does(make, run_folder, monkeypatch):
+    folder = run_folder(make.run(), [with_change(c) for c in make.cells(prompts=8)])
+    monkeypatch.setattr(reading, "CHUNK", 2)
+    alone = reading.read(folder)[1]
+    monkeypatch.setattr(aside, "MANY", 1)
+    both = reading.read(folder)[1]
+    assert [with_tuples(c) for c in both] == [with_tuples(c) for c in alone]
+    assert len({id(c.trace) for c in both if c.method == "small"}) == 1
+    path = folder / "cells" / "005.json"
+    path.write_text(path.read_text().replace('"seed"', '"sead"', 1))
+    with pytest.raises(UserError, match=r"005\.json"):
+        reading.read(folder)
 
 
 def test_a_record_still_being_written_is_none_yet(make, run_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -229,6 +230,47 @@ def test_other_models_have_their_own_count(make: Any) -> None:
     row = by_method(rows(make.run(), cells))["small"]
     assert row["evaluations_low"].value == pytest.approx(50 / 2 / 3)
     assert row["evaluations_reused"].value == pytest.approx(50 / 2 / 3)
+
+
+def test_what_pab_reuses_inside_an_evaluation_is_a_share_of_all_its_modules(make: Any) -> None:
+    """30 attention modules, two calls a step: attached after 10 of 50 steps, every other step reused."""
+
+    def trace(begin: int) -> Any:
+        steps = make.trace(50).steps
+        reused = [30 * 2 * (i % 2) if i >= 10 else 0 for i in range(50)]
+        counts = [(60 - r, r) if i >= begin else (0, 0) for i, r in enumerate(reused)]
+        return type(make.trace())(
+            tuple(
+                replace(s, modules_computed=c, modules_reused=r)
+                for s, (c, r) in zip(steps, counts, strict=True)
+            )
+        )
+
+    cells = make.cells()
+    for p in range(3):
+        cells = replaced(cells, "srd_0.01", p, 0, trace=trace(begin=0))
+        cells = replaced(cells, "srd_0.01", p, 1, trace=trace(begin=10))  # shared the first ten steps
+    table = by_method(rows(make.run(), cells))
+    assert table["srd_0.01"]["modules_reused"].value == pytest.approx(100 * 20 / 50)
+    assert table["srd_0.01"]["modules_reused"].standard_error == 0
+    assert table["srd_0.01"]["evaluations_reused"].value == 0, "every evaluation was begun"
+    assert table["small"]["modules_reused"].word == "–"
+    assert "no accelerator that acts inside" in table["small"]["modules_reused"].reason
+
+
+def test_a_speedups_error_knows_that_the_machine_was_not_always_as_fast(make: Any) -> None:
+    """All videos of a method have as many steps; on odd prompts a large step took twice as long."""
+    steady, cells = make.cells(prompts=6), make.cells(prompts=6)
+    for p in range(1, 6, 2):
+        for s in range(2):
+            cells = replaced(cells, "large", p, s, step_seconds=(32.0,) * 50)
+    before, after = (by_method(rows(make.run(), of))["small"]["speedup"] for of in (steady, cells))
+    assert before.standard_error == pytest.approx(0, abs=1e-12)
+    assert after.standard_error > 0.1 * after.value
+    assert math.log(after.high / after.value) == pytest.approx(math.log(after.value / after.low))
+    assert by_method(rows(make.run(), cells))["large"]["speedup"].standard_error == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_same_stem_twice_gets_full_names(make: Any) -> None:

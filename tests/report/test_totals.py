@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srbench.report import page
+from srbench.report.statistics import t_quantile
 from srbench.report.table import make as make_tables
 from srbench.report.table import shown
 from srbench.store.records import Score
@@ -138,6 +139,24 @@ def test_what_failed_makes_no_method_better(make):
     for key in ("shapes/quality", "shapes/total", "psnr"):
         assert rows["small"][key].value > rows["srd_0.01"][key].value, "the easy ones are left"
         assert {m for m, r in rows.items() if r[key].best} == {"srd_0.01"}, key
+
+
+@pytest.mark.parametrize(("left", "has_error"), [(9, True), (5, False)])
+def test_an_error_is_that_of_the_methods_own_prompts(make, left, has_error):
+    """Of t with one degree of freedom less than prompts with a score, not than prompts of the run."""
+    run, cells = records(make, prompts=20)
+    failed = {"outcome": "failed", "reason": "out of memory", "scores": ()}
+    cells = [
+        c.model_copy(update=failed) if c.method == "small" and c.prompt_index >= left else c for c in cells
+    ]
+    for key in ("shapes/quality", "shapes/total"):
+        value = by_method(make_tables(run, cells).main)["small"][key]
+        assert value.clusters == left
+        assert (value.standard_error is not None) == has_error
+        if has_error:
+            assert (value.high - value.low) / 2 == pytest.approx(t_quantile(left) * value.standard_error)
+        else:
+            assert "fewer than 8 prompts" in value.no_error
 
 
 def test_no_difference_where_no_video_is_shared(make):

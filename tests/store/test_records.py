@@ -11,6 +11,7 @@ import pytest
 
 from srbench.errors import UserError
 from srbench.store.records import (
+    INDEX,
     VERSION,
     CellRecord,
     MethodRecord,
@@ -18,10 +19,13 @@ from srbench.store.records import (
     RunRecord,
     Score,
     Stage,
+    cell_path,
     link_name,
     linked,
     read_cell,
     read_run,
+    scan,
+    write_cell,
     write_json,
 )
 from srbench.trace import SIGNALS, Step, Trace
@@ -193,3 +197,38 @@ def test_a_link_of_an_older_run_is_taken_where_it_leads_to_the_very_video(tmp_pa
     new = old.with_name("srd-6a17c80b.webm")
     new.write_text("made again")
     assert linked(tmp_path, one) == new
+
+
+def _without_defaults(cell: CellRecord) -> str:
+    return cell.model_dump_json(indent=1, exclude_defaults=True)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda cell: cell.model_dump_json(indent=1),
+        lambda cell: cell.model_dump_json(),  # in another way than ours
+        _without_defaults,  # as of a version that had fewer fields
+    ],
+)
+def test_a_scan_finds_the_same_with_the_index_and_without(tmp_path: Path, written: Any) -> None:
+    """Whoever wrote the record: the index's line says what the whole record does."""
+    skipped = Score(metric=PSNR, value=None, outcome="skipped", reason="no reference")
+    cells = [cell(), cell(id="b" * 64, outcome="failed", trace=None, scores=(skipped,), video_bytes=7)]
+    for one in cells:
+        write_cell(tmp_path, one)
+    indexed = scan(tmp_path)
+    assert {b.outcome for b in indexed.values()} == {"done", "failed"}
+    (tmp_path / INDEX).unlink()
+    for one in cells:
+        cell_path(tmp_path, one.id).write_text(written(one), encoding="utf-8")
+    assert scan(tmp_path) == indexed  # from records
+    assert scan(tmp_path) == indexed  # from the index that this wrote
+
+
+def test_a_scan_without_index_refuses_a_broken_record(tmp_path: Path) -> None:
+    write_cell(tmp_path, cell())
+    path = cell_path(tmp_path, cell().id)
+    path.write_text(path.read_text(encoding="utf-8").replace('"outcome"', '"outcame"', 1), encoding="utf-8")
+    with pytest.raises(UserError, match=path.name):
+        scan(tmp_path)

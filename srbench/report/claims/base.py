@@ -33,9 +33,9 @@ class Finding:
     prompts.  p: two-sided, None for printed numbers; holm: adjusted for all measured
     comparisons of the report.  methods: method ids of the run, or the paper's methods;
     columns: their columns; places: tables of the paper.  run: which run; n, clusters:
-    videos and prompts.  reason: why it cannot be told, where no interval says so.
-    counts: part of the verdict, or told beside it.  note, because: said after the numbers,
-    and after what is needed.
+    videos and prompts; dropped: videos left out, since not all that are compared have them.
+    reason: why it cannot be told, where no interval says so.  counts: part of the verdict, or
+    told beside it.  note, because: said after the numbers, and after what is needed.
     """
 
     what: str
@@ -48,6 +48,7 @@ class Finding:
     p: float | None = None
     clusters: int = 0
     n: int = 0
+    dropped: int = 0
     methods: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
@@ -80,6 +81,8 @@ class Finding:
             return f"{self.what}: {self.reason or DASH}"
         said = [self.needed] if self.bound or self.unit == "×" else []
         said += [self.note] if self.note else []
+        left_out = f"over the {self.n} videos that all have, {self.dropped} left out"
+        said += [left_out] if self.dropped else []
         text = f"{self.what}: {self.number}" + (f" ({'; '.join(said)})" if said else "")
         return text + (f" – {self._why}" if self.word == "cannot be told" else "")
 
@@ -132,6 +135,7 @@ def measured(
         None if v is None else transform(v) if transform else v for v in (told.estimate, told.low, told.high)
     )
     about: dict[str, Any] = {"p": told.p(at), "clusters": told.clusters, "n": told.n, "reason": reason}
+    about["dropped"] = told.dropped
     return Finding(what, unit, estimate, low, high, **(about | more))
 
 

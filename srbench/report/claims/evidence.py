@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from srbench.report import inference, published, quantities, statistics, table, totals
+from srbench.report import inference, published, quantities, table, totals
 from srbench.report.claims import quoted
 from srbench.report.claims.base import Untold
 from srbench.report.inference import Costed, Told
-from srbench.report.latency import Typical, cell_latency, stage_seconds, work_seconds
 from srbench.report.paper_runs import MP4, SIMILARITY
 from srbench.report.quantities import Contender, Key, Quantity, numbers
 from srbench.report.table import Basis, Tables
 from srbench.report.values import Value
 from srbench.store.records import CellRecord, RunRecord
 
-MANY = 20_000  # cells; above it one seed of each prompt tells how step times vary
+WHERE_ALL = " over the videos that all compared have"
 SAME_SPEED = 0.01  # two speedups that are no further apart are equal
 
 
@@ -201,39 +200,57 @@ class Evidence:
         return totals.suite_of(self.run, self._dimensions)
 
     @cached_property
-    def _scores(self) -> tuple[int, dict[str, list[totals.Score]]]:
-        own = self._dimensions[self.suite]
-        prompts, scores = totals.of_suite(self.suite, own, len(self._basis.methods))
-        return len(prompts), scores
+    def _of_suite(self) -> totals.Suite:
+        return totals.Suite(self.suite, self._dimensions[self.suite])
+
+    @cached_property
+    def _scores(self) -> dict[str, list[totals.Score]]:
+        return self._of_suite.scores(len(self._basis.methods))
 
     @cached_property
     def _place(self) -> dict[str, int]:
         return {m.method_id: i for i, m in enumerate(self._basis.methods)}
 
-    def score(self, method: Contender, group: str) -> tuple[float, np.ndarray | None]:
-        """Quality, semantic or total in %, and its draws.  Raises Untold where there is none."""
-        found = self._scores[1][group][self._place[method.method_id]]
-        if found.value is None:
-            raise Untold(f"{method.label} has no {group}: {found.reason}")
-        return found.value, found.draws
+    def _compared(self, group: str, methods: Sequence[Contender]) -> totals.Shared:
+        """Quality, semantic or total of methods over the videos that all of them have.
 
-    def videos(self, method: Contender) -> int:
-        """How many of its videos were made."""
-        return sum(c.outcome == "done" for c in method.cells.values())
+        Raises Untold where one of them has no such score, over its own videos or those.
+        """
+        places = list(dict.fromkeys(self._place[m.method_id] for m in methods))
+        shared = self._of_suite.shared(group, places, self._scores[group])
+        for m in methods:
+            place = self._place[m.method_id]
+            for score, where in ((self._scores[group][place], ""), (shared.scores[place], WHERE_ALL)):
+                if score.value is None:
+                    raise Untold(f"{m.label} has no {group}{where}: {score.reason}")
+        return shared
 
     def combined(self, parts: Sequence[tuple[float, Contender, str]]) -> Told:
-        """Σ weight · score of a method's group, in points, with the draws shared by all."""
-        scores = [(w, *self.score(m, g)) for w, m, g in parts]
-        value = math.fsum(w * v for w, v, _ in scores)
-        known = [w * d for w, _, d in scores if d is not None]
+        """Σ weight · score of a method's group, in points, over the videos that all methods have.
+
+        The draws are shared by all.  Raises Untold where one of them has no such score.
+        """
+        methods = [m for _, m, _ in parts]
+        of = {group: self._compared(group, methods) for group in dict.fromkeys(g for _, _, g in parts)}
+        scores = [(w, of[g].scores[self._place[m.method_id]]) for w, m, g in parts]
+        value = math.fsum(w * (s.value or 0.0) for w, s in scores)
+        known = [w * s.draws for w, s in scores if s.draws is not None]
         draws = np.sum(known, axis=0) if len(known) == len(scores) else None
-        videos = min(self.videos(m) for _, m, _ in parts)
-        return inference.of_draws(value, draws, self._scores[0], videos, of_means=True)
+        prompts, videos, lost = _over(of.values())
+        return replace(inference.of_draws(value, draws, prompts, videos, of_means=True), dropped=lost)
 
     def retained(self, method: Contender) -> Told:
-        """The share of the large model's lead in the total that a method keeps."""
-        of = [self.score(m, "total") for m in (method, self.large, self.small)]
-        return inference.retained_gap(of[0], of[1], of[2], self._scores[0], self.videos(method))
+        """The share of the large model's lead in the total that a method keeps.
+
+        Over the videos that all three have.  Raises Untold where one has no total.
+        """
+        methods = (method, self.large, self.small)
+        shared = self._compared("total", methods)
+        own, large, small = (shared.scores[self._place[m.method_id]] for m in methods)
+        pairs = [(s.value or 0.0, s.draws) for s in (own, large, small)]
+        prompts, videos, lost = _over([shared])
+        told = inference.retained_gap(pairs[0], pairs[1], pairs[2], prompts, videos)
+        return replace(told, dropped=lost)
 
     # time
 
@@ -244,74 +261,33 @@ class Evidence:
     def speedup(self, method: Contender, over: Contender | None = None) -> Told:
         """Log of how many times as fast as the large model, or as `over`, a method is.
 
-        The number is the table's. Its interval is over prompts, each with the median step
-        times of its own videos: so it holds how the machine's speed changed meanwhile too, which
-        the table's ± (of one median for the whole run) does not.  A logarithm, so that an
-        interval of few prompts has no speedups below 0.
+        The number and its interval are the table's: over prompts, each with the median step
+        times of its own videos, of a logarithm, so that an interval of few prompts has no
+        speedups below 0.
         """
         base = over or self.large
-        ratio = self._ratio(base, method)
-        told = inference.of_estimate(self._varied(base, method))
-        if told.low is None or told.high is None or told.estimate is None:
-            return inference.Told(math.log(ratio), None, None, None, told.clusters, told.n, told.reason)
-        error, half = (v / told.estimate for v in (told.standard_error or 0.0, (told.high - told.low) / 2))
-        middle = math.log(ratio)
-        return inference.Told(middle, error, middle - half, middle + half, told.clusters, told.n)
-
-    def _ratio(self, base: Contender, method: Contender) -> float:
         of, mine = self.values(base, "latency"), self.values(method, "latency")
-        both = [k for k in mine if k in of]
-        if not both:
-            raise Untold(f"{method.label} and {base.label} have no video of one prompt and seed")
-        ratio = statistics.ratio_of_means(
-            [of[k] for k in both], [mine[k] for k in both], [k[0] for k in both]
-        )
-        if ratio.mean is None:
-            raise Untold(ratio.reason)
-        return ratio.mean
-
-    def _varied(self, base: Contender, method: Contender) -> statistics.Estimate:
-        """The ratio of latencies with each prompt's own step times."""
-        of, mine = self._own_times(base), self._own_times(method)
-        both = [k for k in mine if k in of]
-        return statistics.ratio_of_means([of[k] for k in both], [mine[k] for k in both], [k[0] for k in both])
-
-    def _own_times(self, method: Contender) -> dict[Key, float]:
-        stages = self._stages
-        found = {}
-        for key in self.values(method, "latency"):
-            work = self._work | self._work_by_prompt.get(key[0], {})
-            found[key] = math.fsum(cell_latency(method.cells[key], work, stages).values())
-        return found
-
-    @cached_property
-    def _timed(self) -> list[CellRecord]:
-        return [c for m in self.contenders for c in m.cells.values()]
-
-    @cached_property
-    def _work(self) -> dict[str, Typical]:
-        return dict(work_seconds(self._timed))
-
-    @cached_property
-    def _stages(self) -> dict[str, Typical]:
-        return dict(stage_seconds(self._timed))
-
-    @cached_property
-    def _work_by_prompt(self) -> dict[int, dict[str, Typical]]:
-        cells = self._timed
-        if len(cells) > MANY:
-            first = min(self.run.seeds, default=0)
-            cells = [c for c in cells if c.seed == first]
-        by_prompt: dict[int, list[CellRecord]] = defaultdict(list)
-        for cell in cells:
-            by_prompt[cell.prompt_index].append(cell)
-        return {p: dict(work_seconds(own)) for p, own in by_prompt.items()}
+        found = table.speedup(self.quantity("speedup"), base, method, self._basis.keys)
+        if found.mean is None:
+            raise Untold(f"{method.label} and {base.label}: {found.reason} of one prompt and seed")
+        middle, lost = math.log(found.mean), inference.dropped(of, mine)
+        told = Told(middle, None, None, None, found.clusters, found.n, found.reason, lost)
+        if found.log_interval is None or found.standard_error is None:
+            return told
+        low, high = map(math.log, found.log_interval)
+        return replace(told, standard_error=found.standard_error / found.mean, low=low, high=high)
 
 
 def _basis(run: RunRecord, cells: Sequence[CellRecord]) -> Basis:
     made = table.make(run, cells).basis
     assert made is not None
     return made
+
+
+def _over(of: Iterable[totals.Shared]) -> tuple[int, int, int]:
+    """Prompts and videos of the part with the fewest, and the most videos that were left out."""
+    prompts, videos, lost = zip(*((s.prompts, s.videos, s.dropped) for s in of), strict=True)
+    return min(prompts), min(videos), max(lost)
 
 
 def _named(method: published.Method) -> str:

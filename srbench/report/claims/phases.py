@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -48,11 +48,12 @@ class EarlyStepsMatter:
         for column in similarities(run):
             facts = run.quantity(column).column
             told = inference.difference(_pooled(run, late, column), _pooled(run, early, column))
+            lost = inference.dropped(*(run.values(m, column) for m in (*late, *early)))
             found.append(
                 measured(
                     f"{quoted.ABOUT[column]} with {said}",
                     facts.unit,
-                    told,
+                    replace(told, dropped=lost),
                     above=facts.higher_is_better is True,
                     columns=(facts.key,),
                     **about,

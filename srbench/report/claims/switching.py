@@ -272,7 +272,8 @@ class Steadier:
         found = [self._one(run, pair, own, other, "")]
         if pair.never:
             said = f", without {len(pair.never)} of {len(own)} videos that never switched"
-            found.append(self._one(run, pair, _without(own, pair.never), other, said))
+            own, other = (_without(v, pair.never) for v in (own, other))
+            found.append(self._one(run, pair, own, other, said))
         return found
 
     def _one(
@@ -310,18 +311,21 @@ class HardSwitchLater:
     def measured(self, runs: Sequence[Evidence]) -> list[Finding]:
         run = runs[0]
         pair = nearest(run, run.like(quoted.method(self.setting, self.method)))
-        found = [self._one(run, pair, {**pair.switches, **pair.never}, "")]
+        psnr = run.values(pair.fixed, "psnr")
+        found = [self._one(run, pair, {**pair.switches, **pair.never}, psnr, "")]
         if pair.never:
             said = f", without {len(pair.never)} videos that never switched"
-            found.append(self._one(run, pair, pair.switches, said))
+            found.append(self._one(run, pair, pair.switches, _without(psnr, pair.never), said))
         return found
 
-    def _one(self, run: Evidence, pair: Pair, steps: Mapping[Key, float], said: str) -> Finding:
+    def _one(
+        self, run: Evidence, pair: Pair, steps: Mapping[Key, float], psnr: Mapping[Key, float], said: str
+    ) -> Finding:
         names = f"the switch step of {pair.adaptive.label} with the PSNR of {pair.fixed.label}"
         return measured(
             f"rank correlation of {names}{said}",
             "",
-            inference.rank_correlation(steps, run.values(pair.fixed, "psnr")),
+            inference.rank_correlation(steps, psnr),
             above=False,
             digits=2,
             methods=(pair.adaptive.method_id, pair.fixed.method_id),

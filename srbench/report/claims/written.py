@@ -13,14 +13,15 @@ from srbench.store.objects import write_text
 
 COLUMNS = (
     "claim", "about", "place", "text", "level", "verdict", "why", "run", "comparison", "decides", "word",
-    "estimate", "low", "high", "unit", "needed", "bound", "p", "p_holm", "prompts", "videos", "estimated",
-    "methods", "columns", "places",
+    "estimate", "low", "high", "unit", "needed", "bound", "p", "p_holm", "prompts", "videos",
+    "videos_dropped", "estimated", "methods", "columns", "places",
 )  # fmt: skip
 MARK = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}
 HOW = """\
 Each claim is judged twice. **As printed**: on the paper's own numbers, where an interval in brackets is
 what the last printed digit leaves open; the paper gives no errors, so this says nothing of chance.
-**Measured**: on the runs below, paired by prompt and seed, with 95 % intervals over prompts (t on prompt
+**Measured**: on the runs below, paired by prompt and seed over the videos that all compared have (those
+left out are counted), with 95 % intervals over prompts (t on prompt
 means; for totals, variances and rank correlations a cluster bootstrap, from 8 prompts on). A claim holds
 where all its comparisons do, does not hold where any clearly goes the other way, and else cannot be told.
 Over all measured comparisons of this report together the chance of a false verdict is at most 5 %
@@ -57,7 +58,7 @@ def _line(verdict: Verdict, level: str, found: Judgement, finding: Finding | Non
     return [
         *head, f.run, f.what, f.counts, f.word, _number(f.estimate), _number(f.low), _number(f.high), f.unit,
         "above" if f.above else "below", _number(f.bound), _number(f.p), _number(f.holm), f.clusters or "",
-        f.n or "", f.estimated, " ".join(f.methods), " ".join(f.columns), " ".join(f.places),
+        f.n or "", f.dropped or "", f.estimated, " ".join(f.methods), " ".join(f.columns), " ".join(f.places),
     ]  # fmt: skip
 
 

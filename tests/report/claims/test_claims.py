@@ -114,6 +114,44 @@ def test_scores_above_every_rival(world: Any, paths: Any) -> None:
     )
 
 
+def _hard_half_lost(world: Any, paths: Any) -> Any:
+    """Even prompts are hard; `pab` is a point below `srd` on every video, but its hard ones failed."""
+
+    def level(less: float) -> Any:
+        return lambda p, s: (0.9 if p % 2 else 0.3) - less
+
+    w = world(prompts=20)
+    for name, path, less in (
+        ("large", [paths.segment("large")], 0.0),
+        ("small", [paths.segment("small")], 0.1),
+        ("srd", paths.srd(FAST), 0.01),
+        ("srd_slow", paths.srd(SLOW), 0.01),
+        ("pab", paths.pab(), 0.02),
+    ):
+        w.add(name, path, quality=level(less), semantic=level(less))
+    lost = {"outcome": "failed", "reason": "out of memory", "scores": ()}
+    w.cells = [
+        c.model_copy(update=lost) if c.method in ("pab", "srd_slow") and c.prompt_index % 2 == 0 else c
+        for c in w.cells
+    ]
+    return w
+
+
+def test_scores_are_compared_over_the_videos_that_all_have(world: Any, paths: Any) -> None:
+    found = _hard_half_lost(world, paths).measured("above_rivals")
+    assert found.word == "holds" and "over the 20 videos that all have, 20 left out" in found.why
+    (one,) = found.findings
+    assert one.estimate == pytest.approx(1.0)
+    assert (one.clusters, one.n, one.dropped) == (10, 20, 20)
+
+
+def test_what_is_kept_of_the_lead_is_too(world: Any, paths: Any) -> None:
+    """Over all videos of large and small, and the easy ones that are left, it would keep 390 %."""
+    kept, margin = _hard_half_lost(world, paths).measured("no_loss").findings
+    assert (kept.estimate, kept.n, kept.dropped) == (pytest.approx(90.0), 20, 20)
+    assert (margin.estimate, margin.dropped) == (pytest.approx(-1.0), 20)
+
+
 def test_above_the_large_model_itself(world: Any, paths: Any) -> None:
     for level, word in ((0.95, "holds"), (0.85, "does not hold"), (0.9, "cannot be told")):
         w = world().basics().add("srd", paths.srd(FAST), quality=level, semantic=level)
