@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from srbench.errors import UserError
 from srbench.metrics.base import (
+    Dimensions,
+    Floor,
     Metric,
     Prepares,
     Similarity,
@@ -73,16 +75,37 @@ def score_all(
 
     What is there is kept, scores of metrics that are not asked for now included.
 
-    chunks: reads a cell's video, a few frames at a time.  The reference is read, filtered and
+    chunks: reads a cell's video, CHUNK frames at a time.  The reference is read, filtered and
     turned into features once for all cells, and a video that several cells have is scored
     once.  A score without a reference, or that this machine lacks something for, is
     "missing"; one whose metric refuses the video is "failed"; each with the reason.
     """
     scored = [_Scoring(cell, reference, metrics) for cell in cells]
+    read = _Reader(chunks)
     for own in scored:
-        own.look(chunks)
-    _compare(scored, reference, metrics, chunks)
+        own.look(read)
+    _compare(scored, reference, metrics, read)
     return [own.result() for own in scored]
+
+
+class _Reader:
+    """Reads cells' videos as a metric wants them; what they go through, each goes through once."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self.chunks = chunks
+        self._encoded: dict[tuple[str, str], bytes] = {}
+
+    def __call__(self, cell: CellRecord, metric: Metric) -> Iterator[Video]:
+        """The video's chunks.  Raises UserError, at the latest when begun, where they can't be had."""
+        if not isinstance(metric, Through):
+            return self.chunks(cell)
+        key = metric.way, cell.video or cell.id
+        if key not in self._encoded:
+            self._encoded[key] = metric.encoded(self.chunks(cell))
+        return metric.decoded(self._encoded[key])
+
+    def whole(self, cell: CellRecord) -> Video:
+        return np.concatenate(list(self.chunks(cell)))
 
 
 class _Scoring:
@@ -96,22 +119,47 @@ class _Scoring:
     def lacks(self, metric: Metric) -> bool:
         return self.cell.outcome == "done" and not set(facts(metric, self.cell.prompt)) <= set(self.scores)
 
-    def look(self, chunks: Chunks) -> None:
+    def look(self, read: _Reader) -> None:
         """Score what needs no reference, and say what cannot be scored."""
+        floors: dict[str, list[Floor]] = {}
         for metric in filter(self.lacks, self.metrics):
-            asked = facts(metric, self.cell.prompt)
             lacking = unavailable(metric)
             if lacking:
                 self.note(metric, "missing", lacking)
+            elif isinstance(metric, Floor):
+                floors.setdefault(metric.way, []).append(metric)
             elif has_dimensions(metric):
                 try:
-                    values = metric(_whole(chunks(self.cell)), self.cell.prompt)
+                    self.add_dimensions(metric, metric(read.whole(self.cell), self.cell.prompt))
                 except UserError as error:
-                    self.note(metric, "failed", f"{error.got}; {error.do}")
-                else:
-                    self.scores |= {n: Score(metric=f, value=values[n]) for n, f in asked.items()}
+                    self.refuse(metric, error)
             elif self.reference is None:
                 self.note(metric, "missing", NO_REFERENCE)
+        for own_way in floors.values():
+            self.look_through(own_way, read)
+
+    def look_through(self, floors: Sequence[Floor], read: _Reader) -> None:
+        """What comes out of one way against the video itself; a floor that refuses fails alone."""
+        try:
+            shown = read(self.cell, floors[0])
+            (found,) = compare_many([f.inside for f in floors], [shown], read.chunks(self.cell))
+        except UserError as error:
+            if len(floors) == 1:
+                self.refuse(floors[0], error)
+            else:
+                for floor in floors:
+                    self.look_through([floor], read)
+        else:
+            for floor, per_frame in zip(floors, found, strict=True):
+                names = floor.dimensions(self.cell.prompt)
+                self.add_dimensions(floor, dict.fromkeys(names, float(per_frame.mean())))
+
+    def add_dimensions(self, metric: Dimensions, values: Mapping[str, float]) -> None:
+        own = facts(metric, self.cell.prompt)
+        self.scores |= {n: Score(metric=f, value=values[n]) for n, f in own.items()}
+
+    def refuse(self, metric: Metric, error: UserError) -> None:
+        self.note(metric, "failed", f"{error.got}; {error.do}")
 
     def note(self, metric: Metric, outcome: Outcome, reason: str) -> None:
         for name, f in facts(metric, self.cell.prompt).items():
@@ -137,7 +185,7 @@ class _Scoring:
 
 
 def _compare(
-    scored: Sequence[_Scoring], reference: CellRecord | None, metrics: Sequence[Metric], chunks: Chunks
+    scored: Sequence[_Scoring], reference: CellRecord | None, metrics: Sequence[Metric], read: _Reader
 ) -> None:
     """Score what needs the reference; videos that lack the same metrics go through together."""
     groups: dict[tuple[int, ...], dict[str, list[_Scoring]]] = {}
@@ -147,25 +195,28 @@ def _compare(
     for lacking, videos in groups.items():
         asked = [m for i in lacking if not has_dimensions(m := metrics[i])]
         if reference and asked:
-            _compare_group(list(videos.values()), reference, asked, chunks)
+            _compare_group(list(videos.values()), reference, asked, read)
 
 
 def _compare_group(
-    videos: Sequence[Sequence[_Scoring]], reference: CellRecord, metrics: Sequence[Similarity], chunks: Chunks
+    videos: Sequence[Sequence[_Scoring]],
+    reference: CellRecord,
+    metrics: Sequence[Similarity],
+    read: _Reader,
 ) -> None:
     """All videos (each of one or several cells) by all metrics; a metric that refuses fails alone."""
     together = _together(metrics)
     for own_way in together:
-        found = _many(videos, reference, own_way, chunks)
+        found = _many(videos, reference, own_way, read)
         for i, cells in enumerate(videos):
             for j, metric in enumerate(own_way):
                 if found is None:  # one by one, to see whom it concerns
-                    _alone(cells, reference, metric, chunks)
+                    _alone(cells, reference, metric, read)
                 else:
                     _note_all(cells, metric, found[i][j])
     for metric in (m for m in metrics if not isinstance(_inside(m), Prepares)):
         for cells in videos:
-            _alone(cells, reference, metric, chunks)
+            _alone(cells, reference, metric, read)
 
 
 def _together(metrics: Sequence[Similarity]) -> list[list[Similarity]]:
@@ -182,27 +233,25 @@ def _inside(metric: Similarity) -> Similarity:
 
 
 def _many(
-    videos: Sequence[Sequence[_Scoring]], reference: CellRecord, metrics: Sequence[Similarity], chunks: Chunks
+    videos: Sequence[Sequence[_Scoring]],
+    reference: CellRecord,
+    metrics: Sequence[Similarity],
+    read: _Reader,
 ) -> list[list[NDArray[np.float64]]] | None:
     """Values [video][metric] of metrics that go together; None where anything is refused."""
-    way = metrics[0]
-
-    def come_out(cell: CellRecord) -> Iterator[Video]:
-        return way.through(chunks(cell)) if isinstance(way, Through) else chunks(cell)
-
     try:
-        each = [come_out(v[0].cell) for v in videos]
-        return compare_many([_inside(m) for m in metrics], each, come_out(reference))
+        each = [read(v[0].cell, metrics[0]) for v in videos]
+        return compare_many([_inside(m) for m in metrics], each, read(reference, metrics[0]))
     except UserError:
         return None
 
 
-def _alone(cells: Sequence[_Scoring], reference: CellRecord, metric: Similarity, chunks: Chunks) -> None:
+def _alone(cells: Sequence[_Scoring], reference: CellRecord, metric: Similarity, read: _Reader) -> None:
     try:
-        per_frame = metric(_whole(chunks(cells[0].cell)), _whole(chunks(reference)))
+        per_frame = metric(read.whole(cells[0].cell), read.whole(reference))
     except UserError as error:
         for own in cells:
-            own.note(metric, "failed", f"{error.got}; {error.do}")
+            own.refuse(metric, error)
     else:
         _note_all(cells, metric, per_frame)
 
@@ -210,7 +259,3 @@ def _alone(cells: Sequence[_Scoring], reference: CellRecord, metric: Similarity,
 def _note_all(cells: Sequence[_Scoring], metric: Similarity, per_frame: NDArray[np.float64]) -> None:
     for own in cells:
         own.add(metric, per_frame)
-
-
-def _whole(parts: Iterator[Video]) -> Video:
-    return np.concatenate(list(parts))

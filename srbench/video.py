@@ -155,16 +155,11 @@ def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
     bytes; by default some of its choices differ from one encoding to the next.  Raises
     UserError for a bad video, and for an odd width or height, which 4:2:0 cannot hold.
     """
-    return np.concatenate(list(chunks_through_mp4(iter([video]), fps, crf, preset, len(video))))
+    return np.concatenate(list(decoded(encoded(iter([video]), fps, crf, preset), len(video))))
 
 
-def chunks_through_mp4(
-    video: Iterator[Video], fps: int, crf: int, preset: str, frames: int
-) -> Iterator[Video]:
-    """As `through_mp4`, of and as chunks; held are the file's bytes and `frames` frames, never a video.
-
-    Raises UserError, when begun: see through_mp4.
-    """
+def encoded(video: Iterator[Video], fps: int, crf: int, preset: str) -> bytes:
+    """The mp4 that `through_mp4` reads back, of a video that comes as chunks.  Raises UserError: see there."""
     held = io.BytesIO()
     options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
     with av.open(held, "w", format="mp4") as container:
@@ -181,10 +176,14 @@ def chunks_through_mp4(
                 container.mux(stream.encode(frame))
                 count += 1
         container.mux(stream.encode())
-    held.seek(0)
-    decoded: Any
-    with av.open(held) as decoded:
-        yield from _stacked(decoded.decode(video=0), frames)
+    return held.getvalue()
+
+
+def decoded(mp4: bytes, frames: int) -> Iterator[Video]:
+    """What `encoded` wrote, as many frames at a time as asked, the rest last."""
+    container: Any
+    with av.open(io.BytesIO(mp4)) as container:
+        yield from _stacked(container.decode(video=0), frames)
 
 
 def _check_even(chunk: Video) -> None:

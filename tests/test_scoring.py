@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srbench import video as files
 from srbench.errors import UserError
 from srbench.metrics.base import CHUNK, compare_many
 from srbench.metrics.mp4 import Mp4
+from srbench.metrics.mp4_floor import Mp4Floor
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
 from srbench.scoring import NO_REFERENCE, merged, score_all
@@ -87,16 +89,45 @@ def test_the_reference_is_prepared_once_for_all() -> None:
     assert reader.begun == {"large": 2, "small": 1, "srd": 1}  # as reference, and as its own row
 
 
-def test_what_goes_through_mp4_is_read_and_encoded_once_for_all_its_metrics() -> None:
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The crf of each encoding so far."""
+    made: list[int] = []
+    encoded = files.encoded
+
+    def counted(chunks: Iterator[Video], fps: int, crf: int, preset: str) -> bytes:
+        made.append(crf)
+        return encoded(chunks, fps, crf, preset)
+
+    monkeypatch.setattr(files, "encoded", counted)
+    return made
+
+
+def test_a_video_goes_through_mp4_once_for_all_metrics_and_floors(encodings: list[int]) -> None:
     videos = {name: v[:, :, :12] for name, v in VIDEOS.items()}
-    metrics = [PSNR(), Mp4(of="psnr"), Mp4(of="ssim/gauss11-valid"), Mp4(of="psnr", crf=40)]
+    ssim = "ssim/gauss11-valid"
+    metrics = [PSNR(), Mp4(of="psnr"), Mp4(of=ssim), Mp4Floor(of="psnr"), Mp4Floor(of=ssim)]
+    metrics.append(Mp4(of="psnr", crf=40))
     reader = Reader(videos)
     scored = score_all(CELLS, CELLS[0], metrics, reader)
-    # as they are, through the one encoder, and through the other: the reference as often as any
-    assert reader.begun == {"large": 3 + 3, "small": 3, "srd": 3}
+    assert sorted(encodings) == [25] * 3 + [40] * 3
+    # twice to be encoded, and as it is for PSNR and for the floors; the reference once more as such
+    assert reader.begun == {"large": 5, "small": 4, "srd": 4}
     for own in scored:
         for score, metric in zip(own.scores, metrics, strict=True):
-            assert score.per_frame == tuple(metric(videos[own.method], videos["large"]))
+            if isinstance(metric, Mp4Floor):
+                assert {score.metric.name: score.value} == metric(videos[own.method], "p")
+            else:
+                assert score.per_frame == tuple(metric(videos[own.method], videos["large"]))
+
+
+def test_a_floor_that_refuses_fails_alone() -> None:
+    """An 11×11 window does not fit into frames that PSNR takes."""
+    small = {"large": VIDEOS["large"][:, :8, :8]}
+    floors = [Mp4Floor(of="ssim/gauss11-valid"), Mp4Floor(of="psnr")]
+    (own,) = score_all(CELLS[:1], CELLS[0], floors, Reader(small))
+    assert [s.outcome for s in own.scores] == ["failed", "done"]
+    assert "frames of 8×8 pixels" in own.scores[0].reason
 
 
 def test_an_odd_size_fails_through_mp4_alone() -> None:

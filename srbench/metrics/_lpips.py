@@ -73,9 +73,10 @@ class Net:
         self.kernels = [k.contiguous(memory_format=torch.channels_last) for k in kernels]
         self.biases = [weights[f"{i}.bias"].to(device, torch.float32) for i in range(count)]
         self.heads = [weights[f"head.{i}"].to(device, torch.float32) for i in range(len(layout.tapped))]
-        # VGG's maps are as large as the frame: their tiles would take gigabytes
-        wanted = on_cpu and layout.stride > 1
-        self.winograd = {i: winograd_kernel(k) for i, k in enumerate(kernels) if wanted and k.shape[-1] == 3}
+        # the first layer has too few channels, or a stride
+        self.winograd = {
+            i: Winograd(kernels[i], self.biases[i], layout.padding[i]) for i in range(1, count) if on_cpu
+        }
         shift, scale = torch.tensor(SHIFT), torch.tensor(SCALE)
         self.factor = (2 / (255 * scale)).to(device)
         self.offset = (-(1 + shift) / scale).to(device)
@@ -131,15 +132,17 @@ class Net:
             if i in self.layout.pooled:
                 x = F.max_pool2d(x, self.layout.pool, 2)
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                x = self._convolve(x, i).relu_()
+                x = self._convolve(x, i)
             if i in self.layout.tapped:
                 yield x.permute(0, 2, 3, 1)
 
     def _convolve(self, x: Tensor, i: int) -> Tensor:
+        """Layer i with its ReLU, (frames, channels, height, width) in and out, channels last in memory."""
         if i in self.winograd:
-            return winograd(x, self.winograd[i], self.biases[i])
+            (frame,) = x.permute(0, 2, 3, 1)  # one at a time on a CPU, see _parts
+            return self.winograd[i](frame)[None].permute(0, 3, 1, 2)
         stride = self.layout.stride if i == 0 else 1
-        return F.conv2d(x, self.kernels[i], self.biases[i], stride, self.layout.padding[i])
+        return F.conv2d(x, self.kernels[i], self.biases[i], stride, self.layout.padding[i]).relu_()
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -157,50 +160,67 @@ def share(n: int, to: int) -> Tensor:
     return F.interpolate(lines, size=to, mode="linear", align_corners=False)[0].mean(1)
 
 
-# Winograd's F(4×4, 3×3) with the points 0, ±1, ±2, ∞: y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a
-# tile d of 6×6 pixels, a kernel g and a tile y of 4×4 pixels.
-_G = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
-).div(24)
-_BT = torch.tensor(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    dtype=torch.float32,
-)
-_AT = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float32
-)
+# Winograd's minimal filtering (Lavin and Gray 2016) with the Toom–Cook points 0, ±1, ±2, ±1/2, ∞:
+# y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile d of 8×8 pixels, a kernel g of r×r and a tile y of m×m
+# pixels, m = 9 − r.  6×6 pixels of a 3×3 kernel take 64 products where 324 are usual, 4×4 of a
+# 5×5 kernel 64 for 400.
+POINTS = np.array([0, 1, -1, 2, -2, 0.5, -0.5])
+TILE = len(POINTS) + 1
+TILES = 128  # tiles that go through at a time: their 64 matrices stay near the cores
 
 
-def winograd_kernel(kernel: Tensor) -> Tensor:
-    """G g Gᵀ of a kernel (out, in, 3, 3), as (36, in, out)."""
-    transformed = torch.einsum("ar,oirs,bs->abio", _G, kernel.double(), _G)
-    return transformed.float().reshape(36, kernel.shape[1], kernel.shape[0]).contiguous()
+def toom_cook(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Bᵀ (8, 8), G (8, size) and Aᵀ (9 − size, 8) for kernels of this size.
 
-
-def winograd(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """conv2d(x, g, bias, padding=1) for x (batch, in, height, width) and a winograd_kernel of g.
-
-    Both ways channels lie last in memory, so every product runs along them.
+    Tile and kernel are evaluated at the points as polynomials; Lagrange's interpolation of their
+    product, transposed, is the convolution.  Bᵀ holds the interpolation's polynomials
+    Π (x − p) over the other points, G their denominators.
     """
-    batch, channels, height, width = x.shape
-    down, across = -(-height // 4), -(-width // 4)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * across + 1 - width, 1, 4 * down + 1 - height))
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-    tiles = _BT @ tiles.reshape(6, -1)
-    tiles = _BT @ tiles.reshape(6, 6, -1)
-    product = tiles.reshape(36, -1, channels) @ kernel  # (36, tiles, out)
-    product = _AT @ product.reshape(6, -1)
-    product = _AT @ product.reshape(4, 6, -1)
-    whole = product.reshape(4, 4, batch, down, across, -1).permute(2, 3, 0, 4, 1, 5)
-    whole = whole.reshape(batch, 4 * down, 4 * across, -1)[:, :height, :width]
-    return whole.add_(bias).permute(0, 3, 1, 2)
+    powers = POINTS[:, None] ** np.arange(TILE)
+    others = [np.delete(POINTS, i) for i in range(TILE - 1)]
+    denominators = np.array([np.prod(p - o) for p, o in zip(POINTS, others, strict=True)])
+    infinity = np.eye(TILE)[-1]
+    bt = np.array([*(np.append(np.poly(o)[::-1], 0) for o in others), np.poly(POINTS)[::-1]])
+    g = np.vstack([powers[:, :size] / denominators[:, None], infinity[-size:]])
+    at = np.vstack([powers[:, : TILE + 1 - size], infinity[size - 1 :]]).T
+    return bt, g, at
+
+
+class Winograd:
+    """max(0, conv2d(x, kernel, bias, padding=padding)) for one frame at a time on a CPU.
+
+    kernel: (out, in, r, r).  Channels lie last in memory, so every product runs along them.
+    """
+
+    def __init__(self, kernel: Tensor, bias: Tensor, padding: int) -> None:
+        self.bias, self.padding, self.size = bias, padding, kernel.shape[-1]
+        bt, g, at = (torch.from_numpy(m) for m in toom_cook(self.size))
+        self.bt, self.at = bt.float(), at.float()
+        transformed = torch.einsum("ar,oirs,bs->baio", g, kernel.double(), g)  # columns first, as tiles
+        self.kernel = transformed.float().reshape(TILE**2, kernel.shape[1], kernel.shape[0]).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(height, width, in) to (height, width, out), smaller by what padding doesn't make up for."""
+        out, step, border = self.kernel.shape[2], len(self.at), self.size - 1
+        height, width = (n + 2 * self.padding - border for n in x.shape[:2])
+        down, across = -(-height // step), -(-width // step)
+        bottom, right = (
+            step * n + border - self.padding - m for n, m in zip((down, across), x.shape[:2], strict=True)
+        )
+        padded = F.pad(x, (0, 0, self.padding, right, self.padding, bottom))
+        found = x.new_empty(down, step, across, step, out)
+        rows = max(1, TILES // across)
+        for lines, to in zip(padded.unfold(0, TILE, step).split(rows), found.split(rows), strict=True):
+            n, columns, channels, _ = lines.shape
+            tiles = self.bt @ lines.permute(3, 0, 1, 2).reshape(TILE, -1)
+            tiles = tiles.view(TILE, n, columns, channels).unfold(2, TILE, step)
+            tiles = self.bt @ tiles.permute(4, 0, 1, 2, 3).reshape(TILE, -1)
+            products = tiles.view(TILE**2, -1, channels) @ self.kernel
+            products = self.at @ products.view(TILE, -1)
+            products = self.at @ products.view(step, TILE, -1)
+            back = products.view(step, step, n, across, out).permute(2, 1, 3, 0, 4)
+            torch.add(back, self.bias, out=to).relu_()
+        return found.view(down * step, across * step, out)[:height, :width]
 
 
 # Weights

@@ -59,11 +59,11 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class Through(Protocol):
-    """A similarity that is another one after both videos went through something, as an encoder."""
+    """A metric of what comes out of something that videos go through first, as an encoder."""
 
     @property
     def way(self) -> str:
-        """Names what they go through; of those with the same one videos go through once."""
+        """Names what they go through; a video goes through once for all metrics of the same."""
         ...
 
     @property
@@ -71,8 +71,12 @@ class Through(Protocol):
         """The similarity of what comes out, whose numbers are this one's."""
         ...
 
-    def through(self, chunks: Iterator[Video]) -> Iterator[Video]:
-        """A video's chunks as they come out.  Raises UserError for one that cannot go through."""
+    def encoded(self, chunks: Iterator[Video]) -> bytes:
+        """A video, from its chunks.  Raises UserError for one that cannot go through."""
+        ...
+
+    def decoded(self, encoded: bytes) -> Iterator[Video]:
+        """What came out, CHUNK frames at a time."""
         ...
 
 
@@ -86,6 +90,14 @@ class Dimensions(Protocol):
     def __call__(self, video: Video, prompt: str) -> Mapping[str, float]:
         """A number for each of `dimensions(prompt)`, for a uint8 RGB video (frames, height, width, 3)."""
         ...
+
+
+@runtime_checkable
+class Floor(Through, Dimensions, Protocol):
+    """What going through alone does to a video.
+
+    Its one dimension is the mean of the similarity inside, of what comes out to the video as it is.
+    """
 
 
 Metric = Similarity | Dimensions

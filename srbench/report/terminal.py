@@ -16,6 +16,7 @@ from srbench.report.values import Row
 from srbench.store.records import CellRecord, RunRecord
 
 GAP = 2  # blanks between columns, one of them the box's own
+METHOD = "method"  # the labels' heading
 LABEL = 16  # the method's label gets at least this much before the table is parted
 BEST = "*"
 RULED = box.Box(
@@ -80,11 +81,12 @@ def _words(title: str) -> list[str]:
 
 def _label_width(columns: Sequence[Printed], texts: _Texts, labels: Sequence[str], width: int) -> int:
     left = width - sum(_width(c, texts) + GAP for c in columns)
-    return min(left, max(6, *map(cell_len, labels)))
+    return min(left, max(map(cell_len, [METHOD, *labels])))
 
 
 def _fits(columns: Sequence[Printed], texts: _Texts, labels: Sequence[str], width: int) -> bool:
-    return _label_width(columns, texts, labels, width) >= min(LABEL, max(map(cell_len, labels)))
+    whole = max(map(cell_len, [METHOD, *labels]))
+    return _label_width(columns, texts, labels, width) >= min(LABEL, whole)
 
 
 def _blocks(
@@ -109,7 +111,7 @@ def _rich_table(
     """A table with a rule below row `rule_after`, unless that is the last."""
     table = Table(box=RULED, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     label_width = max(1, _label_width(columns, texts, labels, width))
-    table.add_column(Text("method"), width=label_width, overflow="fold")
+    table.add_column(Text(METHOD), width=label_width, overflow="fold")
     for column in columns:
         title = Text(" ".join(_words(column.title)), justify="right")
         table.add_column(title, width=_width(column, texts), justify="right", overflow="fold")

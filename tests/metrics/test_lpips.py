@@ -114,13 +114,26 @@ def test_the_network_is_the_lpips_packages(network: Network, size: tuple[int, in
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(4, 4), (29, 51), (3, 1)])
-def test_winograds_convolution_is_a_convolution(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(4, 4), (29, 51), (3, 1), (6, 300)])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_winograds_convolution_is_a_convolution(kernel_size: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    x, kernel, bias = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3), torch.randn(7)
-    expected = F.conv2d(x, kernel, bias, padding=1)
-    got = _lpips.winograd(x, _lpips.winograd_kernel(kernel), bias)
-    assert (got - expected).abs().max() < 2e-5 * expected.abs().max()
+    x, kernel, bias = torch.randn(*size, 5), torch.randn(7, 5, kernel_size, kernel_size), torch.randn(7)
+    padding = kernel_size // 2
+    wide = x.double().permute(2, 0, 1)[None]
+    expected = F.conv2d(wide, kernel.double(), bias.double(), padding=padding).relu()[0].permute(1, 2, 0)
+    got = _lpips.Winograd(kernel, bias, padding)(x)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_toom_and_cooks_matrices_are_exact_on_whole_numbers(kernel_size: int) -> None:
+    """What is read off a line of 8 numbers is its correlation with the kernel, as integers have it."""
+    bt, g, at = _lpips.toom_cook(kernel_size)
+    line, kernel = np.arange(8) ** 2 - 20, np.arange(kernel_size) * 3 - 4
+    expected = np.correlate(line, kernel, mode="valid")
+    np.testing.assert_allclose(at @ ((g @ kernel) * (bt @ line)), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("n", "to"), [(3, 67), (11, 67), (1, 5), (29, 480)])

@@ -55,6 +55,13 @@ def test_two_metrics_fit_one_table_at_100_columns(make: Any) -> None:
     assert text(make.run(), make.cells(), 60).count("\nmethod ") > 1
 
 
+@pytest.mark.parametrize("width", range(48, 112, 4))
+def test_short_labels_leave_their_heading_whole(make: Any, width: int) -> None:
+    cells = [c.model_copy(update={"label": c.label[:2]}) for c in make.cells()]
+    first_words = [line.split()[:1] for line in text(make.run(), cells, width).splitlines()]
+    assert ["method"] in first_words and ["meth"] not in first_words and ["metho"] not in first_words
+
+
 def test_header_names_what_was_run(make: Any) -> None:
     said = text(make.run(), make.cells())
     for part in ("wan480_delta_sweep", "2025-01-31_a1b2", "family wan", "NVIDIA H100"):
