@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -38,10 +38,19 @@ from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
-from srbench.store.records import MethodRecord, RunRecord, cell_files, read_run_record, scan, write_json
+from srbench.store.records import (
+    TIMING,
+    MethodRecord,
+    RunRecord,
+    cell_files,
+    read_run_record,
+    read_timing,
+    scan,
+    write_json,
+)
 from srbench.vbench import environment
 
-RUN_KEYS = ("run", "results", "store", "dry_run", "shard")
+RUN_KEYS = ("run", "results", "store", "dry_run", "shard", "timing", "timing_rounds")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
 
 
@@ -205,6 +214,38 @@ def execute(
     return again.failed
 
 
+def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Place, console: Console) -> int:
+    """The timing pass, with a bar, unless one is there.  Returns how many methods could not be timed."""
+    methods = plan.timed_methods(experiment)
+    protocol = plan.protocol(experiment, place.ground)
+    there = read_timing(place.run, protocol)
+    if there and there.rounds >= rounds and {m.id for m in methods} <= there.method_ids:
+        console.print(
+            f"timed alone already, {there.began}; remove {place.run / TIMING} to do it again",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+    quiet, failed = _Quiet(console), 0
+    total = rounds * len(methods)
+    quiet.tell(f"timing pass: {price.counted(len(methods), 'method')} alone, {rounds} times each")
+    with progress(console) as bar:
+        task = bar.add_task("timing alone", total=total, note="")
+
+        def watch(event: Any) -> None:
+            nonlocal failed
+            failed += event.failed
+            bar.update(task, advance=event.amount)
+            quiet.tell(f"timing pass: {bar.tasks[0].completed:g} of {total} videos")
+
+        experiment.engine.time(experiment, unit, place.run, place.store.root, rounds, watch)
+    made = read_timing(place.run, protocol)
+    for name, reason in made.failed.items() if made else ():
+        console.print(f"could not be timed: {name}: {reason}", markup=False, highlight=False)
+    return failed
+
+
 def vbench_lines(experiment: Experiment, run: Path) -> list[tuple[str, str]]:
     """What a run of VBench's prompts has still to do for its scores, and what it lacks for it."""
     if getattr(experiment.suite, "kind", "") != "vbench":
@@ -239,6 +280,8 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
     mistakes = Mistakes()
     experiment = mistakes.attempt(lambda: check({k: v for k, v in plain.items() if k not in RUN_KEYS}))
     mistakes.attempt(lambda: _typed_door(plain))
+    if experiment is not None and plain.get("timing") == "exclusive":
+        mistakes.attempt(lambda: _refuse_crowd(experiment, plain.get("shard")))
     family = plain.get("family")
     made = (
         mistakes.attempt(lambda: build("families", family, "family")) if isinstance(family, Mapping) else None
@@ -254,6 +297,22 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
     mistakes.stop_if_any()
     assert experiment is not None
     return experiment
+
+
+def _refuse_crowd(experiment: Experiment, shard: Any) -> None:
+    """Raise UserError where a timing pass would not be alone."""
+    engine = experiment.engine.kind
+    for told, here in (
+        (f"shard={shard}", shard),
+        (f"engine={engine}", not hasattr(experiment.engine, "time")),
+    ):
+        if here:
+            raise UserError(
+                f"timing=exclusive with {told}",
+                "one process on the machine to be timed",
+                "make the videos first, with timing=shared; then the same command with engine=local and "
+                "no shard computes nothing again but the times",
+            )
 
 
 def _typed_door(plain: Mapping[str, Any]) -> None:
@@ -277,6 +336,8 @@ class Door(BaseModel):
     store: Annotated[str, Field(min_length=1)] = "results/store"
     dry_run: Annotated[bool, Field(strict=True)] = False
     shard: Annotated[str, AfterValidator(_shard)] | None = None
+    timing: Literal["shared", "exclusive"] = "shared"
+    timing_rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
 
 
 def refuse_place(experiment: Experiment, place: Place) -> None:
@@ -368,14 +429,15 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
         return 0
     done = plan.progress(experiment, todo, run, place.store, here)
     device = ground.described(experiment.family.device)
-    told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
+    rounds = plain["timing_rounds"] if plain["timing"] == "exclusive" else 0
+    told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device, rounds)
     if plain["dry_run"]:
         show_plan(experiment, told, run, console)
         for missing in plan.mistakes(experiment):
             console.print(f"before it can run: {missing.got}\n  {missing.do}", markup=False, highlight=False)
         return 0
     refuse_full(told, place.store.root)
-    return _run(experiment, asked, place, shard, done, console, label)
+    return _run(experiment, asked, place, shard, done, console, label, rounds)
 
 
 def _run(
@@ -386,8 +448,9 @@ def _run(
     done: plan.Progress,
     console: Console,
     label: str,
+    rounds: int,
 ) -> int:
-    """Everything of a job that writes."""
+    """Everything of a job that writes.  rounds: of the timing pass, 0 for none."""
     run, began = place.run, time.time()
     try:
         with locked(run):
@@ -399,6 +462,8 @@ def _run(
         if todo != list(done.cells):
             done = plan.progress(experiment, todo, run, place.store, place.ground)
         failed = execute(experiment, done, place, console, label)
+        if rounds and todo:
+            failed += time_alone(experiment, todo[0], rounds, place, console)
         for what, much in vbench_lines(experiment, run):
             console.print(f"{what}: {much}", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:

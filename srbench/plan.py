@@ -287,6 +287,11 @@ def unfinished(
     return list(progress(experiment, todo, run, store, ground).unfinished)
 
 
+def timed_methods(experiment: Experiment) -> list[Method]:
+    """Those that a timing pass walks: a scale row has no latency, being no rival."""
+    return [m for m in experiment.methods if m.role == "method" and m.noise == "own" and not m.lacking]
+
+
 def settings(experiment: Experiment) -> dict[str, object]:
     """The whole experiment as plain data, for the record."""
     plain = identity(experiment)

@@ -14,7 +14,7 @@ from srbench.experiment import Denoiser, Experiment, Method, kept_steps
 from srbench.ground import may_have_gpu
 from srbench.metrics.base import all_facts
 from srbench.paths import Assume, late_attach, state_key, trace_key, walked
-from srbench.plan import Keys, Progress, Unit, settings
+from srbench.plan import Keys, Progress, Unit, settings, timed_methods
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
@@ -375,11 +375,17 @@ class Price:
 
 
 def price(
-    experiment: Experiment, done: Progress, keys: Keys, store: Store, results: Path, device: str
+    experiment: Experiment,
+    done: Progress,
+    keys: Keys,
+    store: Store,
+    results: Path,
+    device: str,
+    rounds: int = 0,
 ) -> Price:
     """What an experiment costs: in whole, and what of it is left to do.
 
-    done: what the run has already.  device: as `ground.described` says it.
+    done: what the run has already.  device: as `ground.described` says it.  rounds: of the timing pass.
     """
     family, there = experiment.family, store.listing()
     found = measured(experiment, results, device, keys.protocol, there)
@@ -410,6 +416,7 @@ def price(
         *_evaluations(experiment, len(done.cells), whole, remaining[1]),
         ("assumed switch steps", _assumptions(experiment, expect)),
         *_times(experiment, rate, len(done.cells), whole, remaining),
+        *_timing(experiment, rate, rounds, expected),
         *_sizes(experiment, rate, remaining[1], disk),
     ]
     return Price(tuple(lines), disk)
@@ -487,6 +494,21 @@ def _times(
         (unit, f"{spread}; each method alone, from nothing: {_figure(alone)}"),
         ("reckoned with", f"{rate.source}; caches are not counted as savings"),
     ]
+
+
+def _timing(
+    experiment: Experiment, rate: Rates | None, rounds: int, expected: Assume
+) -> list[tuple[str, str]]:
+    methods = timed_methods(experiment)
+    if not rounds or not methods:
+        return []
+    steps = cost(experiment, methods, expected).alone.times(rounds)
+    walks = rounds * len(methods)
+    told = f"after it, {counted(len(methods), 'method')} alone, {rounds} times each, on one prompt and seed"
+    if rate is None:
+        return [("timing pass", told)]
+    hours = (steps.large * rate.large + steps.small * rate.small + walks * rate.rest) / 3600
+    return [("timing pass", f"{told}: {_duration(hours)}, or less where caches save")]
 
 
 def _ranged(shown: Callable[[float], str], typical: float, low: float, high: float) -> str:

@@ -247,6 +247,38 @@ class Runner:
             write_cell(self.run, cell)
         return cell
 
+    # -- one method alone, for its times
+
+    def alone(self, method: Method, unit: Unit) -> CellRecord:
+        """A method's walk with nothing kept of earlier ones, as a cell without a video.
+
+        Its stages are the whole walk's seconds (`denoise`), `hand_over` and `decode`.  The
+        text must be stored.  Raises what the walk fails with.
+        """
+        device = self.sampler.device
+        with timed(device) as whole:
+            (end,) = walk(
+                self.sampler,
+                lambda denoiser: self._text(unit.text, denoiser),
+                [self._path(method)],
+                lambda steps: self.sampler.start(method.noise_seed(unit.seed), steps),
+            )
+        if isinstance(end, Failure):
+            raise end.error
+        with timed(device) as decoding:
+            self.sampler.decode(end.branch.state)
+        stages = [Stage(name="denoise", seconds=whole.value)]
+        stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
+        stages.append(Stage(name="decode", seconds=decoding.value))
+        return self._blank(method, unit).model_copy(
+            update={
+                "outcome": "done",
+                "trace": end.branch.trace,
+                "step_seconds": end.branch.seconds,
+                "stages": tuple(stages),
+            }
+        )
+
     # -- one segment of a unit, for engines that hand branches from worker to worker
 
     def roots(self, unit: Unit) -> list[Branch]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import multiprocessing
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,20 +42,37 @@ class Local:
             for unit in units:
                 runner.unit(unit, watch)
             return
+        workers = min(self.workers, len(units))
+        with self._pool(PackedExperiment.of(experiment), run, store, workers, watch) as pool:
+            pool.submit(_encode, texts).result()
+            for future in [pool.submit(_unit, u) for u in units]:
+                future.result()
+
+    def time(
+        self, experiment: Experiment, unit: Unit, run: Path, store: Path, rounds: int, watch: Watch
+    ) -> None:
+        """A timing pass, in one process of its own: nothing of the sweep is left in its memory."""
+        texts = list(experiment.suite.list_prompts())
+        with self._pool(PackedExperiment.of(experiment), run, store, 1, watch) as pool:
+            pool.submit(_time, unit, texts, rounds).result()
+
+    @contextlib.contextmanager
+    def _pool(
+        self, packed: PackedExperiment, run: Path, store: Path, workers: int, watch: Watch
+    ) -> Iterator[concurrent.futures.Executor]:
+        """Processes with a runner each, whose events are watched here."""
         context = multiprocessing.get_context("spawn")
         events = context.Queue()
         listener = threading.Thread(target=_listen, args=(events, watch), daemon=True)
         listener.start()
         with concurrent.futures.ProcessPoolExecutor(
-            min(self.workers, len(units)),
+            workers,
             mp_context=context,
             initializer=_begin,
-            initargs=(PackedExperiment.of(experiment), run, store, self.threads, events),
+            initargs=(packed, run, store, self.threads, events),
         ) as pool:
             try:
-                pool.submit(_encode, texts).result()
-                for future in [pool.submit(_unit, u) for u in units]:
-                    future.result()
+                yield pool
             except concurrent.futures.process.BrokenProcessPool:
                 raise UserError(
                     "a worker died without a word",
@@ -100,3 +118,9 @@ def _encode(texts: list[str]) -> None:
 
 def _unit(unit: Unit) -> None:
     _worker["runner"].unit(unit, _worker["events"].put)
+
+
+def _time(unit: Unit, texts: list[str], rounds: int) -> None:
+    from srbench.timing import measure
+
+    measure(_worker["runner"], unit, texts, rounds, _worker["events"].put)

@@ -31,7 +31,7 @@ from srbench.report.drawing import (
     short,
     wrapped,
 )
-from srbench.report.latency import cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import cell_latency, stage_seconds, timed, work_seconds
 from srbench.report.values import Column, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
@@ -282,8 +282,8 @@ def _markers(points: Sequence[_Point]) -> str:
 
 
 def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
-    cells = [c for m in found for c in m.cells]
-    work, stages = work_seconds(cells), stage_seconds(cells)
+    walked = timed(run, [c for m in found for c in m.cells])
+    work, stages = work_seconds(walked), stage_seconds(walked)
     seconds = {m: _mean_stages(m, work, stages) for m in found}
     drawn = [m for m in found if seconds[m]]
     if not drawn:

@@ -4,11 +4,12 @@ In a shared run a cell's own times are not its latency: many of its steps were c
 once for several methods, on a machine that did other things between. What is
 comparable is the work: steps of one `Step.work` class take the same time, so a cell's
 latency is its counts times typical times, stage by stage. Such sums of a shared run are
-marked "est."; the exclusive timing pass feeds the same functions with better times.
+marked "est."; a timing pass (`timing=exclusive`) feeds the same functions with better times.
 """
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from srbench.errors import UserError
-from srbench.store.records import CellRecord
+from srbench.store.records import CellRecord, RunRecord
 from srbench.trace import Trace
 
 Result = TypeVar("Result")
@@ -54,6 +55,43 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = WARMUP) -> dict[str,
     Raises UserError where a cell's times don't fit its steps.
     """
     return StepTimes(cells, warmup).work
+
+
+def timed(run: RunRecord, cells: Sequence[CellRecord]) -> Sequence[CellRecord]:
+    """Whose times count: the walks of the run's timing pass, or the cells of the sweep itself."""
+    return run.alone.walks if run.alone else cells
+
+
+def apart(cells: Sequence[CellRecord]) -> dict[str, float]:
+    """Methods by label whose steps another job timed than the reference's, and the seconds between.
+
+    Between the moments at which a video and the reference's were finished, median over prompts
+    and seeds.  One job does a prompt and seed in about the seconds that all its steps take
+    together: what lies three times as far apart, and ten minutes, is told of.
+    """
+    finished: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    spent: dict[tuple[int, int], float] = defaultdict(float)
+    for cell in cells:
+        if cell.outcome == "done" and cell.step_seconds and cell.finished:
+            unit = cell.prompt_index, cell.seed
+            moment = datetime.datetime.fromisoformat(cell.finished).timestamp()
+            finished[unit][REFERENCE if cell.is_reference else cell.label] = moment
+            spent[unit] += math.fsum(s or 0.0 for s in cell.step_seconds)
+    gaps: dict[str, list[float]] = defaultdict(list)
+    allowed: dict[str, list[float]] = defaultdict(list)
+    for unit, moments in finished.items():
+        at = moments.pop(REFERENCE, None)
+        if at is None:
+            continue
+        for label, moment in moments.items():
+            gaps[label].append(abs(moment - at))
+            allowed[label].append(max(APART, 3 * spent[unit]))
+    found = {label: median(own) for label, own in gaps.items()}
+    return {label: gap for label, gap in found.items() if gap > median(allowed[label])}
+
+
+REFERENCE = ""  # no label is empty
+APART = 600.0  # seconds
 
 
 class StepTimes:
@@ -213,3 +251,21 @@ def cell_latency(
     if switches and "hand_over" in known:
         seconds["hand_over"] = switches * known["hand_over"].seconds
     return seconds
+
+
+def disagreement(
+    walks: Sequence[CellRecord], work: Mapping[str, Typical], stages: Mapping[str, Typical]
+) -> float | None:
+    """The largest relative difference of a method's median walk by the clock from counts × medians.
+
+    The clock's holds what no step does: models moved, rules asked.  None without walks.
+    """
+    clock: dict[str, list[float]] = defaultdict(list)
+    reckoned: dict[str, float] = {}
+    for walk in walks:
+        whole = next((s.seconds for s in walk.stages if s.name == "denoise"), None)
+        if whole is not None:
+            seconds = cell_latency(walk, work, stages)
+            clock[walk.method_id].append(whole)
+            reckoned[walk.method_id] = seconds["denoise"] + seconds.get("hand_over", 0.0)
+    return max((abs(reckoned[m] / median(own) - 1) for m, own in clock.items()), default=None)

@@ -338,7 +338,13 @@ def _times(run: RunRecord) -> tuple[str, str]:
     """Where latencies come from; an imported run without any has no such line."""
     if run.source == "imported":
         return "latencies", "as told, not measured here" if run.timing == "exclusive" else ""
-    return "step times", "of the sweep itself (est.)" if run.timing == "shared" else "of a pass of its own"
+    if run.alone is None:
+        return (
+            "step times",
+            "of the sweep itself (est.)" if run.timing == "shared" else "of a pass of its own",
+        )
+    rounds = f"{run.alone.rounds} round{'s' if run.alone.rounds > 1 else ''}"
+    return "step times", f"of a pass of its own, each method alone: {rounds}, begun {run.alone.began}"
 
 
 def protocol_facts(run: RunRecord) -> Facts:

@@ -15,13 +15,16 @@ from srbench.report.latency import (
     ONCE,
     StepTimes,
     Typical,
+    apart,
     cell_latency,
+    disagreement,
     once_per_trace,
     stage_seconds,
+    timed,
 )
 from srbench.report.roles import Role
 from srbench.report.values import DASH, Column
-from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score
+from srbench.store.records import CellRecord, MetricFacts, Outcome, RunRecord, Score, TimingPass
 from srbench.trace import Trace
 
 Key = tuple[int, int]  # (prompt_index, seed)
@@ -305,8 +308,10 @@ def _dimension(facts: MetricFacts, scores: Scores, prompts: frozenset[int], made
 
 
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    stages, times = stage_seconds(cells), StepTimes(cells)
-    work, by_prompt = times.work, times.by_prompt
+    walked = timed(run, cells)
+    stages, times = stage_seconds(walked), StepTimes(walked)
+    # a pass has one prompt: its times say nothing of how they vary over prompts
+    work, by_prompt = times.work, {} if run.alone else times.by_prompt
     estimated = run.timing != "exclusive"
 
     @once_per_trace
@@ -314,7 +319,8 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
         try:
             return math.fsum(cell_latency(cell, work, stages).values())
         except LookupError as error:
-            return Gap("missing", str(error.args[0]))
+            again = "; timing=exclusive again times it" if run.alone else ""
+            return Gap("missing", f"{error.args[0]}{again}")
 
     def measure(cell: CellRecord) -> float | Gap:
         # an imported video has no trace, and a latency of its own
@@ -327,7 +333,7 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
             return known
         return math.fsum(cell_latency(cell, work, stages, own).values())
 
-    note = _latency_note(cells, work, stages, estimated)
+    note = _latency_note(run, walked, work, stages)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
     about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
@@ -338,23 +344,59 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
 
 
 def _latency_note(
-    cells: Sequence[CellRecord],
+    run: RunRecord,
+    walked: Sequence[CellRecord],
     work: Mapping[str, Typical],
     stages: Mapping[str, Typical],
-    estimated: bool,
 ) -> str:
+    """walked: the cells that work and stages are of."""
     if not work:
         return ""
     parts = ["seconds that one video takes, as counts of steps × their median time"]
-    parts += ["of a shared run (est.)"] if estimated else []
-    parts += ["± is over prompts, each with the median step times of its own videos"]
+    if run.alone:
+        parts += [*_pass_notes(run.alone, work, stages), "± is over prompts, not over timings"]
+    else:
+        parts += ["of a shared run (est.)"] if run.timing != "exclusive" else []
+        parts += ["± is over prompts, each with the median step times of its own videos"]
+        parts += _apart_notes(walked)
     absent = [name for name in ONCE if name not in stages]
     parts += [f"without {' and '.join(absent)}, which no cell timed"] if absent else []
     cold = [name for name, typical in work.items() if not typical.warm]
     parts += [f"warm-up steps only for: {'; '.join(cold)}"] if cold else []
-    hosts = {c.host for c in cells if c.step_seconds}
+    hosts = {c.host for c in walked if c.step_seconds}
     parts += [f"times from {len(hosts)} hosts"] if len(hosts) > 1 else []
     return f"latency: {', '.join(parts)}"
+
+
+def _pass_notes(alone: TimingPass, work: Mapping[str, Typical], stages: Mapping[str, Typical]) -> list[str]:
+    """What a reader must know of a timing pass, and how well counts × medians agree with whole walks."""
+    rounds = f"{alone.rounds} rounds" if alone.rounds > 1 else "1 round"
+    if alone.rounds < alone.asked:
+        rounds += f" of the {alone.asked} asked for"
+    parts = [f"each method alone, {rounds} on one prompt and seed, begun {alone.began}"]
+    if alone.busy is not None and alone.busy > CROWDED:
+        parts.append(f"though {alone.busy:.0%} of the processors were busy just before")
+    if alone.others_bytes is not None and alone.others_bytes > CROWDED_BYTES:
+        parts.append(f"though others held {alone.others_bytes / 2**30:.1f} GiB of the device's memory")
+    off = disagreement(alone.walks, work, stages)
+    if off is not None:
+        parts.append(f"within {off:.1%} of whole walks by the clock")
+    return parts
+
+
+CROWDED, CROWDED_BYTES = (
+    0.2,
+    1.5 * 2**30,
+)  # above them a timing pass was not alone; a driver holds some memory
+
+
+def _apart_notes(cells: Sequence[CellRecord]) -> list[str]:
+    """Methods that another job timed than the reference's: between two jobs a machine's speed may change."""
+    found = apart(cells)
+    if not found:
+        return []
+    named = ", ".join(found)
+    return [f"timed in another job than the reference's, so that timing=exclusive is wanted: {named}"]
 
 
 def _evaluation_quantities(cells: Sequence[CellRecord]) -> list[Quantity]:

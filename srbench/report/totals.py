@@ -76,7 +76,7 @@ def suite_of(run: RunRecord, scored: Collection[str]) -> str:
     VBench's scorers take other prompts too, in nine dimensions, of which there is no total.
     """
     asked = run.resolved.get("suite")
-    own = asked.get("kind") if isinstance(asked, Mapping) else None
+    own = str(asked.get("kind")) if isinstance(asked, Mapping) else ""
     return next(s for s in (own, "vbench", *scored) if s in scored)
 
 

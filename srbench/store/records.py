@@ -162,6 +162,30 @@ class MethodRecord(_Record):
         return tuple(dict.fromkeys(p for p in named if p))
 
 
+class TimingPass(_Record):
+    """Methods walked alone, each in its turn, for nothing but their times; a file of RUN/timing.
+
+    walks: one a method and round, as cells without videos; the stage `denoise` is the whole
+    walk's seconds by the clock, models moved and hand-overs included.
+    """
+
+    version: Literal[1] = VERSION
+    protocol: str
+    device: str
+    began: str = Field(description="UTC, ISO 8601")
+    asked: int = Field(description="rounds that were asked for")
+    rounds: int = Field(description="rounds that were finished")
+    busy: float | None = Field(description="share of the processors in use just before; None: not known")
+    others_bytes: int | None = Field(description="of the device's memory, held by others; None: no GPU")
+    walks: tuple[CellRecord, ...]
+    failed: dict[str, str] = Field(default_factory=dict, description="method: why it could not be timed")
+
+    @property
+    def method_ids(self) -> frozenset[str]:
+        """The methods that were timed."""
+        return frozenset(w.method_id for w in self.walks)
+
+
 class RunRecord(_Record):
     """One run: what was asked, what it resolved to, and the ground it stood on."""
 
@@ -187,6 +211,11 @@ class RunRecord(_Record):
     warnings: tuple[str, ...] = ()
     started: str
     source: Source = "generated"
+    alone: TimingPass | None = Field(
+        default=None,
+        exclude=True,
+        description="the newest timing pass under this protocol: no part of run.json",
+    )
 
 
 def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
@@ -450,8 +479,20 @@ def read_text_times(path: Path) -> TextTimes:
 
 
 def read_run_record(run: Path) -> RunRecord:
-    """A run's own record.  Raises UserError where it cannot be read."""
-    return _read(run / "run.json", RunRecord)
+    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read."""
+    record: RunRecord = _read(run / "run.json", RunRecord)
+    alone = read_timing(run, record.protocol)
+    return record.model_copy(update={"alone": alone, "timing": "exclusive"}) if alone else record
+
+
+TIMING = "timing"  # a run's folder of timing passes
+
+
+def read_timing(run: Path, protocol: str) -> TimingPass | None:
+    """The newest timing pass of a run under a protocol.  Raises UserError where one cannot be read."""
+    files = sorted((p for p in (run / TIMING).glob("*.json") if _is_record(p.name)), reverse=True)
+    passes = (_read(path, TimingPass) for path in files)
+    return next((p for p in passes if p.protocol == protocol), None)
 
 
 def read_run(run: Path) -> tuple[RunRecord, list[CellRecord]]:
