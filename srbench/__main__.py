@@ -229,7 +229,9 @@ def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Plac
         return 0
     quiet, failed = _Quiet(console), 0
     total = rounds * len(methods)
-    quiet.tell(f"timing pass: {price.counted(len(methods), 'method')} alone, {rounds} times each")
+    quiet.tell(
+        f"timing pass: {price.counted(len(methods), 'method')} alone, in {price.counted(rounds, 'round')}"
+    )
     with progress(console) as bar:
         task = bar.add_task("timing alone", total=total, note="")
 

@@ -504,7 +504,8 @@ def _timing(
         return []
     steps = cost(experiment, methods, expected).alone.times(rounds)
     walks = rounds * len(methods)
-    told = f"after it, {counted(len(methods), 'method')} alone, {rounds} times each, on one prompt and seed"
+    often = "once" if rounds == 1 else f"{rounds} times"
+    told = f"after it, {counted(len(methods), 'method')} alone, {often} each, on one prompt and seed"
     if rate is None:
         return [("timing pass", told)]
     hours = (steps.large * rate.large + steps.small * rate.small + walks * rate.rest) / 3600

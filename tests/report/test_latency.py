@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from srbench.errors import UserError
-from srbench.report.latency import StepTimes, Typical, cell_latency, stage_seconds, work_seconds
+from srbench.report.latency import (
+    StepTimes,
+    Typical,
+    apart,
+    cell_latency,
+    disagreement,
+    stage_seconds,
+    work_seconds,
+)
+from srbench.store.records import Stage
 
 
 def timed(make: Any, seconds: list[float], switch: int, prompt: int = 0) -> Any:
@@ -73,3 +82,27 @@ def test_latency_that_cannot_be_told_says_why(make: Any) -> None:
         cell_latency(make.cell("srd", 0, 0, switch=10), {"large 2+0": Typical(1, 1)})
     with pytest.raises(LookupError, match="no trace"):
         cell_latency(make.cell("srd", 0, 0, trace=None), {})
+
+
+def test_methods_that_another_job_timed_are_named(make: Any) -> None:
+    def cell(method: str, prompt: int, finished: str) -> Any:
+        made = make.cell(method, prompt, 0, step_seconds=(1.0,) * 50)
+        return made.model_copy(update={"finished": f"2026-01-01T{finished}+00:00"})
+
+    same = [cell("large", 0, "10:00:00"), cell("large", 1, "10:10:00")]
+    same += [cell("small", 0, "10:01:00"), cell("small", 1, "10:09:00")]
+    later = [cell("srd_0.01", 0, "11:00:00"), cell("srd_0.01", 1, "11:10:00")]
+    assert apart([*same, *later]) == {"srd_0.01": 3600.0}
+    assert apart(same) == {}
+    assert apart(later) == {}  # no reference to be apart from
+
+
+def test_a_pass_is_held_against_the_clock(make: Any) -> None:
+    def walk(whole: float) -> Any:
+        stages = (Stage(name="denoise", seconds=whole), Stage(name="hand_over", seconds=0.0))
+        return timed(make, [2.0] * 10, switch=5).model_copy(update={"stages": stages})
+
+    walks = [walk(20.0), walk(25.0), walk(30.0)]
+    # ten steps of 2 s, and the median walk took 25 s by the clock
+    assert disagreement(walks, work_seconds(walks), stage_seconds(walks)) == pytest.approx(1 - 20 / 25)
+    assert disagreement([], {}, {}) is None

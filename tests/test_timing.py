@@ -1,0 +1,124 @@
+"""The timing pass: every method alone, in turn; what it leaves, and what the tables make of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srbench import plan
+from srbench.report import reading, table
+from srbench.runner import Event, Runner
+from srbench.store.objects import Store
+from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing
+from srbench.timing import measure
+from tests.test_run import make
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    folder = tmp_path_factory.mktemp("timing")
+    experiment = make("method.fixed_step.step=4", methods="large,small,fixed_step,scale_batched")
+    return Runner(experiment, folder / "run", Store(folder / "store"), threads=1)
+
+
+def test_methods_are_walked_in_turn_and_written_round_by_round(runner: Runner) -> None:
+    (unit,) = plan.units(runner.experiment)
+    rounds_there: list[int] = []
+
+    def watch(event: Event) -> None:
+        assert event.kind == "walk"
+        known = read_timing(runner.run, runner.protocol)
+        rounds_there.append(known.rounds if known else 0)
+
+    measure(runner, unit, ["a red circle moving left on a black background"], rounds=2, watch=watch)
+    names = [m.name for m in plan.timed_methods(runner.experiment)]
+    assert "scale_batched" not in names and {"large", "small", "fixed_step"} <= set(names)
+    found = read_timing(runner.run, runner.protocol)
+    assert found is not None and found.rounds == found.asked == 2 and not found.failed
+    # the second round begins with the next method, so that none is always first
+    assert [w.method for w in found.walks] == [*names, *names[1:], names[0]]
+    assert rounds_there == [0] * len(names) + [1] * len(names)
+    fixed = next(w for w in found.walks if w.method == "fixed_step")
+    assert [s.model for s in fixed.trace.steps] == ["large"] * 4 + ["small"] * 6
+    assert [s.name for s in fixed.stages] == ["encode", "denoise", "hand_over", "decode"]
+    whole = next(s.seconds for s in fixed.stages if s.name == "denoise")
+    assert whole >= sum(fixed.step_seconds) > 0
+    assert fixed.video is None and not list((runner.store.root / "objects").rglob("*.webm"))
+
+
+def test_a_method_that_fails_is_told_of_and_the_others_go_on(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = runner.alone
+
+    def broken(method, unit):
+        if method.name == "small":
+            raise MemoryError("no room")
+        return alone(method, unit)
+
+    monkeypatch.setattr(runner, "alone", broken)
+    (unit,) = plan.units(runner.experiment)
+    events: list[Event] = []
+    measure(runner, unit, [], rounds=2, watch=events.append)
+    found = read_timing(runner.run, runner.protocol)
+    assert found is not None and found.failed == {"small": "MemoryError: no room"}
+    assert sum(e.failed for e in events) == 1  # it is not tried again
+    assert "small" not in {w.method for w in found.walks}
+
+
+def test_a_command_times_once_and_its_tables_are_no_estimates(tmp_path: Path) -> None:
+    words = [
+        "method=[large,small,fixed_step]",
+        "method.fixed_step.step=3",
+        "suite.prompts=1",
+        "suite.seeds=1",
+    ]
+    words += ["family.steps=6", "metric=[]", "run=x", "timing=exclusive", "timing_rounds=1"]
+
+    def door(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "srbench", *words, *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    planned = door("dry_run=true")
+    assert "3 methods alone, once each" in " ".join(planned.stdout.replace("│", " ").split())
+    first = door()
+    assert first.returncode == 0, first.stderr
+    assert "est." not in first.stdout and "each method alone, 1 round" in " ".join(first.stdout.split())
+    run = tmp_path / "results" / "run" / "x"
+    assert len(list((run / TIMING).iterdir())) == 1
+    again = door()
+    assert "timed alone already" in again.stdout and len(list((run / TIMING).iterdir())) == 1
+    record, cells = reading.read(run)
+    assert record.timing == "exclusive" and record.alone is not None
+    # a slower machine at the time of the sweep changes nothing that the table says
+    slower = [c.model_copy(update={"step_seconds": tuple(99.0 for _ in c.step_seconds)}) for c in cells]
+    speedups = [
+        [v.value for row in table.make(record, own).main for v in row.values if v.column.key == "speedup"]
+        for own in (cells, slower)
+    ]
+    assert speedups[0] == speedups[1] and speedups[0][0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("crowd", ["shard=1/2", "engine=ray"])
+def test_what_would_not_be_alone_is_refused(tmp_path: Path, crowd: str) -> None:
+    command = [sys.executable, "-m", "srbench", "timing=exclusive", crowd, "dry_run=true"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"timing=exclusive with {crowd}" in done.stderr
+
+
+def test_the_newest_pass_of_the_protocol_counts_and_is_no_part_of_the_record(runner: Runner) -> None:
+    passes = sorted((runner.run / TIMING).glob("*.json"))
+    newest = read_timing(runner.run, runner.protocol)
+    assert newest is not None and json.loads(passes[-1].read_text())["began"] == newest.began
+    assert read_timing(runner.run, "another protocol") is None
+    plain = dict(experiment="e", run="r", family="shapes", asked=[], resolved={}, store="s", methods=())
+    plain |= dict(prompts=(), seeds=(), protocol=runner.protocol, commit=None, dirty=None, packages={})
+    record = RunRecord(**plain, device="d", threads=1, started="")
+    (runner.run / "run.json").write_text(record.model_dump_json())
+    read = read_run_record(runner.run)
+    assert read.timing == "exclusive" and read.alone == newest
+    assert "alone" not in json.loads(read.model_dump_json())
