@@ -681,7 +681,7 @@ def _hydra(cfg: DictConfig) -> None:
         sys.exit(errors.EXIT_INTERRUPTED)  # the jobs that follow were interrupted too
 
 
-def main() -> None:
+def main() -> int:
     """The command: one job, or with -m one for every combination."""
     sys.excepthook = errors.except_hook
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm and timeout end it: told as Ctrl-C
@@ -692,14 +692,10 @@ def main() -> None:
         _hydra()
         for run in _to_report:
             report.make(run, Console())
-    except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
-        sys.exit(errors.EXIT_USER)
-    except KeyboardInterrupt:
-        print("srbench: interrupted; the same command goes on from what is recorded", file=sys.stderr)
-        sys.exit(errors.EXIT_INTERRUPTED)
-    sys.exit(max(_codes, default=0))
+    except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return max(_codes, default=0)
 
 
 if __name__ == "__main__":
-    main()
+    errors.finish(main, "the same command goes on from what is recorded")

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from srbench import __main__ as door
-from srbench import configs, ground, price
+from srbench import configs, errors, ground, price
 from srbench.errors import CannotWrite, UserError, UserErrors, cannot_write
 from srbench.families import _checkpoint
 from srbench.store.objects import Store, write_atomic
@@ -43,12 +43,13 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
     """Run the command in this process; what it says, once it is sure that it refused and wrote nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(door, "_codes", [])
+    monkeypatch.setattr(errors, "leave", sys.exit)  # not this process
 
     def run(*arguments: str) -> str:
         before = sorted(tmp_path.rglob("*"))
         monkeypatch.setattr(sys, "argv", ["srbench", *arguments])
         with pytest.raises(SystemExit) as left:
-            door.main()
+            errors.finish(door.main)
         told = capsys.readouterr()
         assert left.value.code == 2, told
         assert told.out == "" and told.err.startswith("srbench: ")
