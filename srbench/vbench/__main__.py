@@ -17,7 +17,7 @@ from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
 
 def setup(args: argparse.Namespace) -> int:
     """Build VBench's environment and check it."""
-    return _told(environment.setup())
+    return _told(environment.setup(args.detectron2))
 
 
 def check(args: argparse.Namespace) -> int:
@@ -161,7 +161,7 @@ def _two_or_more(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
-    made = argparse.ArgumentParser(prog="python -m srbench.vbench", description=__doc__)
+    made = errors.Parser(prog="python -m srbench.vbench", description=__doc__)
     commands = made.add_subparsers(required=True)
 
     def command(name: str, does: object) -> argparse.ArgumentParser:
@@ -169,7 +169,13 @@ def parser() -> argparse.ArgumentParser:
         own.set_defaults(does=does)
         return own
 
-    command("setup", setup)
+    own = command("setup", setup)
+    own.add_argument(
+        "--detectron2",
+        type=Path,
+        metavar="SOURCE",
+        help="the folder of its source: built into it, for " + ", ".join(weights.GRIT),
+    )
     command("check", check)
     own = command("weights", show_weights)
     own.add_argument("--dimension", nargs="+", choices=list(DIMENSIONS))

@@ -23,11 +23,6 @@ from srbench.vbench import environment
 TIMEOUT = 20  # seconds without an answer
 FREE = ("Apache-2.0", "MIT")
 UNCHECKED = "not checked: see the publisher"
-DETECTRON = (
-    "detectron2 in VBench's environment; it has no package of its own: get its source from its publisher "
-    "(facebookresearch/detectron2, Apache-2.0) and install it there with "
-    "FORCE_CUDA=0 pip install --no-build-isolation DIR (ten minutes)"
-)
 STATIC_FILTER = "static_filter"  # wants weights as a dimension does
 GRIT = ("object_class", "multiple_objects", "color", "spatial_relationship")
 _USED = "https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main"
@@ -238,7 +233,7 @@ def lacking(dimension: str, home: Path | None = None) -> str:
             "python -m srbench.vbench weights"
         )
     if dimension in GRIT and not has_detectron():
-        parts.append(f"{dimension} wants {DETECTRON}")
+        parts.append(f"{dimension} wants detectron2, which has no package: {environment.DETECTRON}")
     return "; ".join(parts)
 
 
