@@ -134,7 +134,8 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     'did you mean srdiffusion? (known: large, srdiffusion)'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    bare = {n.lstrip("-"): n for n in names}  # dashes make options no more alike than they are
+    near = [bare[n] for n in difflib.get_close_matches(str(name).lstrip("-"), bare, n=3, cutoff=0.5)]
     listed = ", ".join(names) if names else "none"
     return f"did you mean {' or '.join(near)}? (known: {listed})" if near else f"known: {listed}"
 

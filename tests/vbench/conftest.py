@@ -185,7 +185,7 @@ def asked_run(tmp_path: Path, make_run: Callable[..., Path]) -> Callable[..., Pa
         store = Store((run / record.store).resolve())
         for i, cell in enumerate(cells):
             own = pixels(cell.seed)
-            path = store.put(f"{i:064}", VIDEO, partial(video.write_lossless, pixels=own, fps=8))
+            path = store.put(f"{i:064}", VIDEO, partial(video.write_lossless, video=own, fps=8))
             write_cell(run, cell.model_copy(update={"key": f"{i:064}", "video": path.stem}))
         return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +12,8 @@ import pytest
 import torch
 
 from srbench import video
-from srbench.store.objects import VIDEO, Store
-from srbench.store.records import read_run, read_run_record, write_cell, write_json
+from srbench.store.objects import Store
+from srbench.store.records import read_run, read_run_record, write_cell
 from srbench.vbench import environment, final, run, weights
 from srbench.vbench.run import Options, score, score_of
 
