@@ -7,11 +7,13 @@ import difflib
 import errno
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -121,6 +123,23 @@ def one_line(text: str, most: int = 160) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
+def wrapped(text: str, stream: TextIO) -> str:
+    """Text for a stream: its lines broken between words where that is a terminal, else as they are."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(
+            line,
+            max(width, 40),
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
+            break_long_words=False,  # paths and URLs are to be copied
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
 def raise_all(mistakes: Sequence[UserError]) -> None:
     """Raise the mistakes together, if there are any."""
     if mistakes:
@@ -171,7 +190,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; what is left over is refused here.  Exits with 2 after a mistake."""
         given = list(sys.argv[1:] if args is None else args)
         if self._subparsers is None and (mistake := self.unknown(given)):
-            self.exit(EXIT_USER, f"srbench: {mistake}\n")
+            self.exit(EXIT_USER, wrapped(f"srbench: {mistake}\n", sys.stderr))
         found, rest = super().parse_known_args(given, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -181,7 +200,7 @@ class Parser(argparse.ArgumentParser):
 def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
     """For `sys.excepthook`: a user's mistake is shown without a traceback."""
     if isinstance(error, UserError):
-        print(f"srbench: {error}", file=sys.stderr)
+        print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("srbench: interrupted; what was recorded is kept", file=sys.stderr)
     else:
@@ -196,7 +215,7 @@ def finish(main: Callable[[], int], interrupted: str = "what was recorded is kep
     try:
         code = main()
     except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
+        print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
         code = EXIT_USER
     except KeyboardInterrupt:
         print(f"srbench: interrupted; {interrupted}", file=sys.stderr)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
-from srbench.errors import Parser
+from srbench.errors import Parser, wrapped
 
 SOURCE = Path(__file__).parents[1] / "srbench"
 
@@ -98,3 +99,21 @@ def test_every_command_names_the_nearest(
 def test_no_command_has_a_parser_that_does_not() -> None:
     plain = [p for p in SOURCE.rglob("*.py") if "argparse.ArgumentParser(" in p.read_text("utf-8")]
     assert plain == []  # errors.Parser is a class of it
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_lines_break_between_words_and_elsewhere_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/a/path/that/is/to/be/copied/and/is/longer/than/the/terminal/is/wide"
+    text = f"given:    {'word ' * 15}{path}\ndo:       it"
+    told = wrapped(text, Terminal()).split("\n")
+    assert len(told) > 2 and all(len(line) <= 60 or line.strip() == path for line in told)
+    assert " ".join(" ".join(told).split()) == " ".join(text.split())
+    assert told[1].startswith("    ") and told[-1] == "do:       it"
+    assert wrapped(text, io.StringIO()) == text

@@ -23,8 +23,8 @@ WORKER = Path(__file__).with_name("worker.py")
 PINS = {"vbench": "0.1.5", "torch": "2.5.1", "torchvision": "0.20.1"}
 GIGABYTES, ROOM = 5.8, 12.0  # what it takes, and what is wanted free: uv's cache holds it once more
 COST = (
-    f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), one minute where the "
-    "network is fast; the other weights are apart: python -m srbench.vbench weights"
+    f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), a minute where the "
+    "network is fast; the networks' weights come apart: python -m srbench.vbench weights"
 )
 DETECTRON = (
     "git clone https://github.com/facebookresearch/detectron2 (Apache-2.0), then "
@@ -56,10 +56,21 @@ def info() -> Path | None:
 
 def lacking() -> str:
     """Why nothing can be scored here, with what mends it; empty if it can.  Starts no process."""
+    problem = _lacking()
+    return f"{problem}: {SETUP}; it takes {COST}" if problem else ""
+
+
+def refuse_lacking() -> None:
+    """Raises UserError where nothing can be scored here."""
+    if problem := _lacking():
+        raise UserError(problem, f"an environment that has VBench, {COST}", SETUP)
+
+
+def _lacking() -> str:
     if not python().exists():
-        return f"VBench's environment is not there ({folder()}): {SETUP}; it takes {COST}"
+        return f"VBench's environment is not there ({folder()})"
     if info() is None:
-        return f"{folder()} has no vbench in it: {SETUP}"
+        return f"VBench's environment has no vbench in it ({folder()})"
     return ""
 
 
@@ -149,8 +160,7 @@ def check() -> dict[str, str]:
 
     Raises UserError where it is not there, does not start, or has other versions than pinned.
     """
-    if problem := lacking():
-        raise UserError("no VBench here", "its environment", problem)
+    refuse_lacking()
     return _asked(
         ("--check",),
         f"{folder()} does not work",

@@ -54,6 +54,12 @@ class File:
         """Whether it is fetched on request."""
         return self.licence in FREE
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        inside = self.source.removeprefix("env:")
+        return self.source if inside == self.source else f"VBench's environment, {inside} of its packages"
+
 
 FILES: tuple[File, ...] = (
     *(
@@ -229,11 +235,11 @@ def lacking(dimension: str, home: Path | None = None) -> str:
         first = gone[0]
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         parts.append(
-            f"{dimension} wants {root / first.path}{more} ({first.publisher}): "
-            "python -m srbench.vbench weights"
+            f"{dimension} wants {root / first.path}{more} ({first.publisher}); where to get what: "
+            f"python -m srbench.vbench weights --dimension {dimension}"
         )
     if dimension in GRIT and not has_detectron():
-        parts.append(f"{dimension} wants detectron2, which has no package: {environment.DETECTRON}")
+        parts.append(f"{dimension} wants detectron2 in VBench's environment: {environment.DETECTRON}")
     return "; ".join(parts)
 
 
