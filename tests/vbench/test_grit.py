@@ -23,6 +23,14 @@ pytestmark = [
 ]
 HERE = Path(__file__).parent
 DARK, BRIGHT = 30, 220  # of frames in which the stand-in finds nothing, and three dogs
+BROKEN = """
+import torchvision.ops
+
+def roi_align(*_, **__):
+    raise RuntimeError("CUDA error: no kernel image is available")
+
+torchvision.ops.roi_align = roi_align
+"""
 RELATION = {"object_a": "dog", "object_b": "cat", "relationship": "on the left of"}
 ASKED = [
     {
@@ -114,3 +122,21 @@ def test_a_checkpoint_that_leaves_parameters_random_is_refused(
     assert score(asked, Options(dimensions=("object_class",))) == {"failed": 2}
     own = score_of(read_run(asked)[1][0], "object_class")
     assert own is not None and own.value is None and "roi_heads.box_predictor" in own.reason
+
+
+def test_frames_on_which_the_detector_fails_are_a_failure_and_no_score(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU that torchvision was not built for; VBench takes such a frame for an empty one."""
+    mine, real = tmp_path / "env", environment.folder()
+    (mine / "bin").mkdir(parents=True)
+    (mine / "lib").symlink_to(real / "lib")
+    (tmp_path / "stubs").mkdir()
+    (tmp_path / "stubs" / "sitecustomize.py").write_text(BROKEN)
+    interpreter = mine / "bin" / "python"
+    interpreter.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "stubs"} exec {real}/bin/python "$@"\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(mine))
+    assert score(asked, Options(dimensions=("object_class",))) == {"failed": 2}
+    own = score_of(read_run(asked)[1][0], "object_class")
+    assert own is not None and "failed on 3 frames" in own.reason and "no kernel image" in own.reason
