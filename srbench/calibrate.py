@@ -7,7 +7,6 @@ captions and tells R² on captions that the fit has not seen.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -149,7 +148,7 @@ def teacache(family_name: str, suite: str, prompts: int, out: Path | None) -> in
 
 def main() -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.calibrate", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.calibrate", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tea = commands.add_parser("teacache", help="TeaCache's rescale polynomials, for both models")
     tea.add_argument("--family", default="shapes", help="a file of conf/family")

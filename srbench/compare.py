@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, UserError, except_hook
+from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook
 from srbench.report import paired, reading, statistics, table, totals
 from srbench.report.paired import Bench, find_column, find_method
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
@@ -530,7 +530,7 @@ def as_json(
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m srbench.compare",
         description=__doc__,
         epilog=EPILOG,

@@ -7,7 +7,6 @@ switch rules on made-up traces, metrics on made-up videos.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import traceback
@@ -632,7 +631,7 @@ def subjects(kind: str, settings: Mapping[str, Any], lab: Lab) -> list[Subject]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 where every rule is kept, 1 where one is not."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.conform", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.conform", description=__doc__)
     parser.add_argument("kind", help="as in the YAML: pab, srdiffusion, the name of your file; or a family")
     parser.add_argument("--plugins", nargs="*", default=[], help="Python files of your own")
     parser.add_argument("--settings", default="{}", help="its settings as YAML, as '{threshold: 0.1}'")

@@ -6,7 +6,6 @@ table shows.  It is Markdown; the one in experiments/metrics.md is made by this 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ def _number(metric: Similarity, own: Video, reference: Video) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 after a mistake a user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.definitions", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.definitions", description=__doc__)
     parser.add_argument("video", type=Path, nargs="+")
     parser.add_argument("--reference", type=Path, required=True)
     args = parser.parse_args(arguments)

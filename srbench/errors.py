@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import difflib
 import errno
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -120,6 +124,23 @@ def one_line(text: str, most: int = 160) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
+def wrapped(text: str, stream: TextIO) -> str:
+    """Text for a stream: its lines broken between words where that is a terminal, else as they are."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(
+            line,
+            max(width, 40),
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
+            break_long_words=False,  # paths and URLs are to be copied
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
 def raise_all(mistakes: Sequence[UserError]) -> None:
     """Raise the mistakes together, if there are any."""
     if mistakes:
@@ -133,15 +154,54 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     'did you mean srdiffusion? (known: large, srdiffusion)'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    bare = {n.lstrip("-"): n for n in names}  # dashes make options no more alike than they are
+    near = [bare[n] for n in difflib.get_close_matches(str(name).lstrip("-"), bare, n=3, cutoff=0.5)]
     listed = ", ".join(names) if names else "none"
     return f"did you mean {' or '.join(near)}? (known: {listed})" if near else f"known: {listed}"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with the nearest option for one that a command does not know.
+
+    Its commands (`add_subparsers`) are of this class too and refuse for themselves, so it is
+    their usage that is shown.  argparse would first ask for what is required, though that is
+    what was misspelt, and then show all commands' usage.
+
+    >>> parser = Parser(prog="score")
+    >>> _ = parser.add_argument("--dimension", required=True)
+    >>> print(parser.unknown(["run", "--dimensions", "color"]))
+    given:    --dimensions
+    expected: an option of score
+    do:       did you mean --dimension? (known: --dimension, --help)
+    """
+
+    def unknown(self, given: Sequence[str]) -> UserError | None:
+        """The mistake in the first option of a command line that is none, nor the beginning of one."""
+        options = list(self._option_string_actions)
+        for word in given[: given.index("--")] if "--" in given else given:
+            name = word.partition("=")[0]
+            if not re.fullmatch(r"--?[A-Za-z][\w-]*", name):
+                continue  # a value, such as a negative number
+            if not any(o == name or (name.startswith("--") and o.startswith(name)) for o in options):
+                long = [o for o in options if o.startswith("--")]
+                return UserError(name, f"an option of {self.prog}", did_you_mean(name, long))
+        return None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; what is left over is refused here.  Exits with 2 after a mistake."""
+        given = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None and (mistake := self.unknown(given)):
+            self.exit(EXIT_USER, wrapped(f"srbench: {mistake}\n", sys.stderr))
+        found, rest = super().parse_known_args(given, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
 
 def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
     """For `sys.excepthook`: a user's mistake is shown without a traceback."""
     if isinstance(error, UserError):
-        print(f"srbench: {error}", file=sys.stderr)
+        print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("srbench: interrupted; what was recorded is kept", file=sys.stderr)
     else:
@@ -156,7 +216,7 @@ def finish(main: Callable[[], int], interrupted: str = "what was recorded is kep
     try:
         code = main()
     except UserError as error:
-        print(f"srbench: {error}", file=sys.stderr)
+        print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
         code = EXIT_USER
     except KeyboardInterrupt:
         print(f"srbench: interrupted; {interrupted}", file=sys.stderr)

@@ -292,7 +292,7 @@ def extender_of(args: argparse.Namespace) -> Extender:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    p = argparse.ArgumentParser(
+    p = errors.Parser(
         prog="python -m srbench.extend",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,7 +8,6 @@ with it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import pickle
@@ -55,7 +54,7 @@ TIMEOUT = 20  # seconds without an answer
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 where neither source could be had."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.lpips_weights", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.lpips_weights", description=__doc__)
     parser.add_argument("--net", choices=get_args(Network), default="alex")
     parser.add_argument("--archive", type=Path, help=f"the source archive of {ARCHIVE}, got by other means")
     args = parser.parse_args(arguments)

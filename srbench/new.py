@@ -6,7 +6,6 @@ inside, keep the names.
 
 from __future__ import annotations
 
-import argparse
 import keyword
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +105,7 @@ def method(name: str, folder: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.new", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.new", description=__doc__)
     parser.add_argument("what", choices=["method"])
     parser.add_argument("name")
     parser.add_argument("--folder", type=Path, default=Path())

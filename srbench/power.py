@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.special import gammaincinv
 
-from srbench.errors import EXIT_USER, UserError, except_hook
+from srbench.errors import EXIT_USER, Parser, UserError, except_hook
 from srbench.report import bootstrap, paired, reading, statistics
 from srbench.report.paired import Bench, Paired
 from srbench.report.quantities import Contender
@@ -259,7 +259,7 @@ def _say(console: Console, lines: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m srbench.power", description=__doc__)
+    made = Parser(prog="python -m srbench.power", description=__doc__)
     made.add_argument("run", type=Path, help="an earlier run's folder, two seeds or more")
     made.add_argument("method", nargs="+", help="name or label")
     made.add_argument("--against", help="the other method of the pair (default: the run's reference)")

@@ -445,7 +445,7 @@ def _suites_prompts(name: str) -> tuple[str, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 after a mistake a user can mend, told in three lines or with a list on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m srbench.score", description=__doc__)
+    parser = errors.Parser(prog="python -m srbench.score", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="videos to score; one row each")
     parser.add_argument("--reference", type=Path, required=True, help="the folder they are compared with")
     parser.add_argument("--metric", nargs="+", default=["psnr", "ssim", "lpips"], help="files of conf/metric")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from srbench import report
-from srbench.errors import EXIT_USER, UserError, except_hook
+from srbench.errors import EXIT_USER, Parser, UserError, except_hook
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 after a mistake a user can mend, told in three lines on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.report", description=__doc__)
+    parser = Parser(prog="python -m srbench.report", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="results/<experiment>/<run>")
     parser.add_argument(
         "--into",

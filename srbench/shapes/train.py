@@ -6,15 +6,16 @@ stopped.  For two processes: `torchrun --nproc-per-node 2 -m srbench.shapes.trai
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 
+from srbench.errors import Parser
+
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m srbench.shapes.train", description=__doc__)
+    parser = Parser(prog="python -m srbench.shapes.train", description=__doc__)
     parser.add_argument("stage", choices=["text", "vae", "latents", "denoisers", "export"])
     parser.add_argument("--out", type=Path, default=Path("results/shapes-training"))
     parser.add_argument("--steps", type=int)

@@ -237,7 +237,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    main = argparse.ArgumentParser(prog="python -m srbench.store", description=__doc__)
+    main = errors.Parser(prog="python -m srbench.store", description=__doc__)
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("verify", help="re-read every byte").add_argument("run", type=Path)
     one = commands.add_parser("du", help="how much it takes")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from srbench import errors
 from srbench.errors import UserError
@@ -14,10 +15,20 @@ from srbench.vbench.final import Coverage
 from srbench.vbench.run import CUSTOM, Job, Options
 from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
 
+# Of what stands beside a number: not which software made it, but what was scored and how.
+TELLING = ("mode", "prompts", "duration", "static filter", "staged")
+
+RUN = "a run's folder, results/<experiment>/<run>"
+ENCODING: dict[str, Any] = {
+    "choices": ["rgb", "yuv420p"],
+    "default": "rgb",
+    "help": "of the videos that VBench reads: lossless (rgb), or as mp4s mostly are (yuv420p)",
+}
+
 
 def setup(args: argparse.Namespace) -> int:
     """Build VBench's environment and check it."""
-    return _told(environment.setup())
+    return _told(environment.setup(args.detectron2))
 
 
 def check(args: argparse.Namespace) -> int:
@@ -26,30 +37,64 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _told(found: dict[str, str]) -> int:
-    print(f"{environment.folder()}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
+    _say(f"{environment.folder()}: " + _versions(found))
     for line in environment.strange(found):
-        print(f"note: {line}; scores move with it, and it is recorded with every score")
+        _say(f"note: {line}; scores move with it, and it is recorded with every score")
+    if found.get("detectron2") == "absent":
+        _say(f"without detectron2 {', '.join(weights.GRIT)} cannot be scored: {environment.DETECTRON}")
     return 0
+
+
+def _say(text: str) -> None:
+    print(errors.wrapped(text, sys.stdout), flush=True)
+
+
+def _versions(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in found.items() if k != "device")
 
 
 def show_weights(args: argparse.Namespace) -> int:
-    """The table of weights; with --fetch, what may be fetched is."""
+    """The weights that dimensions want, where they belong and come from; --fetch gets the free ones."""
     home = environment.weights_home()
-    wanted = [f for f in weights.FILES if not args.dimension or set(args.dimension) & set(f.dimensions)]
+    asked = args.dimension or [*DIMENSIONS, weights.STATIC_FILTER]
+    wanted = [f for f in weights.FILES if set(asked) & set(f.dimensions)]
     failed = dict(weights.fetch(wanted, home)) if args.fetch else {}
-    print(f"weights in {home} (VBENCH_CACHE_DIR moves it)")
+    _say(f"weights belong in {home} (VBENCH_CACHE_DIR names another folder)")
+    gone = weights.absent(wanted, home)
     for file in wanted:
-        state = "there" if not weights.absent([file], home) else "absent"
+        state = "absent" if file in gone else "there"
         if state == "there" and args.verify:
             state = weights.verify(file, home / file.path) or ("sound" if file.sha256 else "there")
-        print(f"{state:7} {file.megabytes:8.3f} MB  {file.path}")
-        print(f"{'':20}{file.publisher}, {file.licence}; for {', '.join(file.dimensions)}")
-        if state == "absent":
-            why = f"{failed[file]}; " if failed.get(file) else ""
-            print(f"{'':20}{why}put it there from {file.source}")
-    for wanting in (*DIMENSIONS, weights.STATIC_FILTER):
-        print(f"{wanting}: {weights.lacking(wanting, home) or 'ready'}")
+        _say(f"{state:7}{_size([file]):>8}  {file.path}")
+        _say(f"{'':9}{file.publisher}, {file.licence}; for {', '.join(file.dimensions)}")
+        if file in gone:
+            why = failed.get(file) or (
+                "--fetch gets it" if file.is_free else "its licence is yours to accept"
+            )
+            _say(f"{'':9}{why}; put it there from {file.origin}")
+    for dimension in asked:
+        _say(f"{dimension:24}{_readiness(dimension, home)}")
+    if gone:
+        free = [f for f in gone if f.is_free]
+        more = "" if args.fetch else f": --fetch gets {len(free)} of them, {_size(free)}"
+        _say(f"{len(gone)} files are absent, {_size(gone)}{more}")
+    if set(asked) & set(weights.GRIT) and not weights.has_detectron():
+        _say(f"detectron2 is absent too: {environment.DETECTRON}")
     return 0
+
+
+def _readiness(dimension: str, home: Path) -> str:
+    every = weights.of(dimension)
+    gone = weights.absent(every, home)
+    parts = [f"{len(gone)} of {len(every)} files absent, {_size(gone)}"] if gone else []
+    if dimension in weights.GRIT and not weights.has_detectron():
+        parts.append("detectron2 absent")
+    return "; ".join(parts) or "ready"
+
+
+def _size(files: Iterable[weights.File]) -> str:
+    whole = sum(f.megabytes for f in files)
+    return f"{whole / 1000:.1f} GB" if whole >= 1000 else f"{whole:.0f} MB" if whole >= 1 else "< 1 MB"
 
 
 def score(args: argparse.Namespace) -> int:
@@ -63,8 +108,9 @@ def score(args: argparse.Namespace) -> int:
         keep=args.keep_staged,
         static_filter=args.static_filter,
     )
-    found = run.score(args.run, options)
-    print(", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items())) or "nothing to score")
+    found = run.score(args.run, options, _say)
+    told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items()))
+    _say(f"scores: {told}" if told else "nothing to score")
     show_final(args)
     return errors.EXIT_FAILED_CELLS if found.get("failed") else 0
 
@@ -72,31 +118,38 @@ def score(args: argparse.Namespace) -> int:
 def show_final(args: argparse.Namespace) -> int:
     """Raw means with their coverage, the total or why there is none, and what it all rests on."""
     job = run.open_run(args.run)
-    print(final.what_it_is(job, args.preset))
+    _say(final.what_it_is(job, args.preset))
+    wanted = final.due_dimensions(job, args.preset)
+    begun = False
     for method in dict.fromkeys(c.method for c in job.cells):
-        wanted = final.due_dimensions(job, args.preset)
         found = {d: final.coverage(job, method, d, args.preset) for d in wanted}
-        begun = [d for d, own in found.items() if own.scored or own.reason]
-        if begun:
-            print(method)
+        if any(own.scored or own.reason for own in found.values()):
+            begun = True
+            _say(method)
             _show_method(job, found, args)
-    for line in [*_detectable(job, args.prompts), *final.protocol(job, tuple(DIMENSIONS))]:
-        print(f"  {line}")
+    if not begun:
+        could = [d for d in job.dimensions() if d in wanted]
+        _say(f"  nothing is scored yet of {', '.join(could)}: python -m srbench.vbench score {args.run}")
+    lines = final.protocol(job, tuple(DIMENSIONS))
+    telling = [line for line in lines if line.partition(":")[0] in TELLING]
+    software = ", ".join(line.replace(": ", " ", 1) for line in lines if line not in telling)
+    for line in [*_detectable(job, args.prompts), *telling, *([f"software: {software}"] if software else [])]:
+        _say(f"  {line}")
     return 0
 
 
 def _show_method(job: Job, found: dict[str, Coverage], args: argparse.Namespace) -> None:
     for dimension, own in found.items():
         if own.scored or own.reason:
-            print(f"  {_line(dimension, own)}")
+            _say(f"  {_line(dimension, own)}")
     rest = [d for d, own in found.items() if own.due and not (own.scored or own.reason)]
     if rest:
-        print(f"  not scored: {', '.join(rest)}")
+        _say(f"  not scored: {', '.join(rest)}")
     if job.is_standard:
-        print(f"  {_total(found, args)}")
+        _say(f"  {_total(found, args)}")
     else:
         every, some = len(DIMENSIONS), len(CUSTOM)
-        print(f"  no total: of {every} dimensions only {some} take other prompts than VBench's")
+        _say(f"  no total: of {every} dimensions only {some} take other prompts than VBench's")
 
 
 def _line(dimension: str, own: Coverage) -> str:
@@ -139,29 +192,29 @@ def make_export(args: argparse.Namespace) -> int:
     job = run.open_run(args.run)
     if args.to == "leaderboard":
         export.leaderboard(job, args.method, args.target)
-        print(f"{args.target}: {len(DIMENSIONS)} result files")
+        _say(f"{args.target}: {len(DIMENSIONS)} result files")
     else:
         count = export.stage(job, args.method, args.target, args.to, args.encoding)
-        print(f"{args.target}: {count} videos, and nothing else in it")
+        _say(f"{args.target}: {count} videos, and nothing else in it")
     return 0
 
 
 def read_back(args: argparse.Namespace) -> int:
     """Means by dimension from result files of VBench-2.0, VBench-Long or VBench."""
     for dimension, (mean, videos) in export.read_results(args.file).items():
-        print(f"{dimension:32}{mean:10.6f}  {videos} videos")
+        _say(f"{dimension:32}{mean:10.6f}  {videos} videos")
     return 0
 
 
 def _two_or_more(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError("a whole number from 2 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 2 on")
     return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
-    made = argparse.ArgumentParser(prog="python -m srbench.vbench", description=__doc__)
+    made = errors.Parser(prog="python -m srbench.vbench", description=__doc__)
     commands = made.add_subparsers(required=True)
 
     def command(name: str, does: object) -> argparse.ArgumentParser:
@@ -169,31 +222,38 @@ def parser() -> argparse.ArgumentParser:
         own.set_defaults(does=does)
         return own
 
-    command("setup", setup)
+    own = command("setup", setup)
+    own.add_argument(
+        "--detectron2",
+        type=Path,
+        metavar="SOURCE",
+        help="the folder of detectron2's source, to be built into it: "
+        + ", ".join(weights.GRIT)
+        + " want it",
+    )
     command("check", check)
     own = command("weights", show_weights)
-    own.add_argument("--dimension", nargs="+", choices=list(DIMENSIONS))
+    every = [*DIMENSIONS, weights.STATIC_FILTER]
+    own.add_argument("--dimension", nargs="+", choices=every, metavar="DIMENSION", help="of these only")
     own.add_argument("--fetch", action="store_true", help="get what its licence lets anyone have")
     own.add_argument("--verify", action="store_true", help="hash what is there, where a hash is told")
-    own = command("export", make_export)
-    own.add_argument("run", type=Path)
-    own.add_argument("method", help="a method of the run")
-    own.add_argument("target", type=Path, help="a zip to write, or a new folder")
-    own.add_argument("--to", choices=["leaderboard", "vbench2", "long"], default="leaderboard")
-    own.add_argument("--encoding", choices=["rgb", "yuv420p"], default="rgb")
-    own = command("read", read_back)
-    own.add_argument("file", type=Path, nargs="+", help="*_eval_results.json")
     for name, does in (("score", score), ("final", show_final)):
         own = command(name, does)
-        own.add_argument("run", type=Path, help="a run's folder, results/<experiment>/<run>")
-        own.add_argument("--preset", choices=["run", "standard", "mlperf"], default="run")
+        own.add_argument("run", type=Path, help=RUN)
+        own.add_argument(
+            "--preset",
+            choices=["run", "standard", "mlperf"],
+            default="run",
+            help="what a total is due: the run's own prompts and seeds (run), all of VBench's with five "
+            "seeds (standard), or MLPerf's six dimensions",
+        )
         own.add_argument("--prompts", type=_two_or_more, help="tell what a subset of this many could detect")
         own.add_argument("--as-published", action="store_true", help="round raw scores to 4 decimals first")
         if name == "score":
-            own.add_argument("--dimension", nargs="+", help="these only")
-            own.add_argument("--method", nargs="+", help="these only")
+            own.add_argument("--dimension", nargs="+", help="these only (all that the prompts are made for)")
+            own.add_argument("--method", nargs="+", help="these only (all but scale rows)")
             own.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, cuda:1")
-            own.add_argument("--encoding", choices=["rgb", "yuv420p"], default="rgb")
+            own.add_argument("--encoding", **ENCODING)
             own.add_argument(
                 "--static-filter",
                 choices=["none", "official"],
@@ -202,6 +262,19 @@ def parser() -> argparse.ArgumentParser:
             )
             own.add_argument("--again", action="store_true", help="also what is scored already")
             own.add_argument("--keep-staged", action="store_true", help="keep the encoded videos")
+    own = command("export", make_export)
+    own.add_argument("run", type=Path, help=RUN)
+    own.add_argument("method", help="a method of the run")
+    own.add_argument("target", type=Path, help="a zip to write, or a new folder")
+    own.add_argument(
+        "--to",
+        choices=["leaderboard", "vbench2", "long"],
+        default="leaderboard",
+        help="the leaderboard's zip of results, or a folder of videos for VBench-2.0 or VBench-Long",
+    )
+    own.add_argument("--encoding", **ENCODING)
+    own = command("read", read_back)
+    own.add_argument("file", type=Path, nargs="+", help="*_eval_results.json")
     return made
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from srbench.errors import UserError
@@ -23,8 +23,12 @@ WORKER = Path(__file__).with_name("worker.py")
 PINS = {"vbench": "0.1.5", "torch": "2.5.1", "torchvision": "0.20.1"}
 GIGABYTES, ROOM = 5.8, 12.0  # what it takes, and what is wanted free: uv's cache holds it once more
 COST = (
-    f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), one minute where the "
-    "network is fast; the other weights are apart: python -m srbench.vbench weights"
+    f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), a minute where the "
+    "network is fast; the networks' weights come apart: python -m srbench.vbench weights"
+)
+DETECTRON = (
+    "git clone https://github.com/facebookresearch/detectron2 (Apache-2.0), then "
+    "python -m srbench.vbench setup --detectron2 detectron2"
 )
 SETUP = "python -m srbench.vbench setup (or make vbench)"
 VARIABLE = "SRBENCH_VBENCH_ENV"
@@ -52,10 +56,21 @@ def info() -> Path | None:
 
 def lacking() -> str:
     """Why nothing can be scored here, with what mends it; empty if it can.  Starts no process."""
+    problem = _lacking()
+    return f"{problem}: {SETUP}; it takes {COST}" if problem else ""
+
+
+def refuse_lacking() -> None:
+    """Raises UserError where nothing can be scored here."""
+    if problem := _lacking():
+        raise UserError(problem, f"an environment that has VBench, {COST}", SETUP)
+
+
+def _lacking() -> str:
     if not python().exists():
-        return f"VBench's environment is not there ({folder()}): {SETUP}; it takes {COST}"
+        return f"VBench's environment is not there ({folder()})"
     if info() is None:
-        return f"{folder()} has no vbench in it: {SETUP}"
+        return f"VBench's environment has no vbench in it ({folder()})"
     return ""
 
 
@@ -65,11 +80,15 @@ def after(run: Path) -> str:
     return f"{told}; {problem}" if (problem := lacking()) else told
 
 
-def setup() -> dict[str, str]:
+def setup(detectron2: Path | None = None) -> dict[str, str]:
     """Build the environment, say what was built, check it.  Returns check()'s versions.
 
-    Raises UserError where uv or room is lacking, or where a package cannot be had.
+    detectron2: the folder of its source, to be built into the environment; None leaves it as it is.
+
+    Raises UserError where uv, room or the source is lacking, or where a package cannot be had.
     """
+    if detectron2 is not None:
+        _refuse_other_source(detectron2)
     uv = _uv()
     target = folder()
     there = next(p for p in (target.absolute(), *target.absolute().parents) if p.exists())
@@ -80,10 +99,36 @@ def setup() -> dict[str, str]:
             f"{ROOM:g} GB",
             f"free some, or set {VARIABLE} to another disk",
         )
-    print(f"VBench's environment goes to {target}: {COST}")
-    _run([*uv, "venv", "--quiet", "--allow-existing", "--python", PYTHON, str(target)])
-    _run([*uv, "pip", "install", "--python", str(python()), "--requirement", str(REQUIREMENTS)])
+    print(f"VBench's environment goes to {target}: {COST}", flush=True)
+    packages = f"Python {PYTHON} and the packages of {REQUIREMENTS.name}"
+    _run([*uv, "venv", "--quiet", "--allow-existing", "--python", PYTHON, str(target)], packages)
+    install = [*uv, "pip", "install", "--python", str(python())]
+    _run([*install, "--requirement", str(REQUIREMENTS)], packages)
+    if detectron2 is not None:
+        print(f"detectron2 is built from {detectron2}: three to ten minutes on one core", flush=True)
+        # Hidden GPUs: what GRiT runs on one is torchvision's, and a CUDA toolkit that lies about is
+        # seldom that of the environment's torch, which stops the build.
+        how = {"FORCE_CUDA": "0", "CUDA_VISIBLE_DEVICES": "", "D2_VERSION_SUFFIX": _commit(detectron2)}
+        build = ["--no-build-isolation", "--reinstall-package", "detectron2", str(detectron2.resolve())]
+        _run([*install, *build], "detectron2's source and a C++ compiler", os.environ | how)
     return check()
+
+
+def _refuse_other_source(given: Path) -> None:
+    if not all((given / name).is_file() for name in ("setup.py", "detectron2/__init__.py")):
+        raise UserError(
+            f"--detectron2 {given}", "a folder with detectron2's source (setup.py, detectron2/)", DETECTRON
+        )
+
+
+def _commit(source: Path) -> str:
+    """What tells one of its sources from another, since all are version 0.6; empty outside git."""
+    try:
+        asked = ["git", "-C", str(source), "rev-parse", "--short=12", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return f"+g{done.stdout.strip()}" if done.returncode == 0 else ""
 
 
 def _uv() -> list[str]:
@@ -99,13 +144,13 @@ def _uv() -> list[str]:
     return [sys.executable, "-m", "uv"]
 
 
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(command: Sequence[str], wanted: str, variables: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise UserError(
             f"uv could not build the environment: {' '.join(said[-3:])}",
-            f"Python {PYTHON} and the packages of {REQUIREMENTS.name}",
+            wanted,
             f"run the same command again; {folder()} may be removed first",
         )
 
@@ -115,8 +160,7 @@ def check() -> dict[str, str]:
 
     Raises UserError where it is not there, does not start, or has other versions than pinned.
     """
-    if problem := lacking():
-        raise UserError("no VBench here", "its environment", problem)
+    refuse_lacking()
     return _asked(
         ("--check",),
         f"{folder()} does not work",

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from srbench.errors import UserError, did_you_mean
+from srbench.errors import UserError, did_you_mean, one_line
 from srbench.vbench import final, run, staging
 from srbench.vbench.run import Job, score_of
 from srbench.vbench.score import DIMENSIONS
@@ -98,6 +98,10 @@ def _refuse_clash(names: Sequence[str]) -> None:
             )
 
 
+RESULTS = "results as VBench writes them, JSON of {dimension: [mean, [video, …]]}"
+NAMED = "name its *_eval_results.json; where a mean is NaN, no video was scored"
+
+
 def read_results(paths: Sequence[Path]) -> dict[str, tuple[float, int]]:
     """Means and how many videos by dimension, from result files of VBench-2.0, VBench-Long or VBench.
 
@@ -113,16 +117,16 @@ def read_results(paths: Sequence[Path]) -> dict[str, tuple[float, int]]:
                 continue
             found |= {str(d): _mean(path, d, own) for d, own in plain.items()}
         except (OSError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{path} ({type(error).__name__})", "a JSON file {dimension: [mean, [video, …]]}", "check it"
-            ) from None
+            raise UserError(f"{path} ({type(error).__name__})", RESULTS, NAMED) from None
     return found
 
 
 def _mean(path: Path, dimension: str, own: Any) -> tuple[float, int]:
     mean = own[0] if isinstance(own, list) and own else own
     if isinstance(mean, bool) or not isinstance(mean, int | float) or not math.isfinite(mean):
-        raise UserError(f"{path}: {dimension} is {mean!r}", "a finite number", "score it again")
+        raise UserError(
+            f"{path}: {dimension} is {one_line(repr(mean), 60)}, no finite number", RESULTS, NAMED
+        )
     lines = own[1] if isinstance(own, list) and len(own) > 1 and isinstance(own[1], list) else []
     return float(mean), len(lines)
 

@@ -174,8 +174,7 @@ def score(run: Path, options: Options, say: Say = print) -> dict[Outcome, int]:
     Raises UserError for a name that is unknown, a missing environment, more than five seeds (25
     for the official static filter), and scores that other software or settings made.
     """
-    if problem := environment.lacking():
-        raise UserError("VBench scores without VBench", "its environment", problem)
+    environment.refuse_lacking()
     job = open_run(run)
     dimensions, methods = _asked(job, options)
     for dimension in dimensions:
@@ -198,7 +197,9 @@ def _asked(job: Job, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]
     there = job.dimensions()
     for name in options.dimensions:
         if name not in DIMENSIONS:
-            raise UserError(f"dimension {name!r}", "one of VBench's 16", did_you_mean(name, DIMENSIONS))
+            raise UserError(
+                f"dimension {name!r}", "one of VBench's 16 dimensions", did_you_mean(name, DIMENSIONS)
+            )
         if name not in there:
             raise UserError(
                 f"dimension {name} on this run's prompts",

@@ -23,11 +23,6 @@ from srbench.vbench import environment
 TIMEOUT = 20  # seconds without an answer
 FREE = ("Apache-2.0", "MIT")
 UNCHECKED = "not checked: see the publisher"
-DETECTRON = (
-    "detectron2 in VBench's environment; it has no package of its own: get its source from its publisher "
-    "(facebookresearch/detectron2, Apache-2.0) and install it there with "
-    "FORCE_CUDA=0 pip install --no-build-isolation DIR (ten minutes)"
-)
 STATIC_FILTER = "static_filter"  # wants weights as a dimension does
 GRIT = ("object_class", "multiple_objects", "color", "spatial_relationship")
 _USED = "https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main"
@@ -58,6 +53,12 @@ class File:
     def is_free(self) -> bool:
         """Whether it is fetched on request."""
         return self.licence in FREE
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        inside = self.source.removeprefix("env:")
+        return self.source if inside == self.source else f"VBench's environment, {inside} of its packages"
 
 
 FILES: tuple[File, ...] = (
@@ -234,11 +235,11 @@ def lacking(dimension: str, home: Path | None = None) -> str:
         first = gone[0]
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         parts.append(
-            f"{dimension} wants {root / first.path}{more} ({first.publisher}): "
-            "python -m srbench.vbench weights"
+            f"{dimension} wants {root / first.path}{more} ({first.publisher}); where to get what: "
+            f"python -m srbench.vbench weights --dimension {dimension}"
         )
     if dimension in GRIT and not has_detectron():
-        parts.append(f"{dimension} wants {DETECTRON}")
+        parts.append(f"{dimension} wants detectron2 in VBench's environment: {environment.DETECTRON}")
     return "; ".join(parts)
 
 

@@ -31,15 +31,19 @@ def ground(device: str) -> dict[str, str]:
 
     found = {}
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
+        found |= _version(name)
     found["torch"] = torch.__version__  # with its build, as 2.5.1+cu124
     found["python"] = platform.python_version()
     cuda = torch.device(device).type == "cuda"
     found["device"] = torch.cuda.get_device_name(torch.device(device)) if cuda else device
     return found
+
+
+def _version(name: str) -> dict[str, str]:
+    try:
+        return {name: importlib.metadata.version(name)}
+    except importlib.metadata.PackageNotFoundError:
+        return {name: "absent"}
 
 
 def watch_detector() -> list[str]:
@@ -65,6 +69,30 @@ def watch_detector() -> list[str]:
     return errors
 
 
+def refuse_partial_checkpoint() -> None:
+    """From now on a checkpoint that leaves some of GRiT's parameters as they were drawn is an error.
+
+    detectron2 only warns of it, and the detector then finds nothing or anything, which VBench scores.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    load = DetectionCheckpointer._load_model
+
+    def whole(self: Any, checkpoint: Any) -> Any:
+        found = load(self, checkpoint)
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        # VBench's second text decoder shares the first one's parameters under names of its own
+        loaded = {id(p) for name, p in own.items() if name not in found.missing_keys}
+        random = [name for name, p in own.items() if id(p) not in loaded]
+        if random:
+            raise ValueError(
+                f"the checkpoint has {len(random)} of GRiT's parameters not, or in another shape: {random[0]}"
+            )
+        return found
+
+    DetectionCheckpointer._load_model = whole
+
+
 def found_no_color(error: BaseException) -> bool:
     """Whether VBench divided by the number of videos in which it found the object: 0 of those given."""
     last = error.__traceback__
@@ -79,7 +107,10 @@ def score(job: dict[str, Any]) -> None:
     from vbench import VBench
 
     torch.set_num_threads(int(job.get("threads", 1)))
-    errors = watch_detector() if job["dimension"] in DETECTING else []
+    detects = job["dimension"] in DETECTING
+    errors = watch_detector() if detects else []
+    if detects:
+        refuse_partial_checkpoint()
     # torch.device, not a string: a string takes other branches (motion_smoothness, GRiT)
     bench = VBench(torch.device(job["device"]), job["info"], job["out"])
     try:
@@ -97,7 +128,8 @@ def score(job: dict[str, Any]) -> None:
         if not found_no_color(error):
             raise
         Path(job["out"], f"{NAME}_eval_results.json").write_text(json.dumps({"color": [None, []]}), "utf-8")
-    told = {"ground": ground(job["device"]), "swallowed": errors[:3], "swallowed_count": len(errors)}
+    own = ground(job["device"]) | (_version("detectron2") if detects else {})
+    told = {"ground": own, "swallowed": errors[:3], "swallowed_count": len(errors)}
     Path(job["out"], "worker.json").write_text(json.dumps(told), "utf-8")
 
 
@@ -140,11 +172,7 @@ def check() -> dict[str, str]:
     import decord  # noqa: F401
     import vbench.temporal_flickering  # noqa: F401
 
-    try:
-        detectron = importlib.metadata.version("detectron2")
-    except importlib.metadata.PackageNotFoundError:
-        detectron = "absent"
-    return ground("cpu") | {"detectron2": detectron}
+    return ground("cpu") | _version("detectron2")
 
 
 def main(arguments: list[str]) -> int:

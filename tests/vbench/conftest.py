@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from srbench import video
 from srbench.store.objects import VIDEO, Store
-from srbench.store.records import CellRecord, MethodRecord, RunRecord, write_cell, write_json
+from srbench.store.records import CellRecord, MethodRecord, RunRecord, read_run, write_cell, write_json
 
 # A list in VBench's format; its own is not ours to copy.
 LIST = [
@@ -167,3 +168,25 @@ def make_cell(store: Store, method: MethodRecord, index: int, prompt: str, seed:
         video_bytes=path.stat().st_size,
         protocol="p",
     )
+
+
+@pytest.fixture
+def asked_run(tmp_path: Path, make_run: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a run of one method on a list in VBench's format, with the videos that `pixels` gives."""
+
+    def make(asked: list[dict[str, Any]], pixels: Callable[[int], np.ndarray]) -> Path:
+        """pixels: of a seed, 0 or 1, as uint8 (frames, height, width, 3)."""
+        info = tmp_path / "info.json"
+        info.write_text(json.dumps(asked))
+        run = make_run(prompts=tuple(e["prompt_en"] for e in asked), methods=("large",))
+        record, cells = read_run(run)
+        resolved = record.resolved | {"suite": {"kind": "vbench", "info": str(info)}}
+        write_json(run / "run.json", record.model_copy(update={"resolved": resolved}))
+        store = Store((run / record.store).resolve())
+        for i, cell in enumerate(cells):
+            own = pixels(cell.seed)
+            path = store.put(f"{i:064}", VIDEO, partial(video.write_lossless, video=own, fps=8))
+            write_cell(run, cell.model_copy(update={"key": f"{i:064}", "video": path.stem}))
+        return run
+
+    return make

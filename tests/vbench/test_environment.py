@@ -36,7 +36,8 @@ def test_without_it_the_sentence_has_the_command_and_the_cost(
     assert "python -m srbench.vbench score results/x/y" in told
     assert "python -m srbench.vbench setup" in told and "5.8 GB" in told
     assert command.main(["check"]) == 2
-    assert "no VBench here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "VBench's environment is not there" in said and "python -m srbench.vbench setup" in said
 
 
 @pytest.mark.parametrize(("kind", "lines"), [("vbench", 1), ("shapes", 0)])
@@ -57,6 +58,36 @@ def test_setup_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("subprocess.run", run)
     with pytest.raises(UserError, match=r"3\.0 GB free"):
         environment.setup()
+
+
+def test_detectron2_is_built_from_its_source_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(command: Any, **more: Any) -> Any:
+        asked.append((list(command), more.get("env") or {}))
+        return subprocess.CompletedProcess(command, 0, "0123abc\n" if command[0] == "git" else "{}", "")
+
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(tmp_path / "env"))
+    monkeypatch.setattr("shutil.which", lambda name: "uv")
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(environment, "refuse_lacking", lambda: None)
+    source = tmp_path / "detectron2"
+    with pytest.raises(UserError, match="git clone https:"):
+        environment.setup(source)
+    assert not asked
+    (source / "detectron2").mkdir(parents=True)
+    for name in ("setup.py", "detectron2/__init__.py"):
+        (source / name).touch()
+    environment.setup(source)
+    build, variables = next((c, v) for c, v in asked if "--no-build-isolation" in c)
+    assert build[:5] == ["uv", "pip", "install", "--python", str(tmp_path / "env/bin/python")]
+    assert build[-1] == str(source)
+    # for a CPU whatever there is, and told apart from other commits of the one version 0.6
+    assert variables["CUDA_VISIBLE_DEVICES"] == "" and variables["D2_VERSION_SUFFIX"] == "+g0123abc"
+    environment.setup()
+    assert sum("--no-build-isolation" in c for c, _ in asked) == 1
 
 
 def test_what_uv_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_the_command_prints_the_total_its_protocol_and_what_could_be_seen(
 ) -> None:
     assert command.main(["final", str(scored), "--as-published"]) == 0
     said = capsys.readouterr().out
-    assert "raw scores rounded to 4 decimals" in said and "torch: 2.5.1" in said
+    assert "raw scores rounded to 4 decimals" in said and "software: torch 2.5.1" in said
     assert "Δ total of small: a true difference below" in said
     assert "a subset, 9 of 944 prompts × 5 of 5 videos" in said
 

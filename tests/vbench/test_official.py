@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ import pytest
 import torch
 
 from srbench import video
-from srbench.store.objects import VIDEO, Store
-from srbench.store.records import read_run, read_run_record, write_cell, write_json
+from srbench.store.objects import Store
+from srbench.store.records import read_run, read_run_record, write_cell
 from srbench.vbench import environment, final, run, weights
 from srbench.vbench.run import Options, score, score_of
 
@@ -141,36 +140,23 @@ def test_the_shipped_family_through_the_whole_path_equals_a_direct_call(shipped:
 
 
 @pytest.fixture
-def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run) -> Iterator[Path]:
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_run: Callable[..., Path]) -> Path:
     """A run of VBench's kind with moving pictures of two lengths, and weights that are random."""
     home = tmp_path / "weights"
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(home))
     made = [str(environment.python()), str(HERE / "stand_in_weights.py"), str(home)]
     subprocess.run(made, check=True, env=environment.clean(), capture_output=True)
-    info = tmp_path / "info.json"
     every = [*PRETENDED, "temporal_flickering"]
-    lines = [
-        {
-            "prompt_en": p,
-            "dimension": every,
-            "auxiliary_info": {"appearance_style": {"appearance_style": "oil"}},
-        }
-        for p in ("a dog", "A Dog")
-    ]
-    info.write_text(json.dumps(lines))
-    folder = make_run(prompts=("a dog", "A Dog"), methods=("large",))
-    record = read_run_record(folder)
-    resolved = record.resolved | {"suite": {"kind": "vbench", "info": str(info)}}
-    write_json(folder / "run.json", record.model_copy(update={"resolved": resolved}))
-    store = Store((folder / record.store).resolve())
+    style = {"appearance_style": {"appearance_style": "oil"}}
     rng = np.random.default_rng(0)
-    for i, cell in enumerate(read_run(folder)[1]):
-        frames = 7 if cell.seed else 12
+
+    def moving(seed: int) -> np.ndarray:
+        frames = 7 if seed else 12
         wide = rng.integers(0, 256, (64, 96 + frames, 3), np.uint8)
-        pixels = np.stack([wide[:, t : t + 96] for t in range(frames)])
-        path = store.put(f"{i:064}", VIDEO, lambda p, own=pixels: video.write_lossless(p, own, 8))
-        write_cell(folder, cell.model_copy(update={"key": f"{i:064}", "video": path.stem}))
-    yield folder
+        return np.stack([wide[:, t : t + 96] for t in range(frames)])
+
+    prompts = ("a dog", "A Dog")
+    return asked_run([{"prompt_en": p, "dimension": every, "auxiliary_info": style} for p in prompts], moving)
 
 
 def test_dimensions_with_pretended_weights_run_to_the_end(pretended: Path) -> None:
@@ -185,7 +171,7 @@ def test_dimensions_with_pretended_weights_run_to_the_end(pretended: Path) -> No
 
 
 @pytest.fixture
-def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run) -> Path:
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_run: Callable[..., Path]) -> Path:
     """VBench with four networks pretended, and a run of bright and dark videos.
 
     Seed 0: 12 grey frames from 40 to 220; seed 1: 7 frames of 30.
@@ -199,7 +185,9 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run) -> Path:
     interpreter.parent.mkdir()
     interpreter.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "stubs"} exec {real}/bin/python "$@"\n')
     interpreter.chmod(0o755)
-    (tmp_path / "stubs").mkdir()
+    checkpoint = tmp_path / "stubs" / "detectron2" / "checkpoint.py"  # of the pretended GRiT none is loaded
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("class DetectionCheckpointer:\n    _load_model = None\n")
     (tmp_path / "stubs" / "sitecustomize.py").write_text(
         SITE.format(names=NETWORKS, stub=str(HERE / "stand_in_networks.py"))
     )
@@ -211,19 +199,12 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run) -> Path:
     for file in weights.absent(files, home):
         (home / file.path).parent.mkdir(parents=True, exist_ok=True)
         torch.save({}, home / file.path)
-    info = tmp_path / "info.json"
-    info.write_text(json.dumps(ASKED))
-    folder = make_run(prompts=tuple(e["prompt_en"] for e in ASKED), methods=("large",))
-    record = read_run_record(folder)
-    resolved = record.resolved | {"suite": {"kind": "vbench", "info": str(info)}}
-    write_json(folder / "run.json", record.model_copy(update={"resolved": resolved}))
-    store = Store((folder / record.store).resolve())
-    for i, cell in enumerate(read_run(folder)[1]):
-        levels = np.full(7, 30.0) if cell.seed else np.linspace(40, 220, 12)
-        pixels = np.tile(levels.astype(np.uint8)[:, None, None, None], (1, 64, 96, 3))
-        path = store.put(f"{i:064}", VIDEO, lambda p, own=pixels: video.write_lossless(p, own, 8))
-        write_cell(folder, cell.model_copy(update={"key": f"{i:064}", "video": path.stem}))
-    return folder
+
+    def grey(seed: int) -> np.ndarray:
+        levels = np.full(7, 30.0) if seed else np.linspace(40, 220, 12)
+        return np.tile(levels.astype(np.uint8)[:, None, None, None], (1, 64, 96, 3))
+
+    return asked_run(ASKED, grey)
 
 
 def test_vbenchs_own_code_around_four_pretended_networks_gives_what_counting_by_hand_gives(

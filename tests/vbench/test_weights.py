@@ -101,4 +101,21 @@ def test_without_a_network_it_says_so_and_where_to_put_the_file(
     said = capsys.readouterr().out
     assert "could not be fetched (no route to host); put it there from https://" in said
     assert "xinyu1205/recognize-anything, Apache-2.0; for scene" in said
-    assert "temporal_flickering: ready" in said
+    assert "scene                   5 of 5 files absent, 1.9 GB" in said
+
+
+def test_the_table_says_what_is_ready_and_what_fetching_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(tmp_path / "none"))
+    asked = ["temporal_flickering", "motion_smoothness", "color", "temporal_style"]
+    assert command.main(["weights", "--dimension", *asked]) == 0
+    said = capsys.readouterr().out
+    assert "temporal_flickering     ready\n" in said
+    assert "motion_smoothness       1 of 1 files absent, 12 MB\n" in said
+    assert "color                   4 of 4 files absent, 840 MB; detectron2 absent\n" in said
+    assert "7 files are absent, 2.6 GB: --fetch gets 5 of them, 1.7 GB\n" in said
+    assert "its licence is yours to accept; put it there from https://" in said  # AMT's, not for any use
+    assert "put it there from VBench's environment, clip/bpe_simple_vocab" in said
+    assert "setup --detectron2 detectron2" in said

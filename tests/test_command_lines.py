@@ -1,0 +1,119 @@
+"""Options that a command does not know: the nearest one is told, by every command in the same way."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from srbench.errors import Parser, wrapped
+
+SOURCE = Path(__file__).parents[1] / "srbench"
+
+
+@pytest.fixture
+def parser() -> Parser:
+    made = Parser(prog="tool")
+    commands = made.add_subparsers(required=True)
+    score = commands.add_parser("score")
+    score.add_argument("run")
+    score.add_argument("--dimension", nargs="+")
+    score.add_argument("--shift", type=float)
+    commands.add_parser("check")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "do"),
+    [
+        ("score --dimensions color", "--dimensions", "did you mean --dimension?"),
+        ("score run --dimensions=color", "--dimensions", "did you mean --dimension?"),
+        ("score run -dimension color", "-dimension", "did you mean --dimension?"),
+        ("score run --zzz", "--zzz", "known: --dimension, --help, --shift"),
+        ("check --shift 3", "--shift", "known: --help"),
+    ],
+)
+def test_the_command_that_does_not_know_it_says_so(
+    parser: Parser, capsys: pytest.CaptureFixture[str], line: str, given: str, do: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(line.split())
+    told = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert told[0] == f"srbench: given:    {given}"
+    assert told[1] == f"expected: an option of tool {line.split()[0]}"
+    assert told[2].startswith(f"do:       {do}") and len(told) == 3
+
+
+def test_what_argparse_takes_is_taken(parser: Parser) -> None:
+    """Beginnings of options, their values after =, negative numbers, and anything after --."""
+    assert parser.parse_args(["score", "run", "--dim", "a", "b"]).dimension == ["a", "b"]
+    assert parser.parse_args(["score", "--shift=-1.5", "run"]).shift == -1.5
+    assert parser.parse_args(["score", "--shift", "-2", "run"]).shift == -2
+    assert parser.parse_args(["score", "--", "--odd"]).run == "--odd"
+
+
+def test_a_word_too_many_shows_the_usage_of_its_command(
+    parser: Parser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse_args(["score", "run", "other"])
+    told = capsys.readouterr().err
+    assert told.startswith("usage: tool score ") and "unrecognized arguments: other" in told
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "nearest"),
+    [
+        ("vbench.__main__", "score run --dimensions color", "--dimension"),
+        ("vbench.__main__", "weights --verfy", "--verify"),
+        ("score", "videos --refrence large", "--reference"),
+        ("compare", "a b --margins psnr=1", "--margin"),
+        ("power", "run large --diference 1", "--difference"),
+        ("extend", "vbench --exports a.json", "--export"),
+        ("conform", "pab --famly shapes", "--family"),
+        ("new", "method mine --folders x", "--folder"),
+        ("calibrate", "teacache --familly shapes", "--family"),
+        ("report.__main__", "run --papers", "--paper"),
+        ("store.__main__", "gc store run --states --deleted", "--delete"),
+        ("definitions", "a.mp4 --refrence b.mp4", "--reference"),
+        ("lpips_weights", "--nets alex", "--net"),
+    ],
+)
+def test_every_command_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    line: str,
+    nearest: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"srbench.{module}").main()
+    assert ended.value.code == 2 and f"did you mean {nearest}?" in capsys.readouterr().err
+
+
+def test_no_command_has_a_parser_that_does_not() -> None:
+    plain = [p for p in SOURCE.rglob("*.py") if "argparse.ArgumentParser(" in p.read_text("utf-8")]
+    assert plain == []  # errors.Parser is a class of it
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_lines_break_between_words_and_elsewhere_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/a/path/that/is/to/be/copied/and/is/longer/than/the/terminal/is/wide"
+    text = f"given:    {'word ' * 15}{path}\ndo:       it"
+    told = wrapped(text, Terminal()).split("\n")
+    assert len(told) > 2 and all(len(line) <= 60 or line.strip() == path for line in told)
+    assert " ".join(" ".join(told).split()) == " ".join(text.split())
+    assert told[1].startswith("    ") and told[-1] == "do:       it"
+    assert wrapped(text, io.StringIO()) == text
