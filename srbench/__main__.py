@@ -98,6 +98,7 @@ def record(
             is_reference=m.name == reference,
             path=identity(m.segments),
             steps=m.steps,
+            sampler=None if m.sampler is None else identity(m.sampler),
             role=m.role,
         )
         for m in experiment.methods
@@ -105,7 +106,7 @@ def record(
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
     if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
-        # where an attention package is gone, its earlier videos stay what they are
+        # where a package is gone, its earlier videos stay what they are
         gone = {m.id: {"path": kept[m.id].path} for m in experiment.methods if m.lacking and m.id in kept}
         methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
@@ -124,7 +125,7 @@ def record(
         protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
-        packages=ground.versions(PACKAGES) | attention_packages(experiment, earlier),
+        packages=ground.versions(PACKAGES) | own_packages(experiment, earlier),
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
@@ -133,10 +134,10 @@ def record(
     )
 
 
-def attention_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
-    """Versions of those that methods of this run attend with, now or in earlier jobs."""
-    named = [p for m in experiment.methods for p in m.attention_packages]
-    named += [p for m in (earlier.methods if earlier else ()) for p in m.attention_packages]
+def own_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
+    """Versions of those that only some methods of this run need, now or in earlier jobs."""
+    named = [p for m in experiment.methods for p in m.packages]
+    named += [p for m in (earlier.methods if earlier else ()) for p in m.packages]
     return dict(p.split(" ", 1) for p in reversed(named))
 
 
@@ -306,10 +307,10 @@ def refuse_run(experiment: Experiment, place: Place) -> None:
 
 
 def _refuse_other_packages(experiment: Experiment, earlier: RunRecord, mistakes: Mistakes) -> None:
-    """A row is of one version of the package that it attends with."""
-    before = {m.id: set(m.attention_packages) for m in earlier.methods}
+    """A row is of one version of the packages that it attends with or is fused by."""
+    before = {m.id: set(m.packages) for m in earlier.methods}
     for method in experiment.methods:
-        here = set(method.attention_packages)
+        here = set(method.packages)
         if here and before.get(method.id, set()) - here:
             mistakes.note(
                 f"run={earlier.run}, where {method.name} ran on {', '.join(sorted(before[method.id]))}",
