@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import hydra
@@ -36,6 +37,7 @@ from rich.text import Text
 from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
+from srbench.places import as_typed, typed
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
 from srbench.store.records import MethodRecord, RunRecord, cell_files, read_run_record, scan, write_json
@@ -63,6 +65,11 @@ def compose(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def typed_places(cfg: DictConfig) -> dict[str, str]:
+    """Where a user typed what resolved settings say."""
+    return typed(OmegaConf.to_container(cfg, resolve=False))
 
 
 def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
@@ -213,14 +220,24 @@ def vbench_lines(experiment: Experiment, run: Path) -> list[tuple[str, str]]:
     return [("VBench", environment.after(run))]
 
 
-def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Console) -> None:
-    """Print what would run."""
+def show_plan(
+    experiment: Experiment, told: price.Price, run: Path, lacking: Sequence[UserError], console: Console
+) -> None:
+    """Print what would run, and what is lacking for it with the commands that bring it."""
     title = f"{experiment.name}: what would run"
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
-    lacking = [("first", f"{m.got}: {m.do}") for m in plan.mistakes(experiment)]
-    for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run), *lacking]:
+    for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run)]:
         table.add_row(Text(what), Text(much))
+    for missing in lacking:
+        table.add_row(Text("first"), Text(f"{missing.got}; see below"))
     console.print(table)
+    # unbroken, so that a command can be copied
+    for missing in lacking:
+        lines = [f"before it can run: {missing.got}; expected {missing.expected}"]
+        lines += [f"    {missing.command}"] if missing.command else []
+        console.print(
+            "\n".join([*lines, f"  {missing.otherwise}"]), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 # -- what can be known to be wrong before anything is written
@@ -235,8 +252,11 @@ class Place:
     ground: dict[str, str]
 
 
-def settle(plain: Mapping[str, Any]) -> Experiment:
-    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included."""
+def settle(plain: Mapping[str, Any], places: Mapping[str, str] = MappingProxyType({})) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included.
+
+    places: where settings were typed, see `places.typed`; mistakes are told by these.
+    """
     mistakes = Mistakes()
     experiment = mistakes.attempt(lambda: check({k: v for k, v in plain.items() if k not in RUN_KEYS}))
     mistakes.attempt(lambda: _typed_door(plain))
@@ -252,6 +272,7 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
             mistakes.found += plan.mistakes(experiment)
         elif made is not None:
             mistakes.found += made.mistakes()
+    mistakes.found = [as_typed(m, places) for m in mistakes.found]
     mistakes.stop_if_any()
     assert experiment is not None
     return experiment
@@ -349,13 +370,18 @@ def refuse_full(told: price.Price, store: Path) -> None:
 # -- a job
 
 
-def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
+def job(
+    plain: Mapping[str, Any],
+    asked: list[str],
+    label: str = "",
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """One job, from plain data to a table.  Returns the exit code.
 
-    label: what tells it from the other jobs of a multirun.
+    label: what tells it from the other jobs of a multirun.  places: where settings were typed.
     """
     console = Console()
-    experiment = settle(plain)
+    experiment = settle(plain, places)
     here = ground.ground(experiment.engine.threads, experiment.family.device)
     results = Path(plain["results"])
     run = plan.run_folder(experiment, results, plain["run"], here)
@@ -371,9 +397,8 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
     device = ground.described(experiment.family.device)
     told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device)
     if plain["dry_run"]:
-        show_plan(experiment, told, run, console)
-        for missing in plan.mistakes(experiment):
-            console.print(f"before it can run: {missing.got}\n  {missing.do}", markup=False, highlight=False)
+        lacking = [as_typed(m, places) for m in plan.mistakes(experiment)]
+        show_plan(experiment, told, run, lacking, console)
         return 0
     refuse_full(told, place.store.root)
     return _run(experiment, asked, place, shard, done, console, label)
@@ -526,7 +551,7 @@ def _note_job(words: list[str], mistakes: Mistakes) -> None:
     own = Mistakes()
     composed = own.attempt(lambda: _compose(words))
     if composed is not None:
-        own.attempt(lambda: settle(compose(composed)))
+        own.attempt(lambda: settle(compose(composed), typed_places(composed)))
     earlier = bool(mistakes.found)
     # a method or value that was refused may be the very one that is missing now
     follow = ("methods ", "no method")
@@ -607,7 +632,7 @@ def _hydra(cfg: DictConfig) -> None:
     asked = list(about.overrides.task)
     swept = [o for o in asked if about.mode == RunMode.MULTIRUN and o not in sys.argv]
     try:
-        _codes.append(job(compose(cfg), asked, " ".join(swept)))
+        _codes.append(job(compose(cfg), asked, " ".join(swept), typed_places(cfg)))
     except UserError as error:  # Hydra would print its own account of it
         print(f"srbench: {error}", file=sys.stderr)
         _codes.append(errors.EXIT_USER)

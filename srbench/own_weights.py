@@ -19,7 +19,7 @@ from srbench.registry import STRICT
 
 # of the files that diffusers' `save_lora_weights` writes
 LORA_FILE = "pytorch_lora_weights.safetensors"
-PEFT = (0, 6, 0)  # diffusers' own least version
+PEFT = (0, 17, 0)  # what the extra `lora` asks for
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 Bytes = Annotated[float, Field(gt=0)]

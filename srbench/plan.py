@@ -156,7 +156,7 @@ def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
     parts = (experiment.family, experiment.suite, experiment.engine)
     found = [m for part in parts for m in getattr(part, "mistakes", list)()]
-    for method in experiment.methods:
+    for method in (m for m in experiment.methods if not m.lacking):
         for i, segment in enumerate(method.segments):
             where = f"method.{method.name}.path.{i}"
             found += experiment.family.mistakes_of(segment.denoiser, where)

@@ -200,7 +200,7 @@ class Runner:
                 for name in (
                     # the protocol too: another run's other small model is no matter of this video
                     *("id", "family", "method", "label", "method_id", "is_reference", "protocol"),
-                    *("prompt", "prompt_index", "text", "seed"),
+                    *("prompt", "prompt_index", "text", "seed", "noise_seed"),
                 )
             }
         )
@@ -362,7 +362,7 @@ class Runner:
             text=unit.given,
             prompt_index=unit.prompt_index,
             seed=unit.seed,
-            noise_seed=unit.noise_seed(method) if (unit.offset, unit.stride) != (0, 1) else None,
+            noise_seed=unit.noise_seed(method),
             outcome="failed",
             video=None,
             step_seconds=(),

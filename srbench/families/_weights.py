@@ -163,8 +163,8 @@ class Weights:
         return UserError(
             f"{where}: {self.source} is not on this machine ({what})",
             f"its {wanted} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
-            f"hf download {self.source} --revision {self.revision} {include}; "
             f"or set {where}.source to a folder; {otherwise}",
+            f"hf download {self.source} --revision {self.revision} {include}",
         )
 
 

@@ -115,7 +115,7 @@ class CellRecord(_Record):
     )
     seed: int
     noise_seed: int | None = Field(
-        default=None, description="what the noise was seeded with, where the suite derives it from the prompt"
+        default=None, description="what the noise was seeded with; null where it is not known"
     )
     outcome: Outcome
     reason: str = ""
