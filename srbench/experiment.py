@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from srbench import attention
 from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
-from srbench.own_weights import OwnWeights
+from srbench.own_weights import LoRA, OwnWeights
 from srbench.registry import STRICT, build, identity, load
 
 Role = Literal["large", "small"]
@@ -349,7 +349,11 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     until = plain.get("until")
     until = {"kind": "always"} if until is None else until
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
-    fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k != "accelerators"}
+    fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k not in ("accelerators", "weights")}
+    if (own := plain.get("weights")) is not None:
+        lora = _nested(LoRA, own, "lora", f"{where}.weights", mistakes) if isinstance(own, Mapping) else None
+        own = {**own, "lora": lora} if isinstance(own, Mapping) else own
+        fields["weights"] = _nested(OwnWeights, {"weights": own}, "weights", where, mistakes)
     denoiser = mistakes.attempt(
         lambda: _typed(Denoiser, fields | {"accelerators": tuple(a for a in attached if a)}, where)
     )
@@ -385,7 +389,19 @@ def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(fields))
     except ValidationError as error:
-        raise UserErrors(explain(error, where, list(fields))) from None
+        raise UserErrors(explain(error, where, [f.name for f in dataclasses.fields(cls)])) from None  # type: ignore[arg-type]
+
+
+def _nested(cls: type[T], plain: Mapping[str, Any], key: str, where: str, mistakes: Mistakes) -> T | None:
+    """A setting that is a mapping itself, with its own keys told where one is wrong; None where unset."""
+    value = plain.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        known = ", ".join(f.name for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+        mistakes.note(f"{where}.{key} = {value!r}", "keys with values", f"known: {known}")
+        return None
+    return mistakes.attempt(lambda: _typed(cls, value, f"{where}.{key}"))
 
 
 def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
@@ -411,13 +427,16 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
                 "a rule that ends it, for another segment follows",
                 f"give {where}.path.{i} an until, as {{kind: fixed_step, step: 10}}",
             )
-    if None in segments:
+    before = len(mistakes.found)
+    sampler = _nested(Sampling, plain, "sampler", where, mistakes)
+    if None in segments or len(mistakes.found) > before:
         return None
     fields = {
         "name": name,
         "label": name if plain.get("label") is None else plain["label"],
         "segments": tuple(segments),
-        **{key: plain[key] for key in ("steps", "noise", "role", "sampler") if key in plain},
+        "sampler": sampler,
+        **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
     method = mistakes.attempt(lambda: _typed(Method, fields, where))
     return None if method is None else _in_its_timesteps(method, where, mistakes)
