@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import hydra
@@ -36,6 +37,7 @@ from rich.text import Text
 from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import CannotWrite, UserError, did_you_mean
 from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
+from srbench.places import as_typed, typed
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
 from srbench.store.records import (
@@ -74,6 +76,11 @@ def compose(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def typed_places(cfg: DictConfig) -> dict[str, str]:
+    """Where a user typed what resolved settings say."""
+    return typed(OmegaConf.to_container(cfg, resolve=False))
+
+
 def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
     """A method's parameter that nothing in the method mentions is a slip of the pen."""
     methods = unresolved.get("method")
@@ -107,6 +114,7 @@ def record(
             is_reference=m.name == reference,
             path=identity(m.segments),
             steps=m.steps,
+            sampler=None if m.sampler is None else identity(m.sampler),
             role=m.role,
         )
         for m in experiment.methods
@@ -114,7 +122,7 @@ def record(
     prompts, seeds = experiment.suite.list_prompts(), experiment.suite.list_seeds()
     if (earlier := earlier_record(run)) is not None:
         kept = {m.id: m.model_copy(update={"is_reference": False}) for m in earlier.methods}
-        # where an attention package is gone, its earlier videos stay what they are
+        # where a package is gone, its earlier videos stay what they are
         gone = {m.id: {"path": kept[m.id].path} for m in experiment.methods if m.lacking and m.id in kept}
         methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
@@ -133,7 +141,7 @@ def record(
         protocol=plan.protocol(experiment, here),
         commit=sha,
         dirty=dirty,
-        packages=ground.versions(PACKAGES) | attention_packages(experiment, earlier),
+        packages=ground.versions(PACKAGES) | own_packages(experiment, earlier),
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
@@ -142,10 +150,10 @@ def record(
     )
 
 
-def attention_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
-    """Versions of those that methods of this run attend with, now or in earlier jobs."""
-    named = [p for m in experiment.methods for p in m.attention_packages]
-    named += [p for m in (earlier.methods if earlier else ()) for p in m.attention_packages]
+def own_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
+    """Versions of those that only some methods of this run need, now or in earlier jobs."""
+    named = [p for m in experiment.methods for p in m.packages]
+    named += [p for m in (earlier.methods if earlier else ()) for p in m.packages]
     return dict(p.split(" ", 1) for p in reversed(named))
 
 
@@ -255,14 +263,24 @@ def vbench_lines(experiment: Experiment, run: Path) -> list[tuple[str, str]]:
     return [("VBench", environment.after(run))]
 
 
-def show_plan(experiment: Experiment, told: price.Price, run: Path, console: Console) -> None:
-    """Print what would run."""
+def show_plan(
+    experiment: Experiment, told: price.Price, run: Path, lacking: Sequence[UserError], console: Console
+) -> None:
+    """Print what would run, and what is lacking for it with the commands that bring it."""
     title = f"{experiment.name}: what would run"
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
-    lacking = [("first", f"{m.got}: {m.do}") for m in plan.mistakes(experiment)]
-    for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run), *lacking]:
+    for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run)]:
         table.add_row(Text(what), Text(much))
+    for missing in lacking:
+        table.add_row(Text("first"), Text(f"{missing.got}; see below"))
     console.print(table)
+    # unbroken, so that a command can be copied
+    for missing in lacking:
+        lines = [f"before it can run: {missing.got}; expected {missing.expected}"]
+        lines += [f"    {missing.command}"] if missing.command else []
+        console.print(
+            "\n".join([*lines, f"  {missing.otherwise}"]), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 # -- what can be known to be wrong before anything is written
@@ -277,8 +295,11 @@ class Place:
     ground: dict[str, str]
 
 
-def settle(plain: Mapping[str, Any]) -> Experiment:
-    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included."""
+def settle(plain: Mapping[str, Any], places: Mapping[str, str] = MappingProxyType({})) -> Experiment:
+    """Plain data → Experiment.  Raises UserErrors with every mistake, the files' own included.
+
+    places: where settings were typed, see `places.typed`; mistakes are told by these.
+    """
     mistakes = Mistakes()
     experiment = mistakes.attempt(lambda: check({k: v for k, v in plain.items() if k not in RUN_KEYS}))
     mistakes.attempt(lambda: _typed_door(plain))
@@ -296,6 +317,7 @@ def settle(plain: Mapping[str, Any]) -> Experiment:
             mistakes.found += plan.mistakes(experiment)
         elif made is not None:
             mistakes.found += made.mistakes()
+    mistakes.found = [as_typed(m, places) for m in mistakes.found]
     mistakes.stop_if_any()
     assert experiment is not None
     return experiment
@@ -369,10 +391,10 @@ def refuse_run(experiment: Experiment, place: Place) -> None:
 
 
 def _refuse_other_packages(experiment: Experiment, earlier: RunRecord, mistakes: Mistakes) -> None:
-    """A row is of one version of the package that it attends with."""
-    before = {m.id: set(m.attention_packages) for m in earlier.methods}
+    """A row is of one version of the packages that it attends with or is fused by."""
+    before = {m.id: set(m.packages) for m in earlier.methods}
     for method in experiment.methods:
-        here = set(method.attention_packages)
+        here = set(method.packages)
         if here and before.get(method.id, set()) - here:
             mistakes.note(
                 f"run={earlier.run}, where {method.name} ran on {', '.join(sorted(before[method.id]))}",
@@ -411,13 +433,18 @@ def refuse_full(told: price.Price, store: Path) -> None:
 # -- a job
 
 
-def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
+def job(
+    plain: Mapping[str, Any],
+    asked: list[str],
+    label: str = "",
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """One job, from plain data to a table.  Returns the exit code.
 
-    label: what tells it from the other jobs of a multirun.
+    label: what tells it from the other jobs of a multirun.  places: where settings were typed.
     """
     console = Console()
-    experiment = settle(plain)
+    experiment = settle(plain, places)
     here = ground.ground(experiment.engine.threads, experiment.family.device)
     results = Path(plain["results"])
     run = plan.run_folder(experiment, results, plain["run"], here)
@@ -434,9 +461,8 @@ def job(plain: Mapping[str, Any], asked: list[str], label: str = "") -> int:
     rounds = plain["timing_rounds"] if plain["timing"] == "exclusive" else 0
     told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device, rounds)
     if plain["dry_run"]:
-        show_plan(experiment, told, run, console)
-        for missing in plan.mistakes(experiment):
-            console.print(f"before it can run: {missing.got}\n  {missing.do}", markup=False, highlight=False)
+        lacking = [as_typed(m, places) for m in plan.mistakes(experiment)]
+        show_plan(experiment, told, run, lacking, console)
         return 0
     refuse_full(told, place.store.root)
     return _run(experiment, asked, place, shard, done, console, label, rounds)
@@ -592,7 +618,7 @@ def _note_job(words: list[str], mistakes: Mistakes) -> None:
     own = Mistakes()
     composed = own.attempt(lambda: _compose(words))
     if composed is not None:
-        own.attempt(lambda: settle(compose(composed)))
+        own.attempt(lambda: settle(compose(composed), typed_places(composed)))
     earlier = bool(mistakes.found)
     # a method or value that was refused may be the very one that is missing now
     follow = ("methods ", "no method")
@@ -673,7 +699,7 @@ def _hydra(cfg: DictConfig) -> None:
     asked = list(about.overrides.task)
     swept = [o for o in asked if about.mode == RunMode.MULTIRUN and o not in sys.argv]
     try:
-        _codes.append(job(compose(cfg), asked, " ".join(swept)))
+        _codes.append(job(compose(cfg), asked, " ".join(swept), typed_places(cfg)))
     except UserError as error:  # Hydra would print its own account of it
         print(f"srbench: {error}", file=sys.stderr)
         _codes.append(errors.EXIT_USER)

@@ -89,7 +89,7 @@ class Lab:
             self.sampler,
             lambda denoiser: self.text,
             methods,
-            lambda steps: self.sampler.start(seed, steps),
+            functools.partial(self.sampler.start, seed),
         ):
             if isinstance(end, Failure):
                 raise end.error

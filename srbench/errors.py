@@ -26,11 +26,15 @@ class UserError(Exception):
     given:    δ = -1
     expected: a number above 0
     do:       set method.srdiffusion.delta
+
+    command: what to type, before whatever else there is to do; `otherwise` is that.
     """
 
-    def __init__(self, got: str, expected: str, do: str) -> None:
-        super().__init__(got, expected, do)
-        self.got, self.expected, self.do = got, expected, do
+    def __init__(self, got: str, expected: str, do: str, command: str = "") -> None:
+        super().__init__(got, expected, do, command)
+        self.got, self.expected = got, expected
+        self.otherwise, self.command = do, command
+        self.do = f"{command}; {do}" if command else do
 
     def __str__(self) -> str:
         got, expected, do = (one_line(part, 300) for part in (self.got, self.expected, self.do))

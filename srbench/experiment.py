@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from srbench import attention
 from srbench.attention import Attention
 from srbench.errors import UserError, UserErrors, did_you_mean
+from srbench.own_weights import LoRA, OwnWeights
 from srbench.registry import STRICT, build, identity, load
 
 Role = Literal["large", "small"]
@@ -47,7 +49,7 @@ T = TypeVar("T")
 
 def digest(value: Any, length: int = 12) -> str:
     """The first `length` hex digits of the sha256 of `value`'s identity."""
-    text = json.dumps(identity(value), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(identity(value, in_keys=True), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -75,6 +77,7 @@ class Denoiser:
     choice where None.  With these a method can be a *scale row*: the reference run again
     in other arithmetic, which shows what a similarity means.
     disturb: noise that is added to the latents when it takes over.
+    weights: a checkpoint or a LoRA in the place of the family's own weights of this model.
     attention_package: which version of which package the backend is, filled in by `check`.
     """
 
@@ -86,6 +89,7 @@ class Denoiser:
     batch_guidance: bool = False
     attention: Attention | None = None
     disturb: Disturbance | None = None
+    weights: OwnWeights | None = dataclasses.field(default=None, metadata={"if_set": True})
     # None for a backend of torch's own, whose version is in every key
     attention_package: str | None = dataclasses.field(default=None, metadata={"if_set": True})
 
@@ -96,9 +100,16 @@ class Denoiser:
         >>> Denoiser(model="large", dtype="bfloat16", batch_guidance=True).name
         'large+bfloat16+batched'
         """
+        own = [self.weights.short] if self.weights else []
         others: list[str | None] = [self.attention, self.dtype]
         others += ["batched" if self.batch_guidance else None, "disturbed" if self.disturb else None]
-        return "+".join([self.model, *(a.kind for a in self.accelerators), *(o for o in others if o)])
+        return "+".join([self.model, *own, *(a.kind for a in self.accelerators), *(o for o in others if o)])
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages, with their versions, that its bits depend on beside those that all share."""
+        lora = self.weights.lora if self.weights else None
+        return tuple(p for p in (self.attention_package, lora.package if lora else None) if p)
 
     @property
     def id(self) -> str:
@@ -109,6 +120,50 @@ class Denoiser:
     def digest(self) -> str:
         """Its name in keys: equal if and only if the denoisers are equal."""
         return digest(self, 64)
+
+
+Solver = Literal["unipc", "euler", "dpm", "ddim"]
+Timestep = Annotated[float, Field(gt=0, le=1000)]
+
+
+def _falling(timesteps: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if timesteps is not None and any(a <= b for a, b in itertools.pairwise(timesteps)):
+        raise ValueError("timesteps that fall, as [1000, 757, 522]")
+    return timesteps
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Sampling:
+    """How a method steps from noise to a video; the family's own way in all that is None.
+
+    solver: of the differential equation; a family has some of them.  shift, sigma_grid: of the noise
+    schedule, as a family has them.  timesteps: what the model is told at each step, falling, in
+    (0, 1000], in place of a schedule of so many steps: of step-distilled models.  Then there is
+    nothing to shift.
+    """
+
+    solver: Solver | None = None
+    shift: Annotated[float, Field(gt=0)] | None = None
+    sigma_grid: Literal["wan", "diffusers"] | None = None
+    timesteps: Annotated[
+        Annotated[tuple[Timestep, ...], Field(min_length=1, max_length=MAX_STEPS)] | None,
+        AfterValidator(_falling),
+    ] = None
+
+    @property
+    def said(self) -> str:
+        """For a reader.
+
+        >>> Sampling(solver="euler", timesteps=(1000, 750, 500.5)).said
+        'euler at timesteps 1000, 750, 500.5'
+        >>> Sampling(solver="unipc", shift=8.0, sigma_grid="wan").said
+        'unipc, shift 8, sigma grid wan'
+        """
+        if self.timesteps is not None:
+            return f"{self.solver} at timesteps {', '.join(f'{t:g}' for t in self.timesteps)}"
+        grid = f"sigma grid {self.sigma_grid}" if self.sigma_grid else None
+        shift = f"shift {self.shift:g}" if self.shift else None
+        return ", ".join(part for part in (self.solver, shift, grid) if part)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -126,6 +181,7 @@ class Method:
     steps: number of denoising steps; the family's own where None.  noise: `own` is that of
     the cell's seed, `partner` that of the other seed of its pair (0 and 1, 2 and 3, …), so
     that its similarity tells how far two seeds are apart.  role: a `scale` row is no rival.
+    sampler: its solver and schedule, throughout its path; the family's where None.
     lacking: what this machine lacks to run it, and how to get it; then its cells are skipped.
     attached_late: the first two segments are one, see `paths.late_attach`.
     """
@@ -136,6 +192,7 @@ class Method:
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     noise: Literal["own", "partner"] = "own"
     role: Literal["method", "scale"] = "method"
+    sampler: Sampling | None = dataclasses.field(default=None, metadata={"if_set": True})
     lacking: str = ""
     attached_late: bool = False
 
@@ -143,15 +200,19 @@ class Method:
     def id(self) -> str:
         """Equal for two methods if and only if they are the same path from the same noise.
 
-        Whatever version an attention package is of: that is in the keys of the method's videos.
+        Whatever version a package is of: that is in the keys of the method's videos.
         """
-        return digest([[_asked(s) for s in self.segments], self.steps, self.noise])
+        return digest([[_asked(s) for s in self.segments], self.steps, self.noise, *self.own_sampler])
 
     @property
-    def attention_packages(self) -> tuple[str, ...]:
-        """The packages, with their versions, that its denoisers attend with."""
-        named = (s.denoiser.attention_package for s in self.segments)
-        return tuple(dict.fromkeys(p for p in named if p))
+    def own_sampler(self) -> tuple[Sampling, ...]:
+        """Its part in keys: nothing where the sampler is the family's."""
+        return () if self.sampler is None else (self.sampler,)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages, with their versions, that its denoisers attend with or are fused by."""
+        return tuple(dict.fromkeys(p for s in self.segments for p in s.denoiser.packages))
 
     def noise_seed(self, seed: int) -> int:
         """The seed of the noise that a cell of this seed starts from.
@@ -162,7 +223,10 @@ class Method:
 
 
 def _asked(segment: Segment) -> Segment:
-    return replace(segment, denoiser=replace(segment.denoiser, attention_package=None))
+    own = segment.denoiser.weights
+    if own is not None and own.lora is not None:
+        own = replace(own, lora=replace(own.lora, package=None))
+    return replace(segment, denoiser=replace(segment.denoiser, attention_package=None, weights=own))
 
 
 _WINDOW = re.compile(r"window\((\d{1,4}), ?(\d{1,4})\)")
@@ -247,8 +311,9 @@ _DENOISER_KEYS = (
     "batch_guidance",
     "attention",
     "disturb",
+    "weights",
 )
-METHOD_KEYS = ("label", "path", "steps", "noise", "role")
+METHOD_KEYS = ("label", "path", "steps", "noise", "role", "sampler")
 SCALARS = ("name", "late_attach", "keep", "retry_failed", "plugins")
 KEYS = (*SCALARS, "family", "suite", "method", "metric", "engine", "reference")
 
@@ -284,7 +349,11 @@ def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     until = plain.get("until")
     until = {"kind": "always"} if until is None else until
     rule = mistakes.attempt(lambda: build("rules", until, f"{where}.until"))
-    fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k != "accelerators"}
+    fields = {k: plain[k] for k in _DENOISER_KEYS if k in plain and k not in ("accelerators", "weights")}
+    if (own := plain.get("weights")) is not None:
+        lora = _nested(LoRA, own, "lora", f"{where}.weights", mistakes) if isinstance(own, Mapping) else None
+        own = {**own, "lora": lora} if isinstance(own, Mapping) else own
+        fields["weights"] = _nested(OwnWeights, {"weights": own}, "weights", where, mistakes)
     denoiser = mistakes.attempt(
         lambda: _typed(Denoiser, fields | {"accelerators": tuple(a for a in attached if a)}, where)
     )
@@ -320,7 +389,19 @@ def _typed(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(fields))
     except ValidationError as error:
-        raise UserErrors(explain(error, where, list(fields))) from None
+        raise UserErrors(explain(error, where, [f.name for f in dataclasses.fields(cls)])) from None  # type: ignore[arg-type]
+
+
+def _nested(cls: type[T], plain: Mapping[str, Any], key: str, where: str, mistakes: Mistakes) -> T | None:
+    """A setting that is a mapping itself, with its own keys told where one is wrong; None where unset."""
+    value = plain.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        known = ", ".join(f.name for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+        mistakes.note(f"{where}.{key} = {value!r}", "keys with values", f"known: {known}")
+        return None
+    return mistakes.attempt(lambda: _typed(cls, value, f"{where}.{key}"))
 
 
 def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
@@ -335,7 +416,7 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
         if key not in METHOD_KEYS and isinstance(value, (dict, list)):
             mistakes.note(
                 f"key {where}.{key}",
-                "label, path, steps, noise, role or a plain parameter",
+                f"{', '.join(METHOD_KEYS)} or a plain parameter",
                 did_you_mean(key, METHOD_KEYS),
             )
     segments = [read_segment(s, f"{where}.path.{i}", mistakes) for i, s in enumerate(path)]
@@ -346,15 +427,33 @@ def read_method(name: str, plain: Any, mistakes: Mistakes) -> Method | None:
                 "a rule that ends it, for another segment follows",
                 f"give {where}.path.{i} an until, as {{kind: fixed_step, step: 10}}",
             )
-    if None in segments:
+    before = len(mistakes.found)
+    sampler = _nested(Sampling, plain, "sampler", where, mistakes)
+    if None in segments or len(mistakes.found) > before:
         return None
     fields = {
         "name": name,
         "label": name if plain.get("label") is None else plain["label"],
         "segments": tuple(segments),
+        "sampler": sampler,
         **{key: plain[key] for key in ("steps", "noise", "role") if key in plain},
     }
-    return mistakes.attempt(lambda: _typed(Method, fields, where))
+    method = mistakes.attempt(lambda: _typed(Method, fields, where))
+    return None if method is None else _in_its_timesteps(method, where, mistakes)
+
+
+def _in_its_timesteps(method: Method, where: str, mistakes: Mistakes) -> Method:
+    """The method with as many steps as its sampler lists timesteps."""
+    listed = method.sampler.timesteps if method.sampler else None
+    if listed is None:
+        return method
+    if method.steps not in (None, len(listed)):
+        mistakes.note(
+            f"{where}.steps = {method.steps} with {len(listed)} timesteps in {where}.sampler",
+            "one step a timestep",
+            f"leave {where}.steps out",
+        )
+    return replace(method, steps=len(listed))
 
 
 def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
@@ -371,7 +470,11 @@ def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
         package = attention.installed(settled.attention)
         segments.append(replace(segment, denoiser=replace(settled, attention_package=package)))
     mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
-    return replace(method, segments=tuple(segments), lacking="; ".join(lacking))
+    sampler = method.sampler
+    if sampler is not None:
+        mistakes.found += family.objections_to_sampler(sampler, f"method.{method.name}.sampler")
+        sampler = family.settled_sampler(sampler)
+    return replace(method, segments=tuple(segments), sampler=sampler, lacking="; ".join(lacking))
 
 
 def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mistakes: Mistakes) -> None:
@@ -407,7 +510,7 @@ def _check_names(methods: Sequence[Method], reference: Any, metrics: bool, mista
 
 def _check_switches(method: Method, family: Any, mistakes: Mistakes) -> None:
     """Every segment can be left before the schedule ends; else the next is never walked."""
-    timesteps = family.timesteps(method.steps)
+    timesteps = family.timesteps(method.steps, method.sampler)
     for i, segment in enumerate(method.segments[:-1]):
         if segment.until.window(timesteps)[0] >= len(timesteps):
             settings = ", ".join(f"{k}: {v}" for k, v in identity(segment.until).items())

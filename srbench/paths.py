@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from srbench.experiment import Denoiser, Method, Segment, digest
+from srbench.experiment import Denoiser, Method, Sampling, Segment, digest
 from srbench.registry import lookup
 from srbench.rules.base import Rule
 
@@ -45,16 +45,27 @@ def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[
     return tuple(steps)
 
 
-def trace_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str) -> str:
+# What names a whole schedule in keys: its length, and the sampler where it is a method's own.
+Schedule = int | tuple[int, Sampling]
+
+
+def schedule(steps: int, sampler: Sampling | None) -> Schedule:
+    """A schedule of so many steps, as keys name it."""
+    return steps if sampler is None else (steps, sampler)
+
+
+def trace_key(unit: str, weights: str, steps: Schedule, path: Sequence[str], denoiser: str) -> str:
     """Under which key the store has a segment's trace.
 
     unit: all that determines a prompt's and seed's bits, methods and weights apart.  weights:
-    of the models of the path.  steps: of the whole schedule.  path: the digest of the denoiser of
+    of the models of the path.  steps: the whole schedule.  path: the digest of the denoiser of
     every step before the segment.  denoiser: the segment's.
     """
     return digest(["trace", unit, weights, steps, path, denoiser], 64)
 
 
-def state_key(unit: str, weights: str, steps: int, path: Sequence[str], denoiser: str, index: int) -> str:
+def state_key(
+    unit: str, weights: str, steps: Schedule, path: Sequence[str], denoiser: str, index: int
+) -> str:
     """Under which key the store has a segment's state after `index` steps of the schedule."""
     return digest(["state", unit, weights, steps, path, denoiser, index], 64)

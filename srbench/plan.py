@@ -22,25 +22,37 @@ from srbench.store.records import (
     read_cell,
     scan,
 )
-from srbench.suites.base import text, variant
+from srbench.suites.base import offsets_of, seeding, text, variant
 
 
 @dataclass(frozen=True)
 class Unit:
     """The work that is done together: all methods of one prompt and seed.
 
-    given: the text that the model is given where it is not the prompt itself.
+    given: the text that the model is given where it is not the prompt itself.  seed: its number among
+    the suite's; the noise is seeded with offset + stride · seed, see `suites.base.Seeding`.
     """
 
     prompt_index: int
     prompt: str
     seed: int
     given: str | None = None
+    offset: int = 0
+    stride: int = 1
 
     @property
     def text(self) -> str:
         """What the model is given: the bits of a video depend on it, and not on the prompt."""
         return self.prompt if self.given is None else self.given
+
+    @property
+    def noise(self) -> int:
+        """The seed of its own noise."""
+        return self.offset + self.stride * self.seed
+
+    def noise_seed(self, method: Method) -> int:
+        """The seed of the noise that a method's video starts from: its own, or its pair's other."""
+        return self.offset + self.stride * method.noise_seed(self.seed)
 
 
 def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
@@ -52,8 +64,9 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     prompts = experiment.suite.list_prompts()
     place = {p: i for i, p in enumerate(order or prompts)}
     given = {p: t for p in prompts if (t := text(experiment.suite, p)) != p}
-    seeds = experiment.suite.list_seeds()
-    return [Unit(place[p], p, s, given.get(p)) for p in prompts for s in seeds]
+    seeds, offsets = experiment.suite.list_seeds(), offsets_of(experiment.suite)
+    stride = seeding(experiment.suite).seed
+    return [Unit(place[p], p, s, given.get(p), offsets[p], stride) for p in prompts for s in seeds]
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class Keys:
 
     def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
         self._family = experiment.family
-        self._variant = variant(experiment.suite)
+        self._variant, self._seeding = variant(experiment.suite), seeding(experiment.suite)
         self._base = digest([self._family.essence(), ground], 64)
         # hashed once: a plan asks for tens of thousands of cells
         self._paths: dict[Method, str] = {}
@@ -107,7 +120,8 @@ class Keys:
     def protocol(self) -> str:
         """Hash of all that two cells of one column must share; a method's own choices excluded."""
         texts = [self._variant] if self._variant else []
-        return digest([self._base, self.weights(get_args(Role)), *texts])
+        seeds = [] if self._seeding.is_plain else [self._seeding]
+        return digest([self._base, self.weights(get_args(Role)), *texts, *seeds])
 
     def weights(self, roles: Iterable[Role]) -> str:
         """What names the weights of these models and of what all models share."""
@@ -117,15 +131,15 @@ class Keys:
         return self._weights[asked]
 
     def unit(self, text: str, seed: int) -> str:
-        """Hash over all that determines the bits of a text and a seed, methods and weights apart."""
+        """Hash over all that determines the bits of a text and a noise's seed, methods and weights apart."""
         return digest(["unit", self._base, text, seed], 64)
 
     def video(self, method: Method, unit: Unit) -> str:
         """Hash over all that determines a video's bytes."""
         if method not in self._paths:
             weights = self.weights(s.denoiser.model for s in method.segments)
-            self._paths[method] = digest([weights, method.segments, method.steps], 64)
-        return digest(["video", self._base, self._paths[method], unit.text, method.noise_seed(unit.seed)], 64)
+            self._paths[method] = digest([weights, method.segments, method.steps, *method.own_sampler], 64)
+        return digest(["video", self._base, self._paths[method], unit.text, unit.noise_seed(method)], 64)
 
     def cell(self, method: Method, unit: Unit) -> str:
         """What names a cell in its run; one video may be the cell of several (method, seed)."""
@@ -142,6 +156,10 @@ def mistakes(experiment: Experiment) -> list[UserError]:
     """What is wrong with parts that are right by themselves, before a model loads."""
     parts = (experiment.family, experiment.suite, experiment.engine)
     found = [m for part in parts for m in getattr(part, "mistakes", list)()]
+    for method in (m for m in experiment.methods if not m.lacking):
+        for i, segment in enumerate(method.segments):
+            where = f"method.{method.name}.path.{i}"
+            found += experiment.family.mistakes_of(segment.denoiser, where)
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
     except UserError as error:

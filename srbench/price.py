@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import fmean, median
 
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Experiment, Method, kept_steps
+from srbench.experiment import Denoiser, Experiment, Method, Sampling, kept_steps
+from srbench.families._budget import further
 from srbench.ground import may_have_gpu
 from srbench.metrics.base import all_facts
-from srbench.paths import Assume, late_attach, state_key, trace_key, walked
+from srbench.paths import Assume, late_attach, schedule, state_key, trace_key, walked
 from srbench.plan import Keys, Progress, Unit, settings, timed_methods
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
@@ -24,26 +25,41 @@ from srbench.trace import Trace
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps by model."""
+    """Steps by model; of those, how many have no guidance, by model."""
 
     large: int
     small: int
+    unguided: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, denoisers: Iterable[Denoiser]) -> Steps:
         """Count them.
 
-        >>> Steps.of([Denoiser(model="large"), Denoiser(model="small")])
-        Steps(large=1, small=1)
+        >>> Steps.of([Denoiser(model="large"), Denoiser(model="small", guidance_scale=1)])
+        Steps(large=1, small=1, unguided={'small': 1})
         """
-        models = [d.model for d in denoisers]
-        return cls(models.count("large"), models.count("small"))
+        listed = list(denoisers)
+        models = [d.model for d in listed]
+        bare = [d.model for d in listed if d.guidance_scale is not None and d.guidance_scale <= 1]
+        return cls(models.count("large"), models.count("small"), dict(Counter(bare)))
 
     def __add__(self, other: Steps) -> Steps:
-        return Steps(self.large + other.large, self.small + other.small)
+        unguided = dict(Counter(self.unguided) + Counter(other.unguided))
+        return Steps(self.large + other.large, self.small + other.small, unguided)
 
     def times(self, n: int) -> Steps:
-        return Steps(self.large * n, self.small * n)
+        return Steps(self.large * n, self.small * n, {m: k * n for m, k in self.unguided.items()})
+
+    def evaluations(self, model: str, calls: int) -> int:
+        """Of a model; calls: of a guided step."""
+        return getattr(self, model) * calls - self.unguided.get(model, 0) * (calls - 1)
+
+    def guided(self, model: str, guidance: bool) -> float:
+        """As many guided steps take the same time: one without is half of one.
+
+        guidance: whether the family's own steps have it.
+        """
+        return getattr(self, model) - self.unguided.get(model, 0) * (0.5 if guidance else 0.0)
 
 
 @dataclass(frozen=True)
@@ -99,12 +115,13 @@ def cost(
     that earlier runs kept are not done again.
     """
     alone: list[Denoiser] = []
-    roots: dict[tuple[int, str], _Node] = {}
+    roots: dict[tuple[int, str, Sampling | None], _Node] = {}
     for method in methods:
-        timesteps = experiment.family.timesteps(method.steps)
+        timesteps = experiment.family.timesteps(method.steps, method.sampler)
         steps = walked(method, timesteps, assume)
         alone += steps
-        node, past = roots.setdefault((len(timesteps), method.noise), _Node(None)), list[_Node]()
+        root = len(timesteps), method.noise, method.sampler
+        node, past = roots.setdefault(root, _Node(None)), list[_Node]()
         for denoiser in steps:
             past.append(node := node.then(denoiser))
         # not past the step where another denoiser takes over: there a state is needed
@@ -173,7 +190,11 @@ def measured(experiment: Experiment, results: Path, device: str, protocol: str, 
                 cells.append((record, cell))
     every = [cell for _, cell in cells]
     seconds = {model: _step_seconds(every, model) for model in ("large", "small")}
-    traces = [c.trace for r, c in cells if c.trace and r.protocol == protocol and _is_plain(c.trace, "large")]
+    traces = [
+        c.trace
+        for r, c in cells
+        if c.trace and r.protocol == protocol and _is_plain(c.trace, "large") and not _resampled(r, c)
+    ]
     sizes = [size for name, size in there.sizes.items() if name.endswith(STATE)] if cells else []
     return Measured(
         seconds={model: median(s) for model, s in seconds.items() if s},
@@ -208,6 +229,11 @@ def _readable(file: Path) -> CellRecord | None:
         return read_cell(file)
     except UserError:
         return None
+
+
+def _resampled(record: RunRecord, cell: CellRecord) -> bool:
+    """Whether a cell's method has a sampler of its own."""
+    return any(m.sampler is not None for m in record.methods if m.id == cell.method_id)
 
 
 def _is_plain(trace: Trace, model: str) -> bool:
@@ -335,8 +361,10 @@ class Work:
             return ((),) * len(self.roots)
 
         def kept(method: Method) -> tuple[int, ...]:
-            denoiser, n = method.segments[0].denoiser, len(self.experiment.family.timesteps(method.steps))
-            place = keys.unit(unit.text, method.noise_seed(unit.seed)), keys.weights([denoiser.model]), n
+            denoiser = method.segments[0].denoiser
+            n = len(self.experiment.family.timesteps(method.steps, method.sampler))
+            unit_key, weights = keys.unit(unit.text, unit.noise_seed(method)), keys.weights([denoiser.model])
+            place = unit_key, weights, schedule(n, method.sampler)
             if trace_key(*place, [], denoiser.digest) not in there.keys:
                 return ()
             steps = range(1, n + 1)
@@ -361,9 +389,9 @@ class Work:
         return Left(shared, cells, states)
 
 
-def _root(method: Method) -> tuple[Denoiser, int | None, str]:
+def _root(method: Method) -> tuple[Denoiser, int | None, str, Sampling | None]:
     """What two methods must have in common to begin as one."""
-    return method.segments[0].denoiser, method.steps, method.noise
+    return method.segments[0].denoiser, method.steps, method.noise, method.sampler
 
 
 @dataclass(frozen=True)
@@ -392,7 +420,7 @@ def price(
     methods = [m for m in experiment.methods if not m.lacking]
     if experiment.late_attach:
         calls = family.calls_per_step
-        methods = [late_attach(m, family.timesteps(m.steps), calls) for m in methods]
+        methods = [late_attach(m, family.timesteps(m.steps, m.sampler), calls) for m in methods]
     expect = expectations(experiment, found.traces)
 
     def expected(rule: Rule, timesteps: Sequence[float]) -> int:
@@ -449,10 +477,10 @@ def _evaluations(experiment: Experiment, units: int, whole: Cost, rest: Left) ->
     calls = experiment.family.calls_per_step
 
     def told(model: str) -> str:
-        alone = getattr(whole.alone, model) * calls * units
-        shared = getattr(whole.shared, model) * calls * units
+        alone = whole.alone.evaluations(model, calls) * units
+        shared = whole.shared.evaluations(model, calls) * units
         saved = f"{alone / shared:.2f}× saved" if shared else "none"
-        to_do = getattr(rest.shared, model) * calls
+        to_do = rest.shared.evaluations(model, calls)
         still = f"; {to_do:,} left to do" if to_do != shared else ""
         return f"{shared:,} walking together, {alone:,} each alone ({saved}){still}"
 
@@ -463,7 +491,7 @@ def _assumptions(experiment: Experiment, expect: Callable[..., Expectation]) -> 
     """The adaptive methods' assumed switch steps, and what they rest on."""
     told = []
     for method in experiment.methods:
-        timesteps = experiment.family.timesteps(method.steps)
+        timesteps = experiment.family.timesteps(method.steps, method.sampler)
         for segment in method.segments[:-1]:
             first, last = segment.until.window(timesteps)
             if first != last:
@@ -478,11 +506,8 @@ def _times(
     if rate is None:
         return [("time", "unknown: no run of this family is stored here, and its YAML has no price")]
 
-    def hours(steps: Steps, cells: int) -> float:
-        return (steps.large * rate.large + steps.small * rate.small + cells * rate.rest) / 3600
-
-    low, typical, high = sorted(hours(r.shared, r.cells) for r in remaining)
-    alone = hours(whole.alone.times(units), units * len(experiment.methods))
+    low, typical, high = sorted(_hours(experiment, rate, r.shared, r.cells) for r in remaining)
+    alone = _hours(experiment, rate, whole.alone.times(units), units * len(experiment.methods))
     workers, at_once, side_by_side, unit = parallel(experiment, rate.gpu)
     spread = _ranged(_figure, typical, low, high)
     return [
@@ -496,6 +521,12 @@ def _times(
     ]
 
 
+def _hours(experiment: Experiment, rate: Rates, steps: Steps, cells: int) -> float:
+    guidance = experiment.family.guidance_scale > 1
+    large, small = (steps.guided(model, guidance) for model in ("large", "small"))
+    return (large * rate.large + small * rate.small + cells * rate.rest) / 3600
+
+
 def _timing(
     experiment: Experiment, rate: Rates | None, rounds: int, expected: Assume
 ) -> list[tuple[str, str]]:
@@ -503,12 +534,11 @@ def _timing(
     if not rounds or not methods:
         return []
     steps = cost(experiment, methods, expected).alone.times(rounds)
-    walks = rounds * len(methods)
     often = "once" if rounds == 1 else f"{rounds} times"
     told = f"after it, {counted(len(methods), 'method')} alone, {often} each, on one prompt and seed"
     if rate is None:
         return [("timing pass", told)]
-    hours = (steps.large * rate.large + steps.small * rate.small + walks * rate.rest) / 3600
+    hours = _hours(experiment, rate, steps, rounds * len(methods))
     return [("timing pass", f"{told}: {_duration(hours)}, or less where caches save")]
 
 
@@ -552,7 +582,10 @@ def _sizes(
     if price is not None and price.memory:
         asked = experiment.engine.workers
         workers = f"each of {counted(asked, 'worker')}" if asked else "each worker"
-        lines.append(("memory", f"{size(price.memory)} {workers}, with both models resident"))
+        denoisers = [s.denoiser for m in experiment.methods if not m.lacking for s in m.segments]
+        more = further(experiment.family, denoisers).items()
+        own = "".join(f"; {name}, {size(n) if n else 'of unknown size,'} more" for name, n in more)
+        lines.append(("memory", f"{size(price.memory)} {workers}, with both models resident{own}"))
     if rate is not None and disk is not None:
         states = f"{counted(rest.states, 'state')} (keep={experiment.keep})"
         unknown = "" if rate.state or not rest.states else ", whose size is not known"

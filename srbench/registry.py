@@ -395,21 +395,25 @@ def _unset(field: dataclasses.Field[Any], value: Any) -> bool:
     return bool(field.metadata.get("if_set")) and getattr(value, field.name) is None
 
 
-def identity(value: Any) -> Any:
+def identity(value: Any, *, in_keys: bool = False) -> Any:
     """A plug-in, or any frozen dataclass, as plain data that names it wholly.
 
     The same settings give the same identity; it is what keys and records hold.  A field
     whose metadata say `if_set` is no part of it while it is None, so that it could be added
     without naming anything anew.
+    in_keys: for keys, a dataclass that has a `named_by` is what that says, as weights are their
+    bytes and not their place; a record holds the settings themselves.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if in_keys and hasattr(value, "named_by"):
+            return identity(value.named_by(), in_keys=True)
         own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not _unset(f, value)}
-        plain = {name: identity(v) for name, v in own.items()}
+        plain = {name: identity(v, in_keys=in_keys) for name, v in own.items()}
         kind = getattr(value, "kind", None)
         code = source(type(value)) if kind else None
         return ({"kind": kind} if kind else {}) | ({"source": code} if code else {}) | plain
     if isinstance(value, (list, tuple)):
-        return [identity(v) for v in value]
+        return [identity(v, in_keys=in_keys) for v in value]
     if isinstance(value, Mapping):
-        return {str(k): identity(v) for k, v in value.items()}
+        return {str(k): identity(v, in_keys=in_keys) for k, v in value.items()}
     return value

@@ -159,8 +159,8 @@ class Runner:
         methods = self.experiment.methods
         cells: dict[str, CellRecord] = {}
         # a partner's noise comes last: by then its own unit may have made that video
-        for seed in sorted({m.noise_seed(unit.seed) for m in methods}, key=unit.seed.__ne__):
-            cells |= self._videos([m for m in methods if m.noise_seed(unit.seed) == seed], unit, watch)
+        for seed in sorted({unit.noise_seed(m) for m in methods}, key=unit.noise.__ne__):
+            cells |= self._videos([m for m in methods if unit.noise_seed(m) == seed], unit, watch)
         return [cells[m.id] for m in methods if m.id in cells]
 
     def _videos(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> dict[str, CellRecord]:
@@ -200,19 +200,19 @@ class Runner:
                 for name in (
                     # the protocol too: another run's other small model is no matter of this video
                     *("id", "family", "method", "label", "method_id", "is_reference", "protocol"),
-                    *("prompt", "prompt_index", "text", "seed"),
+                    *("prompt", "prompt_index", "text", "seed", "noise_seed"),
                 )
             }
         )
 
     def _generate(self, methods: Sequence[Method], unit: Unit, watch: Watch) -> Iterator[CellRecord]:
         """Walk the methods and turn every arrival and failure into cells."""
-        (seed,) = {m.noise_seed(unit.seed) for m in methods}
+        (seed,) = {unit.noise_seed(m) for m in methods}
         for end in walk(
             self.sampler,
             lambda denoiser: self._text(unit.text, denoiser),
             [self._path(m) for m in methods],
-            lambda steps: self.sampler.start(seed, steps),
+            functools.partial(self.sampler.start, seed),
             lambda branch: watch(Event("step")),
             self._memory(unit.text, seed),
         ):
@@ -261,7 +261,7 @@ class Runner:
                 self.sampler,
                 lambda denoiser: self._text(unit.text, denoiser),
                 [self._path(method)],
-                lambda steps: self.sampler.start(method.noise_seed(unit.seed), steps),
+                functools.partial(self.sampler.start, unit.noise_seed(method)),
             )
         if isinstance(end, Failure):
             raise end.error
@@ -284,11 +284,12 @@ class Runner:
     def roots(self, unit: Unit) -> list[Branch]:
         """The first branches of what is missing of a unit, its own noise only."""
         able = [m for m in self.experiment.methods if not m.lacking]
-        own = [m for m in able if m.noise_seed(unit.seed) == unit.seed]
+        own = [m for m in able if unit.noise_seed(m) == unit.noise]
         todo = [m for m in own if self._existing(m, unit) is None]
         if not todo:
             return []
-        return roots(self.sampler, [self._path(m) for m in todo], lambda n: self.sampler.start(unit.seed, n))
+        start = functools.partial(self.sampler.start, unit.noise)
+        return roots(self.sampler, [self._path(m) for m in todo], start)
 
     def segment(self, unit: Unit, branch: Branch, watch: Watch = lambda event: None) -> list[Branch]:
         """Walk one segment, record the cells that arrive or fail, and return the forks.
@@ -300,7 +301,7 @@ class Runner:
             self._text(unit.text, branch.denoiser),
             branch,
             lambda branch: watch(Event("step")),
-            self._memory(unit.text, unit.seed),
+            self._memory(unit.text, unit.noise),
         )
         for end in outcome(ended, error):
             for cell in self._cells(end, unit):
@@ -316,7 +317,7 @@ class Runner:
         if not self.experiment.late_attach:
             return method
         calls = self.sampler.calls_per_step(method.segments[0].denoiser)
-        return late_attach(method, self.sampler.timesteps(method.steps), calls)
+        return late_attach(method, self.sampler.timesteps(method.steps, method.sampler), calls)
 
     def _arrive_or_fail(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         """Decoding can run out of memory where denoising did not."""
@@ -393,6 +394,7 @@ class Runner:
             text=unit.given,
             prompt_index=unit.prompt_index,
             seed=unit.seed,
+            noise_seed=unit.noise_seed(method),
             outcome="failed",
             video=None,
             step_seconds=(),

@@ -448,12 +448,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = errors.Parser(prog="python -m srbench.score", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="videos to score; one row each")
     parser.add_argument("--reference", type=Path, required=True, help="the folder they are compared with")
-    parser.add_argument("--metric", nargs="+", default=["psnr", "ssim", "lpips"], help="files of conf/metric")
-    parser.add_argument("--suite", help="a file of conf/suite; every video must be of one of its prompts")
-    parser.add_argument("--pairs", type=Path, help="CSV: video, reference, and if wanted prompt, seed")
-    parser.add_argument("--latency", type=Path, help="CSV: seconds, with method or video or both")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--name", default="imported", help="folder below results")
+    metrics = ["psnr", "ssim", "lpips"]
+    told = f"files of conf/metric (default: {' '.join(metrics)})"
+    parser.add_argument("--metric", nargs="+", default=metrics, help=told)
+    told = "a file of conf/suite; every video must be of one of its prompts (default: prompts of any kind)"
+    parser.add_argument("--suite", help=told)
+    told = "CSV: video, reference, and if wanted prompt, seed (default: videos of one name are a pair)"
+    parser.add_argument("--pairs", type=Path, help=told)
+    told = "CSV: seconds, with method or video or both (default: none is shown)"
+    parser.add_argument("--latency", type=Path, help=told)
+    told = "where the run goes (default: %(default)s)"
+    parser.add_argument("--results", type=Path, default=Path("results"), help=told)
+    parser.add_argument("--name", default="imported", help="folder below results (default: %(default)s)")
     args = parser.parse_args(given)
     try:
         job, console = arranged(args), Console()

@@ -103,7 +103,7 @@ def test_the_record_tells_the_version(install: Any, tmp_path: Path) -> None:
     made = experiment()
     about = record(made, [], tmp_path / "run", tmp_path / "store", GROUND)
     assert about.packages["sageattention"] == "2.2.0"
-    assert [m.attention_packages for m in about.methods] == [(), ("sageattention 2.2.0",)]
+    assert [m.packages for m in about.methods] == [(), ("sageattention 2.2.0",)]
     assert "sageattention 2.2.0" in str(settings(made))
     native = experiment({"large": PLAIN})
     assert "sageattention" not in record(native, [], tmp_path / "other", tmp_path / "store", GROUND).packages

@@ -86,7 +86,7 @@ def test_two_values_without_meaning_are_told_together(door) -> None:
     """δ = −1, and a word for a number: one run, both mistakes, each with its place."""
     told = refused(door("method.srdiffusion.delta=-1", "engine.threads=many"))
     assert "2 mistakes" in told
-    assert "method.srdiffusion.path.0.until.delta = -1; expected greater than 0" in told
+    assert "method.srdiffusion.delta = -1; expected greater than 0" in told
     assert "engine.threads = 'many'; expected a valid integer" in told
 
 
@@ -101,3 +101,26 @@ def test_a_new_key_at_the_top_is_refused(door) -> None:
 
 def test_a_parameter_that_nothing_uses_is_refused(door) -> None:
     assert "dleta" in refused(door("+method.srdiffusion.dleta=0.1"))
+
+
+@pytest.mark.parametrize("width", ["60", "200"])
+def test_commands_of_a_plan_can_be_copied(tmp_path: Path, width: str) -> None:
+    """Each whole, on a line of its own, however narrow the terminal is; with what it brings and its size."""
+    words = ["family=wan21_480p", "suite=prompts", "suite.prompts=[a cat]", "method=[large,small]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "srbench", *words, "dry_run=true", f"results={tmp_path / 'results'}"],
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": width, "OMP_NUM_THREADS": "1", "HF_HUB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    table, _, below = done.stdout.partition("└")
+    assert "hf download" not in table and "see below" in " ".join(table.split())
+    commands = [line.strip() for line in below.splitlines() if line.strip().startswith("hf download")]
+    assert len(commands) == 3
+    revision = "38ec498cb3208fb688890f8cc7e94ede2cbd7f68"
+    large = f"hf download Wan-AI/Wan2.1-T2V-14B-Diffusers --revision {revision} --include 'transformer/*'"
+    assert commands[0] == large
+    assert "57.2 GB" in below and "or set family.large.source to a folder" in below

@@ -74,8 +74,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["engine.workers=many"], ["engine.workers = 'many'", "a valid integer"]),
         (["suite.seeds=[0,-1]"], ["suite.seeds.1 = -1", "greater than or equal to 0"]),
         (["suite.seeds=-1"], ["suite.seeds = -1"]),
-        (["method.srdiffusion.delta=0"], ["until.delta = 0", "greater than 0"]),
-        (["method.srdiffusion.delta=-0.5"], ["until.delta = -0.5", "greater than 0"]),
+        (["method.srdiffusion.delta=0"], ["given:    method.srdiffusion.delta = 0", "greater than 0"]),
+        (["method.srdiffusion.delta=-0.5"], ["srdiffusion.delta = -0.5", "change method.srdiffusion.delta"]),
         (["method.srdiffusion.min_steps=50"], ["srdiffusion.path.0.until", "before the last of 50 steps"]),
         (["method=[large,fixed_step]", "method.fixed_step.step=51"], ["step: 51", "the last of 50 steps"]),
         (["family.device=gpu"], ["family.device = 'gpu'", "one of auto, cpu, cuda"]),
@@ -89,6 +89,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["suite=prompts"], ["suite.prompts is missing", "set suite.prompts="]),
         (["method=0"], ["method=0", "must be a string or a list"]),
         (["reference=smal"], ["the reference 'smal'"]),
+        (["method=[large,distilled]"], ["FILL-IN/FILL-IN", "set method.distilled.revision"]),
+        (["method=[large,distilled]", "method.distilled.sampler.solver=dpm"], ["unipc or euler"]),
+        (["method=[large,distilled]", "method.distilled.name=a name"], ["given:    method.distilled.name ="]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_name_and_what_to_do(
@@ -123,7 +126,7 @@ def test_a_missing_file_and_a_wrong_number_are_told_together(refused: Refused) -
 
 def test_a_sweep_is_refused_before_its_first_job_for_a_mistake_in_its_last(refused: Refused) -> None:
     said = refused("-m", "method.srdiffusion.delta=0.1,0.2,-3")
-    assert "until.delta = -3" in said
+    assert "method.srdiffusion.delta = -3" in said
 
 
 def test_prompts_that_are_none(refused: Refused, tmp_path: Path) -> None:
@@ -206,7 +209,7 @@ def test_any_bytes_for_a_header_are_a_mistake_and_no_traceback(content: Any) -> 
         (Path(folder) / "model.safetensors").write_bytes(content)
         try:
             assert all(isinstance(s, tuple) for s in _checkpoint.tensors(Path(folder)).values())
-        except _checkpoint._Fault as fault:
+        except _checkpoint.Fault as fault:
             assert len(fault.args) == 2
 
 

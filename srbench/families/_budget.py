@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Role
+from srbench.experiment import Denoiser, DType, Role
+from srbench.families import _own
 from srbench.families._settings import FamilySettings
 from srbench.families._weights import headers
+from srbench.own_weights import OwnWeights
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 2**30
@@ -45,10 +47,12 @@ class Need:
         return self.weights + self.activations + self.caches
 
 
-def model(family: FamilySettings, role: Role) -> Model | None:
-    """Sizes of a family's model, from its files; None where they are not there."""
-    weights = family.weights(role)
-    folder = weights.folder / (weights.subfolder or "transformer")
+def model(family: FamilySettings, denoiser: Denoiser) -> Model | None:
+    """Sizes of a denoiser's model, from its files; None where they are not there.
+
+    A LoRA adds nothing: it is fused into the weights.
+    """
+    folder = _own.folder(family, denoiser)
     if not (folder / "config.json").exists():
         return None
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -63,6 +67,11 @@ def model(family: FamilySettings, role: Role) -> Model | None:
         4 * width if joint else config["ffn_dim"],
         latents + (family.max_sequence_length if joint else 0),
     )
+
+
+def loaded(family: FamilySettings, denoiser: Denoiser) -> tuple[Role, DType, OwnWeights | None]:
+    """Equal for two denoisers if and only if they are one model in memory."""
+    return denoiser.model, denoiser.dtype or family.dtype, denoiser.weights
 
 
 def parameters(folder: Path) -> int:
@@ -84,15 +93,16 @@ def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
     states' size, which is what a block holds at once with memory-efficient attention.
     """
     wanted = list(denoisers)
-    sizes = {d.model: model(family, d.model) for d in wanted}
+    sizes = {loaded(family, d): model(family, d) for d in wanted}
     if not wanted or any(m is None for m in sizes.values()):
         return None
     copies: dict[Any, int] = {}
     activations = caches = 0
     for denoiser in wanted:
-        m, item = sizes[denoiser.model], BYTES[denoiser.dtype or family.dtype]
+        key = loaded(family, denoiser)
+        m, item = sizes[key], BYTES[key[1]]
         assert m is not None
-        copies[denoiser.model, denoiser.dtype or family.dtype] = m.parameters * item
+        copies[key] = m.parameters * item
         batch = 2 if denoiser.batch_guidance or family.calls_per_step == 1 else 1
         activations = max(activations, batch * m.tokens * (6 * m.width + 2 * m.inner) * item)
         caches = max(caches, sum(cache(a, m, item, batch) for a in denoiser.accelerators))
@@ -102,6 +112,23 @@ def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
         transformers //= max(m.layers for m in sizes.values() if m is not None)
     weights = max(transformers, vae) if family.residency == "offload" else transformers + vae
     return Need(weights, activations, caches)
+
+
+def further(family: FamilySettings, denoisers: Iterable[Denoiser]) -> dict[str, float | None]:
+    """Bytes of the weights that are no model of the family's, by denoiser; None where it is not known.
+
+    Copies of a model in another precision are counted too.
+    """
+    found: dict[Any, tuple[str, float | None]] = {}
+    for denoiser in denoisers:
+        key = loaded(family, denoiser)
+        if key in found or key[1:] == (family.dtype, None):
+            continue
+        there, known = model(family, denoiser), denoiser.weights.size if denoiser.weights else None
+        bytes_ = there.parameters * BYTES[key[1]] if there else known
+        bare = Denoiser(model=denoiser.model, dtype=denoiser.dtype, weights=denoiser.weights)
+        found[key] = bare.name, bytes_
+    return dict(found.values())
 
 
 def cache(accelerator: Any, model: Model, item: int, batch: int) -> int:

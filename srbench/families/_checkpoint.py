@@ -19,12 +19,12 @@ from srbench.errors import UserError
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _FETCH = "fetch or convert the weights again, as safetensors in diffusers layout"
 
 
-class _Fault(Exception):
+class Fault(Exception):
     """What is wrong with a file, and what was expected of it."""
 
 
@@ -37,15 +37,15 @@ def mistakes(folder: Path, where: str) -> list[UserError]:
         found = tensors(folder)
         for name, shape in expected(_json(folder / "config.json")):
             if name not in found:
-                raise _Fault(
+                raise Fault(
                     f"{folder} has no tensor {name}", f"one of {list(shape)}, as its config.json says"
                 )
             if found[name] != shape:
-                raise _Fault(
+                raise Fault(
                     f"{folder}: {name} of shape {list(found[name])}",
                     f"{list(shape)}, as its config.json says",
                 )
-    except _Fault as fault:
+    except Fault as fault:
         got, wanted = fault.args
         return [UserError(f"{where}: {got}", wanted, _FETCH)]
     return []
@@ -54,7 +54,7 @@ def mistakes(folder: Path, where: str) -> list[UserError]:
 def tensors(folder: Path) -> Shapes:
     """The shape of every tensor of a checkpoint, one file or shards with an index."""
     if not folder.is_dir():
-        raise _Fault(f"no folder {folder}", "a folder in diffusers layout with the weights in it")
+        raise Fault(f"no folder {folder}", "a folder in diffusers layout with the weights in it")
     found: Shapes = {}
     for file in _files(folder):
         found |= header(file)
@@ -67,16 +67,16 @@ def _files(folder: Path) -> list[Path]:
         if index.exists():
             shards = _json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-                raise _Fault(f"{index} without a weight_map", "which file each tensor is in")
+                raise Fault(f"{index} without a weight_map", "which file each tensor is in")
             return [folder / name for name in dict.fromkeys(shards.values())]
         if (file := folder / f"{stem}.safetensors").exists():
             return [file]
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
     if pickles:
-        raise _Fault(
+        raise Fault(
             f"{folder / pickles[0]}, a pickle", "safetensors: a pickle can run any code, and is never opened"
         )
-    raise _Fault(f"no weights in {folder}", "model.safetensors or diffusion_pytorch_model.safetensors")
+    raise Fault(f"no weights in {folder}", "model.safetensors or diffusion_pytorch_model.safetensors")
 
 
 def header(file: Path) -> Shapes:
@@ -88,19 +88,19 @@ def header(file: Path) -> Shapes:
             length = struct.unpack("<Q", first)[0] if len(first) == 8 else size
             plain = json.loads(opened.read(length)) if 8 + length <= size and length <= _MAX_HEADER else None
     except OSError as error:
-        raise _Fault(f"{file} ({error.strerror})", "a safetensors file") from None
+        raise Fault(f"{file} ({error.strerror})", "a safetensors file") from None
     except ValueError:
         plain = None
     if not isinstance(plain, dict):
-        raise _Fault(f"{file}, torn or no safetensors file", "a whole file")
+        raise Fault(f"{file}, torn or no safetensors file", "a whole file")
     plain.pop("__metadata__", None)
     try:
         shapes = {name: tuple(int(n) for n in t["shape"]) for name, t in plain.items()}
         end = max((int(t["data_offsets"][1]) for t in plain.values()), default=0)
     except (KeyError, TypeError, ValueError, IndexError):
-        raise _Fault(f"{file}, whose header is not of a safetensors file", "a whole file") from None
+        raise Fault(f"{file}, whose header is not of a safetensors file", "a whole file") from None
     if 8 + length + end != size:
-        raise _Fault(f"{file} of {size:,} bytes", f"{8 + length + end:,} bytes, as its header says")
+        raise Fault(f"{file} of {size:,} bytes", f"{8 + length + end:,} bytes, as its header says")
     return shapes
 
 
@@ -108,11 +108,11 @@ def _json(file: Path) -> Mapping[str, Any]:
     try:
         plain = json.loads(file.read_bytes())
     except OSError as error:
-        raise _Fault(f"{file} ({error.strerror})", "the model's settings") from None
+        raise Fault(f"{file} ({error.strerror})", "the model's settings") from None
     except ValueError:
-        raise _Fault(f"{file}, torn or no JSON", "the model's settings") from None
+        raise Fault(f"{file}, torn or no JSON", "the model's settings") from None
     if not isinstance(plain, dict):
-        raise _Fault(f"{file} holds no settings", "keys with values")
+        raise Fault(f"{file} holds no settings", "keys with values")
     return plain
 
 
@@ -126,7 +126,7 @@ def expected(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
         for name in names:
             yield from _EXPECTED[name](config).items() if name in _EXPECTED else ()
     except (KeyError, TypeError, ValueError) as error:
-        raise _Fault(
+        raise Fault(
             f"the config.json of a {names[0] or names[1]} ({error!r})", "the model's settings"
         ) from None
 

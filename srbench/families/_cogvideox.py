@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from srbench.experiment import Denoiser, Role
+from srbench.experiment import Denoiser, Role, Sampling
 from srbench.families._sampler import DiffusersSampler, to_pixels
 from srbench.families.base import State
 from srbench.families.cogvideox import CogVideoX
@@ -37,6 +37,7 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
     """
 
     transformer_class = CogVideoXTransformer3DModel
+    pipeline_class = CogVideoXPipeline
     vae_class = AutoencoderKLCogVideoX
     encoder_class = T5EncoderModel
     batched = True
@@ -50,10 +51,13 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
 
     # -- what the two models do not share
 
-    def _make_scheduler(self, space: Role) -> Any:
+    def _solver(self, sampler: Sampling | None) -> str:
+        return (sampler and sampler.solver) or self.family.sampler
+
+    def _make_scheduler(self, space: Role, sampler: Sampling | None = None) -> Any:
         """From the model's own repository, for its shift of the signal-to-noise ratio."""
         weights = self.family.components if space == "large" else self.family.small
-        scheduler = SCHEDULERS[self.family.sampler].from_pretrained(
+        scheduler = SCHEDULERS[self._solver(sampler)].from_pretrained(
             weights.path, subfolder="scheduler", timestep_spacing="trailing"
         )
         if scheduler.config.prediction_type != "v_prediction":
@@ -72,18 +76,18 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
 
     # -- the schedule
 
-    def _schedule(self, steps: int | None, space: Role = "large") -> Any:
-        scheduler = self._make_scheduler(space)
+    def _schedule(self, steps: int | None, space: Role = "large", sampler: Sampling | None = None) -> Any:
+        scheduler = self._make_scheduler(space, sampler)
         scheduler.set_timesteps(steps or self.family.steps, device=self.device)
         return scheduler
 
-    def _begin(self, seed: int) -> tuple[Tensor, Tensor | None]:
+    def _begin(self, seed: int, sampler: Sampling | None) -> tuple[Tensor, Tensor | None]:
         """(1, frames, 16, height, width) in the family's dtype."""
         frames, height, width = self._latent_size()
         generator = torch.Generator().manual_seed(seed)
         shape = (1, frames, self._vae_config.get("latent_channels", 16), height, width)
         noise = self._noise(shape, generator, self.dtype)
-        return noise, generator.get_state() if self.family.sampler == "dpm" else None
+        return noise, generator.get_state() if self._solver(sampler) == "dpm" else None
 
     def _fork(self, scheduler: Any) -> Any:
         """Its history is in the state: nothing to copy."""
@@ -179,7 +183,7 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
             x0 = x0 * (self._vae_scale[new.model] / self._vae_scale[state.space])
         return replace(
             state,
-            scheduler=self._schedule(len(state.scheduler.timesteps), new.model),
+            scheduler=self._schedule(len(state.scheduler.timesteps), new.model, state.sampler),
             previous_x0=x0,
             sample=None,
             output=None,

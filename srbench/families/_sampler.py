@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,13 +21,16 @@ from transformers.utils import logging as transformers_logging
 
 from srbench.accelerators.base import Attachment
 from srbench.clock import timed
-from srbench.experiment import Denoiser, DType, Role
-from srbench.families import _tiny
+from srbench.errors import UserError, raise_all
+from srbench.experiment import Denoiser, DType, Role, Sampling, digest
+from srbench.families import _own, _tiny
 from srbench.families._attention import pin, refuse_other_version, using
-from srbench.families._budget import shortage
+from srbench.families._budget import loaded, shortage
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
 from srbench.families.base import Encoded, State, Text
+from srbench.own_weights import LoRA, OwnWeights
+from srbench.registry import identity
 from srbench.trace import Step
 
 F = TypeVar("F", bound=FamilySettings)
@@ -56,6 +60,7 @@ class DiffusersSampler(ABC, Generic[F]):
     """
 
     transformer_class: ClassVar[Any]
+    pipeline_class: ClassVar[Any]
     vae_class: ClassVar[Any]
     vae_dtype: torch.dtype
     encoder_class: ClassVar[Any]
@@ -80,11 +85,11 @@ class DiffusersSampler(ABC, Generic[F]):
         """The stock pipeline with a text encoder and nothing else in it."""
 
     @abstractmethod
-    def _schedule(self, steps: int | None, space: Role = "large") -> Any:
-        """A fresh scheduler with its timesteps set."""
+    def _schedule(self, steps: int | None, space: Role = "large", sampler: Sampling | None = None) -> Any:
+        """A fresh scheduler with its timesteps set; the family's own where `sampler` is None."""
 
     @abstractmethod
-    def _begin(self, seed: int) -> tuple[Tensor, Tensor | None]:
+    def _begin(self, seed: int, sampler: Sampling | None) -> tuple[Tensor, Tensor | None]:
         """Pure noise, and the generator's state after it where steps draw more."""
 
     @abstractmethod
@@ -133,22 +138,59 @@ class DiffusersSampler(ABC, Generic[F]):
         return self._residents.place("vae", self._loaded_vae)
 
     @functools.cached_property
-    def _models(self) -> dict[tuple[Role, DType], Any]:
+    def _models(self) -> dict[tuple[Role, DType, OwnWeights | None], Any]:
         return {}
 
-    def model(self, role: Role, dtype: DType | None = None) -> Any:
-        """The large or the small transformer in a dtype, on the device."""
-        key = role, dtype or self.family.dtype
+    def model(self, role: Role, dtype: DType | None = None, own: OwnWeights | None = None) -> Any:
+        """The large or the small transformer in a dtype, or a method's own in its place, on the device."""
+        denoiser = Denoiser(model=role, dtype=dtype, weights=own)
+        key = loaded(self.family, denoiser)
         if key not in self._models:
-            weights = self.family.weights(role)
-            # not .to(dtype) afterwards: this keeps in float32 what its class says must be
-            self._models[key] = self.transformer_class.from_pretrained(
-                weights.path,
-                subfolder=weights.subfolder or "transformer",
-                dtype=getattr(torch, key[1]),
-                use_safetensors=True,
-            ).eval()
-        return self._residents.place(f"{role} {key[1]}", self._models[key], transformer=True)
+            self._models[key] = self._load(denoiser, key[1])
+        name = f"{role} {key[1]}" + (f" {denoiser.id}" if own else "")
+        return self._residents.place(name, self._models[key], transformer=True)
+
+    def _model_of(self, denoiser: Denoiser) -> Any:
+        return self.model(denoiser.model, denoiser.dtype, denoiser.weights)
+
+    def _load(self, denoiser: Denoiser, dtype: DType) -> Any:
+        own = denoiser.weights
+        if own is not None:
+            self._refuse_other_weights(denoiser)
+        # not .to(dtype) afterwards: this keeps in float32 what its class says must be
+        model = self.transformer_class.from_pretrained(
+            str(_own.folder(self.family, denoiser)),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+        ).eval()
+        if own is not None and own.lora is not None:
+            self._fuse(model, own.lora)
+        return model
+
+    def _refuse_other_weights(self, denoiser: Denoiser) -> None:
+        """What a worker finds may be missing there, or other than what the cells are named by."""
+        own = denoiser.weights
+        assert own is not None
+        if (weights := _own.checkpoint(own)) is not None:
+            _tiny.make_if_missing(weights)
+        raise_all(_own.mistakes(self.family, denoiser, "method"))
+        here = _own.named(own)
+        if digest(own) != digest(here) and digest(own) != digest(_own.unnamed(own)):
+            raise UserError(
+                f"weights {own.said} with other bytes, or fused by another version of peft, here",
+                "those that these cells are named by",
+                "let every machine have the same files and packages, and start the run again",
+            )
+
+    def _fuse(self, model: Any, lora: LoRA) -> None:
+        """As the stock pipeline does it; then what peft hung on the model goes, and its forward is plain."""
+        file = _own.lora_file(lora)
+        keys, metadata = self.pipeline_class.lora_state_dict(
+            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
+        )
+        model.load_lora_adapter(keys, metadata=metadata)
+        model.fuse_lora(lora_scale=lora.scale)
+        model.unload_lora()
 
     # -- text
 
@@ -177,12 +219,13 @@ class DiffusersSampler(ABC, Generic[F]):
 
     # -- the schedule
 
-    def timesteps(self, steps: int | None) -> tuple[float, ...]:
-        return tuple(float(t) for t in self._schedule(steps).timesteps)
+    def timesteps(self, steps: int | None, sampler: Sampling | None = None) -> tuple[float, ...]:
+        return tuple(float(t) for t in self._schedule(steps, sampler=sampler).timesteps)
 
-    def start(self, seed: int, steps: int | None) -> State:
-        noise, generator = self._begin(seed)
-        return State(0, noise, self._schedule(steps), generator=generator)
+    def start(self, seed: int, steps: int | None, sampler: Sampling | None = None) -> State:
+        noise, generator = self._begin(seed, sampler)
+        scheduler = self._schedule(steps, sampler=sampler)
+        return State(0, noise, scheduler, generator=generator, sampler=sampler)
 
     def _noise(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         # drawn on the CPU: the same on every device
@@ -216,17 +259,16 @@ class DiffusersSampler(ABC, Generic[F]):
             role=denoiser.model,
             steps=steps,
             calls_per_step=self.calls_per_step(denoiser),
-            polynomials=self.family.polynomials(denoiser.model),
+            polynomials=self.family.polynomials_of(denoiser),
         )
         try:
             with contextlib.ExitStack() as stack:
                 # only here: with nothing to attach, a segment that is all known loads no model
                 if denoiser.attention is not None:
                     refuse_other_version(denoiser)
-                    stack.enter_context(using(denoiser.attention, self.model(denoiser.model, denoiser.dtype)))
+                    stack.enter_context(using(denoiser.attention, self._model_of(denoiser)))
                 for accelerator in denoiser.accelerators:
-                    model = self.model(denoiser.model, denoiser.dtype)
-                    stack.enter_context(accelerator.attach(model, self._attachment))
+                    stack.enter_context(accelerator.attach(self._model_of(denoiser), self._attachment))
                 yield
         finally:
             self._attachment = None
@@ -237,18 +279,18 @@ class DiffusersSampler(ABC, Generic[F]):
         if available is None and self.device.type == "cuda":
             available = torch.cuda.get_device_properties(self.device).total_memory
         if available is not None:
-            loaded = [
-                Denoiser(model=role, dtype=dtype)
-                for role, dtype in self._models
+            here = [
+                Denoiser(model=role, dtype=dtype, weights=own)
+                for role, dtype, own in self._models
                 if self.family.residency == "both"
             ]
-            lacking = shortage(self.family, [*loaded, denoiser], available)
+            lacking = shortage(self.family, [*here, denoiser], available)
             if lacking:
                 raise lacking
 
     def _predict(self, denoiser: Denoiser, state: State, text: Text) -> Tensor:
         """The guided model output, in the latents' shape."""
-        model = self.model(denoiser.model, denoiser.dtype)
+        model = self._model_of(denoiser)
         t, steps = state.scheduler.timesteps[state.index], len(state.scheduler.timesteps)
         where = {
             "step_index": state.index,
@@ -330,12 +372,15 @@ class DiffusersSampler(ABC, Generic[F]):
         history, told = self._freeze_scheduler(state.scheduler)
         tensors = {"latents": state.latents} | {k: v for k, v in (own | history).items() if v is not None}
         meta = {"index": str(state.index), "steps": str(len(state.scheduler.timesteps)), "space": state.space}
+        if state.sampler is not None:
+            meta["sampler"] = json.dumps(identity(state.sampler))
         # a safetensors file takes no memory twice, and the scheduler may hold our own tensors
         return {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, meta | told
 
     def thaw(self, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> State:
         space: Role = "small" if meta["space"] == "small" else "large"
-        scheduler = self._schedule(int(meta["steps"]), space)
+        sampler = Sampling(**json.loads(meta["sampler"])) if "sampler" in meta else None
+        scheduler = self._schedule(int(meta["steps"]), space, sampler)
         self._thaw_scheduler(scheduler, tensors, meta)
         generator = tensors.get("generator")
         return State(
@@ -347,6 +392,7 @@ class DiffusersSampler(ABC, Generic[F]):
             generator=None if generator is None else generator.cpu(),
             previous_x0=tensors.get("previous_x0"),
             space=space,
+            sampler=sampler,
         )
 
     def _freeze_scheduler(self, scheduler: Any) -> tuple[dict[str, Tensor | None], dict[str, str]]:

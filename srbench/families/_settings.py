@@ -13,8 +13,10 @@ from pydantic.dataclasses import dataclass
 
 from srbench import attention, ground
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, DType, Role
+from srbench.experiment import Denoiser, DType, Role, Sampling
+from srbench.families import _own
 from srbench.families._weights import Weights
+from srbench.own_weights import lacking_peft
 from srbench.registry import STRICT, identity
 
 if TYPE_CHECKING:
@@ -108,6 +110,10 @@ class FamilySettings:
     TEACACHE_MODES: ClassVar[tuple[str, ...]] = ("default", "ret_steps")
     # which subfolders each role reads
     COMPONENTS: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder", "vae", "scheduler")
+    # diffusers' class of both models, which a method's own weights must be of; any where it is empty
+    TRANSFORMER: ClassVar[str] = ""
+    # with what the keys of a LoRA's file begin that diffusers can load into them
+    LORA_LAYOUTS: ClassVar[tuple[str, ...]] = ("transformer.",)
 
     if TYPE_CHECKING:  # a subclass's own
         guidance_scale: float
@@ -125,8 +131,17 @@ class FamilySettings:
         """The settings that `scale: tiny` puts in the place of the family's."""
 
     @abstractmethod
-    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
+    def timesteps(self, steps: int | None = None, sampler: Sampling | None = None) -> tuple[float, ...]:
         """What the model is told at each step, without a model or a scheduler."""
+
+    @property
+    @abstractmethod
+    def sampling(self) -> Sampling:
+        """The family's own solver and schedule, as a method would write it."""
+
+    @abstractmethod
+    def objections_to_sampler(self, sampler: Sampling, where: str) -> list[UserError]:
+        """Why this family cannot step so, told at the door; `where` is its place."""
 
     @abstractmethod
     def open(self) -> Sampler:
@@ -145,12 +160,16 @@ class FamilySettings:
 
     def objections(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """Why this family cannot run a denoiser, told at the door; `where` is its place."""
-        return []
+        return _own.objections(denoiser, where)
 
     def lacking(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """What this machine lacks to run a denoiser, and how to get it."""
-        missing = attention.mistake(denoiser.attention, where) if denoiser.attention else None
-        return [missing] if missing else []
+        own = denoiser.weights
+        missing = [
+            attention.mistake(denoiser.attention, where) if denoiser.attention else None,
+            lacking_peft(f"{where}.weights") if own and own.lora else None,
+        ]
+        return [m for m in missing if m]
 
     def objections_to_steps(self, steps: int | None, where: str) -> list[UserError]:
         """Why this family cannot run so many steps."""
@@ -170,6 +189,10 @@ class FamilySettings:
             for role in ("large", "small", "components")
             for mistake in self.weights(role).mistakes(f"family.{role}", self.subfolders(role))
         ]
+
+    def mistakes_of(self, denoiser: Denoiser, where: str) -> list[UserError]:
+        """What is missing of a denoiser's own weights, or keeps them from its family's place."""
+        return _own.mistakes(self, denoiser, where)
 
     def warnings(self) -> tuple[str, ...]:
         """What every reader of this family's numbers must be told."""
@@ -202,10 +225,25 @@ class FamilySettings:
         """The denoiser with what its accelerators take from the family written into it.
 
         So a key and a record hold the coefficients themselves, and calibrating anew
-        concerns those denoisers alone that use them.
+        concerns those denoisers alone that use them.  Likewise with the bytes of its own weights.
         """
-        accelerators = tuple(
-            a.settled(self.polynomials(denoiser.model)) if hasattr(a, "settled") else a
-            for a in denoiser.accelerators
+        known = self.polynomials_of(denoiser)
+        accelerators = tuple(a.settled(known) if hasattr(a, "settled") else a for a in denoiser.accelerators)
+        own = None if denoiser.weights is None else _own.named(denoiser.weights)
+        return replace(denoiser, accelerators=accelerators, weights=own)
+
+    def polynomials_of(self, denoiser: Denoiser) -> dict[str, tuple[float, ...]]:
+        """TeaCache's polynomials by mode; none for weights that are not the family's."""
+        return {} if denoiser.weights else self.polynomials(denoiser.model)
+
+    def settled_sampler(self, sampler: Sampling) -> Sampling | None:
+        """The sampler with the family's settings where it has none; None where it is the family's."""
+        own = self.sampling
+        if sampler.timesteps is not None:  # nothing to shift
+            return replace(sampler, solver=sampler.solver or own.solver)
+        settled = Sampling(
+            solver=sampler.solver or own.solver,
+            shift=sampler.shift or own.shift,
+            sigma_grid=sampler.sigma_grid or own.sigma_grid,
         )
-        return replace(denoiser, accelerators=accelerators)
+        return None if settled == own else settled

@@ -24,6 +24,9 @@ BUILTIN, TINY = "builtin:", "tiny:"
 # Raised by hand when the recipe of the tiny twins changes.
 TINY_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# a model that lies in no subfolder of its repository
+_MODEL = ("config.json", "diffusion_pytorch_model*")
+PLUMBING = "or family.scale=tiny to try the plumbing without weights"
 
 
 def hub_cache() -> Path:
@@ -112,15 +115,16 @@ class Weights:
         paths = {s: self.folder / s for s in subfolders}
         return {s: file_hash(p) if p.is_file() else folder_hash(p) for s, p in paths.items()}
 
-    def mistakes(self, where: str, subfolders: Sequence[str]) -> list[UserError]:
-        """What is missing, told before anything is imported or loaded."""
+    def mistakes(self, where: str, subfolders: Sequence[str], otherwise: str = PLUMBING) -> list[UserError]:
+        """What is missing, told before anything is imported or loaded.
+
+        subfolders: `.` is the source itself.  otherwise: what a reader can do without the weights.
+        """
         if self.is_tiny:
             return []  # made when it is first opened
-        if self.is_hub and not self.is_pinned:
-            return [self._unpinned(where)]
         wrong = [w for s in subfolders if (w := incomplete(self.folder / s))]
-        if wrong and self.is_hub:
-            return [self._not_downloaded(where, subfolders, wrong[0])]
+        if self.is_hub and (wrong or not self.is_pinned):
+            return self.lacking(where, subfolders, next(iter(wrong), ""), otherwise)
         # a model that is there, whole or not, is looked into; what has no config is only looked for
         models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
         found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
@@ -134,6 +138,12 @@ class Weights:
             )
         ]
 
+    def lacking(self, where: str, inside: Sequence[str], what: str, otherwise: str) -> list[UserError]:
+        """How a hub repository's files are got; inside: the folders or files of it that are wanted."""
+        if not self.is_pinned:
+            return [self._unpinned(where)]
+        return [self._not_downloaded(where, inside, what, otherwise)]
+
     def _unpinned(self, where: str) -> UserError:
         main = self._repository / "refs" / "main"
         known = ""
@@ -145,14 +155,16 @@ class Weights:
             f"pin a commit: {known or f'set {where}.revision'}",
         )
 
-    def _not_downloaded(self, where: str, subfolders: Sequence[str], what: str) -> UserError:
-        include = " ".join(f"--include '{s if Path(s).suffix else s + '/*'}'" for s in subfolders)
+    def _not_downloaded(self, where: str, inside: Sequence[str], what: str, otherwise: str) -> UserError:
+        files = [f for s in inside for f in ([s] if Path(s).suffix else _MODEL if s == "." else [f"{s}/*"])]
+        include = " ".join(f"--include '{f}'" for f in files)
         size = f", {self.size / 1e9:.3g} GB" if self.size else ""
+        wanted = ", ".join("model" if s == "." else s for s in inside)
         return UserError(
             f"{where}: {self.source} is not on this machine ({what})",
-            f"its {', '.join(subfolders)} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
-            f"hf download {self.source} --revision {self.revision} {include}; "
-            f"or set {where}.source to a folder; or family.scale=tiny to try the plumbing without weights",
+            f"its {wanted} at {(self.revision or '')[:12]}{size}, in the cache {hub_cache()}",
+            f"or set {where}.source to a folder; {otherwise}",
+            f"hf download {self.source} --revision {self.revision} {include}",
         )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.experiment import Denoiser, DType, Role
+from srbench.experiment import Denoiser, DType, Role, Sampling
+from srbench.own_weights import OwnWeights
 from srbench.trace import Step
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class State:
     generator: a torch.Generator's state, uint8, where the sampler draws noise at every
     step.  previous_x0: the x0 that the step before predicted, where the sampler is
     multistep and keeps its history here.  space: the model whose latent space and noise
-    schedule the latents are in, where those differ.
+    schedule the latents are in, where those differ.  sampler: the method's own, which made the
+    scheduler; the family's where None.
     """
 
     index: int
@@ -41,6 +43,7 @@ class State:
     generator: Tensor | None = None
     previous_x0: Tensor | None = None
     space: Role = "large"
+    sampler: Sampling | None = None
 
     @property
     def done(self) -> bool:
@@ -73,18 +76,19 @@ class Sampler(Protocol):
         """Every distinct text, encoded.  The encoder is loaded for it and unloaded after it."""
         ...
 
-    def start(self, seed: int, steps: int | None) -> State:
+    def start(self, seed: int, steps: int | None, sampler: Sampling | None = None) -> State:
         """Pure noise, the same for one seed whatever the method, in the large model's space."""
         ...
 
-    def timesteps(self, steps: int | None) -> tuple[float, ...]:
+    def timesteps(self, steps: int | None, sampler: Sampling | None = None) -> tuple[float, ...]:
         """What the model is told at each step, falling from 1000."""
         ...
 
-    def model(self, role: Role, dtype: DType | None = None) -> Any:
+    def model(self, role: Role, dtype: DType | None = None, own: OwnWeights | None = None) -> Any:
         """The large or the small model on the device, loaded when first asked for.
 
-        dtype: a copy in another precision; the family's own where None.
+        dtype: a copy in another precision; the family's own where None.  own: weights in the place of
+        the family's.
         """
         ...
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
+from srbench.experiment import Denoiser, Sampling
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings
 from srbench.families._weights import Weights
 from srbench.registry import plugin
@@ -36,6 +36,7 @@ class CogVideoX(FamilySettings):
     """
 
     TEACACHE_MODES: ClassVar = ("default",)
+    TRANSFORMER: ClassVar = "CogVideoXTransformer3DModel"
 
     guidance_scale: Annotated[float, Field(ge=0)] = 6.0
     dynamic_guidance: bool = True
@@ -60,8 +61,29 @@ class CogVideoX(FamilySettings):
         """One: its pipeline runs both guidance branches as one batch."""
         return 1
 
-    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
-        """What the model is told at each step: `trailing` spacing of 1000 timesteps."""
+    @property
+    def sampling(self) -> Sampling:
+        """The noise schedule is each model's own."""
+        return Sampling(solver=self.sampler)
+
+    def objections_to_sampler(self, sampler: Sampling, where: str) -> list[UserError]:
+        found = []
+        if sampler.solver not in (None, "dpm", "ddim"):
+            got = f"{where}.solver = {sampler.solver}"
+            found.append(
+                UserError(got, "dpm or ddim: CogVideoX predicts v, no flow", f"change {where}.solver")
+            )
+        for name in ("shift", "sigma_grid"):
+            if getattr(sampler, name) is not None:
+                got = f"{where}.{name} = {getattr(sampler, name)}"
+                found.append(UserError(got, "nothing: each model has its own noise schedule", "leave it out"))
+        if sampler.timesteps is not None:
+            expected = "nothing: CogVideoX's schedulers go down by 1000 / N from timestep to timestep"
+            found.append(UserError(f"{where}.timesteps", expected, "set the method's steps"))
+        return found
+
+    def timesteps(self, steps: int | None = None, sampler: Sampling | None = None) -> tuple[float, ...]:
+        """What the model is told at each step: `trailing` spacing of 1000 timesteps, by either solver."""
         n = steps or self.steps
         return tuple(float(t) for t in np.round(np.arange(1000, 0, -1000 / n)) - 1)
 

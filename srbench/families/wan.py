@@ -5,11 +5,13 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from srbench.errors import UserError
+from srbench.experiment import Sampling
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
 from srbench.registry import plugin
@@ -26,7 +28,13 @@ class Wan(FamilySettings):
 
     steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is the grid of Wan's own
     code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
+    A method's own sampler may be `unipc` or `euler` (diffusers' flow-match Euler), with a shift and a
+    grid, or with a list of timesteps.
     """
+
+    TRANSFORMER: ClassVar = "WanTransformer3DModel"
+    # diffusers', Wan's own, and musubi-tuner's
+    LORA_LAYOUTS: ClassVar = ("transformer.", "diffusion_model.", "lora_unet_")
 
     shift: Annotated[float, Field(gt=0)] = 5.0
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
@@ -42,18 +50,53 @@ class Wan(FamilySettings):
             **{"height": 32, "width": 32, "frames": 5, "price": None, "teacache": TWIN_TEACACHE},
         }
 
-    def timesteps(self, steps: int | None = None) -> tuple[float, ...]:
+    @property
+    def sampling(self) -> Sampling:
+        """UniPC on the flow schedule."""
+        return Sampling(solver="unipc", shift=self.shift, sigma_grid=self.sigma_grid)
+
+    def objections_to_sampler(self, sampler: Sampling, where: str) -> list[UserError]:
+        found = []
+        if sampler.solver not in (None, "unipc", "euler"):
+            got = f"{where}.solver = {sampler.solver}"
+            found.append(
+                UserError(got, "unipc or euler, which flow matching has here", f"change {where}.solver")
+            )
+        if sampler.timesteps is not None:
+            for name in ("shift", "sigma_grid"):
+                if getattr(sampler, name) is not None:
+                    got = f"{where}.{name} with {where}.timesteps"
+                    found.append(UserError(got, "one of them: a list is taken as it is", "leave one out"))
+            whole = all(t == int(t) for t in sampler.timesteps)
+            if not whole and sampler.solver != "euler":
+                got = f"{where}.timesteps with {next(t for t in sampler.timesteps if t != int(t)):g}"
+                do = f"round it, or set {where}.solver=euler"
+                found.append(UserError(got, "whole numbers, which is all that UniPC tells a model", do))
+        return found
+
+    def grid(self, steps: int, sampler: Sampling) -> np.ndarray | None:
+        """The σ that a scheduler is given before it shifts them; None for the scheduler's own."""
+        if sampler.timesteps is not None:
+            return np.array(sampler.timesteps) / 1000
+        if sampler.sigma_grid == "wan":
+            return np.flip(1 - np.linspace(1, 1 / 1000, steps + 1))[:-1].copy()
+        return None
+
+    def timesteps(self, steps: int | None = None, sampler: Sampling | None = None) -> tuple[float, ...]:
         """What the model is told at each step, without a model or a scheduler.
 
-        σ shifted, σ' = s σ / (1 + (s − 1) σ), times 1000 and cut to a whole number; a σ of 1
-        made smaller by 1e-6, as the scheduler does, so it is told as 999.
+        σ shifted, σ' = s σ / (1 + (s − 1) σ), times 1000.  UniPC cuts that to a whole number, and makes a
+        σ of 1 smaller by 1e-6 first, so it is told as 999; Euler tells it as it is.  A list of timesteps is
+        told as it is, and σ is a thousandth of it.
         """
-        n = steps or self.steps
-        if self.sigma_grid == "wan":
-            sigma = np.flip(1 - np.linspace(1, 1 / 1000, n + 1))[:-1]
-        else:
-            sigma = np.linspace(1, 1 / 1000, n + 1)[:-1]
-        shifted = self.shift * sigma / (1 + (self.shift - 1) * sigma)
+        how, n = sampler or self.sampling, steps or self.steps
+        if how.timesteps is not None:
+            return how.timesteps
+        shift, sigma = how.shift or self.shift, self.grid(n, how)
+        if how.solver == "euler":
+            return _euler(n, shift, sigma)
+        sigma = np.linspace(1, 1 / 1000, n + 1)[:-1] if sigma is None else sigma
+        shifted = shift * sigma / (1 + (shift - 1) * sigma)
         shifted = np.where(np.abs(shifted - 1) < 1e-6, shifted - 1e-6, shifted)
         return tuple(float(t) for t in (shifted * 1000).astype(np.int64))
 
@@ -62,3 +105,18 @@ class Wan(FamilySettings):
         from srbench.families._wan import WanSampler
 
         return WanSampler(self)
+
+
+def _euler(steps: int, shift: float, sigma: np.ndarray | None) -> tuple[float, ...]:
+    """As diffusers' FlowMatchEulerDiscreteScheduler has it, in its precisions.
+
+    Its own grid goes down to a least σ that is shifted already, and shifts all of it again.
+    """
+    if sigma is None:
+        least = np.float32(1) / np.float32(1000)
+        least = np.float32(shift) * least / (1 + np.float32(shift - 1) * least)
+        sigma = np.linspace(1000.0, float(least) * 1000, steps) / 1000
+    else:
+        sigma = sigma.astype(np.float32)
+    shifted = (shift * sigma / (1 + (shift - 1) * sigma)).astype(np.float32)
+    return tuple(float(t) for t in shifted * np.float32(1000))

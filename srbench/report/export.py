@@ -277,7 +277,10 @@ def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
         lines.append(pipe([label, *(_markdown_cell(c, i, notes) for c in columns)]))
     above = [f"**{markdown(w)}**\n" for w in legend.warnings(run)]
     below = [f"<sup>{n}</sup> {markdown(text)}" for text, n in notes.numbers.items()]
-    below += [markdown(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+    below += [
+        markdown(line)
+        for line in (*legend.own(run), *empty, *legend.below(narrow, "bold", short_counts=True))
+    ]
     return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
 
 
@@ -350,7 +353,9 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
     blocks, size = _blocks(columns, max(len(row.label) for row in narrow))
     tabulars = [_latex_tabular(narrow, block, notes) for block in blocks]
     said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
-    said += [latex(line) for line in (*empty, *legend.below(narrow, "bold", short_counts=True))]
+    said += [
+        latex(line) for line in (*legend.own(run), *empty, *legend.below(narrow, "bold", short_counts=True))
+    ]
     title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
     return "\n".join(
         [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from srbench.experiment import Sampling
+from srbench.own_weights import OwnWeights
 from srbench.report.values import FEWEST_TO_RANK, Row, Value
 from srbench.store.records import CellRecord, RunRecord
+from srbench.suites.base import Seeding
 
 EVALUATIONS = "evaluations_"
 BEST = (
@@ -21,7 +25,7 @@ def warnings(run: RunRecord) -> list[str]:
 
 
 def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
-    """What was run, on what, from which commit; three lines."""
+    """What was run, on what, from which commit, in three lines; then what methods have of their own."""
     commit = run.commit[:12] if run.commit else "unknown"
     dirty = {True: " (dirty)", False: "", None: " (unknown whether dirty)"}[run.dirty]
     prompts = len({c.prompt_index for c in cells})
@@ -29,8 +33,35 @@ def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
     return [
         f"{run.experiment} · run {run.run} · family {run.family}",
         f"device {run.device} · commit {commit}{dirty} · protocol {run.protocol[:12]}",
-        f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}",
+        f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}{seeding(run)}",
+        *own(run),
     ]
+
+
+def seeding(run: RunRecord) -> str:
+    """How the suite seeds the noise; empty where by the seed's number alone."""
+    suite = run.resolved.get("suite")
+    asked = suite.get("seeding") if isinstance(suite, Mapping) else None
+    how = Seeding(**asked) if isinstance(asked, Mapping) else Seeding()
+    return "" if how.is_plain else f", noise seeds {how.said} (i: prompt, j: seed)"
+
+
+def own(run: RunRecord) -> list[str]:
+    """What methods have in the place of their family's: whose weights, which sampler; a line for each.
+
+    >>> weights = {"source": "a/b", "revision": "0123456789" * 4}
+    >>> segment = {"denoiser": {"model": "large", "weights": weights}}
+    >>> _own([segment], {"solver": "euler", "timesteps": [1000, 500]})
+    ['large: a/b at 0123456', 'sampler: euler at timesteps 1000, 500']
+    """
+    said = [(m.label, _own(m.path, m.sampler)) for m in run.methods]
+    return [f"{label} – {'; '.join(parts)}" for label, parts in said if parts]
+
+
+def _own(path: Sequence[Mapping[str, Any]], sampler: Mapping[str, Any] | None) -> list[str]:
+    denoisers = [segment.get("denoiser") or {} for segment in path]
+    parts = [f"{d.get('model')}: {OwnWeights(**d['weights']).said}" for d in denoisers if d.get("weights")]
+    return [*dict.fromkeys(parts), *([f"sampler: {Sampling(**sampler).said}"] if sampler else [])]
 
 
 def below(table: Sequence[Row], mark: str = "*", short_counts: bool = False) -> list[str]:

@@ -357,7 +357,7 @@ def protocol_facts(run: RunRecord) -> Facts:
     dirty = {True: ", with changes not committed", False: "", None: ""}[run.dirty]
     return [
         *facts,
-        ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}"),
+        ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}{legend.seeding(run)}"),
         _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
         ("commit", f"{run.commit or 'unknown'}{dirty}"),
@@ -507,7 +507,7 @@ def html(
 ) -> str:
     """The page's text; every word from the records is escaped.  paper: the section about the paper."""
     prompts = _prompts(run, cells)
-    hero = _hero(figures)
+    hero, notes = _hero(figures), (*more_notes, *legend.own(run), *table_notes(tables.main))
     template = Template((ASSETS / "page.html").read_text("utf-8"))
     commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(
@@ -516,7 +516,7 @@ def html(
         verdicts="\n".join(f"<li>{escape(line)}</li>" for line in verdicts(run, cells, tables.main)),
         warnings="\n".join(f'<p class="warning">{escape(w)}</p>' for w in legend.warnings(run)),
         table=table_html(tables.main, "table"),
-        notes="\n".join(f"<li>{escape(note)}</li>" for note in (*more_notes, *table_notes(tables.main))),
+        notes="\n".join(f"<li>{escape(note)}</li>" for note in notes),
         dimensions=_dimensions_html(tables.dimensions),
         hero=figure_html(hero, lazy=False) if hero else "",
         figures="\n".join(figure_html(f) for f in figures if f is not hero),

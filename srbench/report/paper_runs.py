@@ -150,7 +150,7 @@ def _matched(setting: Setting, record: RunRecord) -> dict[str, list[str]]:
     own_steps = _family(record).get("steps")
     paths: dict[tuple[str, int], list[str]] = {}
     for method in record.methods:
-        if method.role != "scale":
+        if method.role != "scale" and method.sampler is None:
             steps = method.steps if method.steps is not None else own_steps
             paths.setdefault((published.signature(method.path), steps or 0), []).append(method.id)
     wanted = [m for m in published.methods() if m.setting == setting.setting]

@@ -174,7 +174,7 @@ def _denoiser(denoiser: Mapping[str, Any]) -> str:
         text += "@sage" if "sage" in attention else f"@{attention}"
     for accelerator in denoiser.get("accelerators") or ():
         text += f"+{_named(accelerator)}{_variant(accelerator)}"
-    others = ("guidance_scale", "negative_prompt", "dtype", "batch_guidance", "disturb")
+    others = ("guidance_scale", "negative_prompt", "dtype", "batch_guidance", "disturb", "weights")
     return text + "".join(f" [{o}={denoiser[o]}]" for o in others if denoiser.get(o))
 
 

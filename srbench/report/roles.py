@@ -11,8 +11,12 @@ Path = Sequence[Mapping[str, Any]]
 FIXED = {"fixed_step", "boundary"}
 
 
-def role(is_reference: bool, path: Path, steps: int | None, scale: bool = False) -> Role:
+def role(
+    is_reference: bool, path: Path, steps: int | None, scale: bool = False, own_sampler: bool = False
+) -> Role:
     """reference, the rivals that are always there, a kind of switch, other, or scale.
+
+    With weights or a sampler of its own a method is none of the rivals that are always there.
 
     >>> role(False, [{"denoiser": {"model": "small"}}], None)
     'small'
@@ -22,6 +26,8 @@ def role(is_reference: bool, path: Path, steps: int | None, scale: bool = False)
     if is_reference or scale:
         return "reference" if is_reference else "scale"
     denoisers = [segment.get("denoiser") or {} for segment in path]
+    if own_sampler or any(d.get("weights") for d in denoisers):
+        return "other"
     if len(path) == 1 and not denoisers[0].get("accelerators"):
         if denoisers[0].get("model") == "small":
             return "small"

@@ -159,7 +159,8 @@ def _method(
     path = asked.path if asked else cells[0].path
     steps = asked.steps if asked else None
     is_reference = any(c.is_reference for c in cells) or bool(asked and asked.is_reference)
-    role = roles.role(is_reference, path, steps, scale=bool(asked and asked.role == "scale"))
+    scale, own = bool(asked and asked.role == "scale"), bool(asked and asked.sampler)
+    role = roles.role(is_reference, path, steps, scale=scale, own_sampler=own)
     labels = dict.fromkeys(c.label for c in cells) or ([asked.label] if asked else [])
     label = " = ".join(labels)
     name = cells[0].method if cells else asked.name if asked else ""

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from srbench.errors import CannotWrite
 from srbench.experiment import Role, kept_steps
 from srbench.families.base import Sampler, State
-from srbench.paths import state_key, trace_key
+from srbench.paths import Schedule, schedule, state_key, trace_key
 from srbench.store.objects import STATE, TRACE, Store
 from srbench.trace import Step, Trace
 
@@ -112,10 +112,11 @@ class StoredMemory:
     def state_key(self, entry: Branch, index: int) -> str:
         return state_key(self.unit, *self._place(entry), index)
 
-    def _place(self, entry: Branch) -> tuple[str, int, tuple[str, ...], str]:
+    def _place(self, entry: Branch) -> tuple[str, Schedule, tuple[str, ...], str]:
         roles: set[Role] = {"small" if s.model == "small" else "large" for s in entry.trace.steps}
         weights = self.weights(roles | {entry.denoiser.model})
-        return weights, len(entry.state.scheduler.timesteps), entry.path, entry.denoiser.digest
+        length = len(entry.state.scheduler.timesteps)
+        return weights, schedule(length, entry.state.sampler), entry.path, entry.denoiser.digest
 
     def recall(self, entry: Branch) -> Known | None:
         trace = None if entry.denoiser.accelerators else self.trace(entry)

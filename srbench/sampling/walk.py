@@ -15,7 +15,7 @@ import torch
 
 from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Method
+from srbench.experiment import Denoiser, Method, Sampling
 from srbench.families.base import Sampler, State, Text
 from srbench.sampling.memory import FORGETFUL, Known, Memory
 from srbench.trace import Trace
@@ -82,20 +82,23 @@ class Failure:
 
 
 OnStep = Callable[[Branch], None]
+# Pure noise at the beginning of a schedule of so many steps, by the family's sampler or a method's own.
+Start = Callable[[int | None, Sampling | None], State]
 
 
-def roots(sampler: Sampler, methods: Sequence[Method], start: Callable[[int | None], State]) -> list[Branch]:
-    """The first branches: methods by their number of steps and first denoiser."""
-    states = {m.steps: start(m.steps) for m in methods}
+def roots(sampler: Sampler, methods: Sequence[Method], start: Start) -> list[Branch]:
+    """The first branches: methods by their sampler, number of steps and first denoiser."""
+    states = {(m.steps, m.sampler): start(m.steps, m.sampler) for m in methods}
     # not by m.steps: a family's own number of steps may also be given by hand
-    lengths = {steps: len(state.scheduler.timesteps) for steps, state in states.items()}
-    grouped: dict[tuple[int, Denoiser], list[Traveller]] = {}
+    lengths = {asked: len(state.scheduler.timesteps) for asked, state in states.items()}
+    grouped: dict[tuple[int, Sampling | None, Denoiser], list[Traveller]] = {}
     for method in methods:
         traveller = Traveller(method)
-        grouped.setdefault((lengths[method.steps], traveller.denoiser), []).append(traveller)
+        key = lengths[method.steps, method.sampler], method.sampler, traveller.denoiser
+        grouped.setdefault(key, []).append(traveller)
     return [
-        Branch(d, take_over(sampler, states[ts[0].method.steps], d), tuple(ts))
-        for (_, d), ts in grouped.items()
+        Branch(d, take_over(sampler, states[ts[0].method.steps, own], d), tuple(ts))
+        for (_, own, d), ts in grouped.items()
     ]
 
 
@@ -103,7 +106,7 @@ def walk(
     sampler: Sampler,
     text: Callable[[Denoiser], Text],
     methods: Sequence[Method],
-    start: Callable[[int | None], State],
+    start: Start,
     on_step: OnStep = lambda branch: None,
     memory: Memory = FORGETFUL,
 ) -> Iterator[Arrival | Failure]:
@@ -198,11 +201,12 @@ def first_leave(traveller: Traveller, trace: Trace, now: int) -> int:
 
 def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
     """One step of a branch, timed.  Raises FloatingPointError where it is not finite."""
-    sampler.model(branch.denoiser.model, branch.denoiser.dtype)  # on the device before the clock starts
+    denoiser = branch.denoiser
+    sampler.model(denoiser.model, denoiser.dtype, denoiser.weights)  # on the device before the clock starts
     with timed(sampler.device) as seconds:
-        state, record = sampler.step(branch.denoiser, branch.state, text)
+        state, record = sampler.step(denoiser, branch.state, text)
     if not bool(state.latents.isfinite().all()):
-        raise FloatingPointError(f"latents are not finite after step {state.index} ({branch.denoiser.name})")
+        raise FloatingPointError(f"latents are not finite after step {state.index} ({denoiser.name})")
     return replace(
         branch,
         state=state,
@@ -210,7 +214,7 @@ def step(sampler: Sampler, text: Text, branch: Branch) -> Branch:
         seconds=(*branch.seconds, seconds.value),
         shared=branch.shared + (len(branch.travellers) > 1),
         peak=max(branch.peak, peak_bytes(sampler.device)),
-        path=(*branch.path, branch.denoiser.digest),
+        path=(*branch.path, denoiser.digest),
     )
 
 

@@ -114,6 +114,9 @@ class CellRecord(_Record):
         default=None, description="what the model was given, where it is not the prompt itself"
     )
     seed: int
+    noise_seed: int | None = Field(
+        default=None, description="what the noise was seeded with; null where it is not known"
+    )
     outcome: Outcome
     reason: str = ""
     video: str | None = Field(default=None, description="sha256 of the lossless video in the store")
@@ -154,11 +157,20 @@ class MethodRecord(_Record):
     )
     path: list[dict[str, Any]]
     steps: int | None
+    sampler: dict[str, Any] | None = Field(
+        default=None, description="its own solver and schedule; the family's where null"
+    )
 
     @property
-    def attention_packages(self) -> tuple[str, ...]:
-        """As `experiment.Method.attention_packages`."""
-        named = (s.get("denoiser", {}).get("attention_package") for s in self.path)
+    def packages(self) -> tuple[str, ...]:
+        """As `experiment.Method.packages`."""
+        denoisers = [s.get("denoiser", {}) for s in self.path]
+        loras = [(d.get("weights") or {}).get("lora") or {} for d in denoisers]
+        named = [
+            p
+            for d, lora in zip(denoisers, loras, strict=True)
+            for p in (d.get("attention_package"), lora.get("package"))
+        ]
         return tuple(dict.fromkeys(p for p in named if p))
 
 

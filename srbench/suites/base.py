@@ -10,17 +10,48 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
+from srbench.registry import STRICT
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Seeding:
+    """The seed of the noise of a prompt's video: prompt · i + seed · j.
+
+    i: the prompt's place, from 0, in the suite's full list, whichever of its prompts are run.
+    j: the number that `seeds` counts or lists, by which a video is named and paired.  Where prompt is 0
+    all prompts start from the same noises.
+    """
+
+    prompt: Annotated[int, Field(ge=0, le=10**12)] = 0
+    seed: Annotated[int, Field(ge=1, le=10**12)] = 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the noise's seed is j itself."""
+        return self == Seeding()
+
+    @property
+    def said(self) -> str:
+        """For a reader.
+
+        >>> Seeding(prompt=100000).said, Seeding(prompt=1, seed=1000).said
+        ('100000 · i + j', 'i + 1000 · j')
+        """
+        parts = [(self.prompt, "i"), (self.seed, "j")]
+        return " + ".join(name if n == 1 else f"{n} · {name}" for n, name in parts if n)
+
+
 class Suite(Protocol):
     """Prompts and seeds; every prompt is run with every seed.
 
-    A suite may leave out `text` and `variant`: then the model is given the prompts.
+    A suite may leave out `text` and `variant`: then the model is given the prompts.  It may have a
+    `seeding`, and `listed`: the full list that its prompts are some of.
     """
 
     kind: str
@@ -46,6 +77,22 @@ def text(suite: Suite, prompt: str) -> str:
 def variant(suite: Suite) -> str:
     """What tells the texts of a suite from its prompts; empty where they are the same."""
     return suite.variant() if hasattr(suite, "variant") else ""
+
+
+def seeding(suite: Suite) -> Seeding:
+    """How a suite seeds the noise; by the seed's number where it does not say."""
+    return getattr(suite, "seeding", None) or Seeding()
+
+
+def offsets_of(suite: Suite) -> dict[str, int]:
+    """What each prompt of a suite adds to its noises' seeds; see `Seeding`.
+
+    Of two entries of a list with one prompt the first counts: they share their videos.
+    """
+    prompts, each = suite.list_prompts(), seeding(suite).prompt
+    listed = (suite.listed() if hasattr(suite, "listed") else ()) or prompts
+    place = {p: i for i, p in reversed(list(enumerate(listed)))} if each else {}
+    return {p: each * place.get(p, 0) for p in prompts}
 
 
 def seeds(setting: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import field
 from pathlib import Path
 
 from srbench.errors import UserError
 from srbench.registry import plugin
 from srbench.suites import base
-from srbench.suites.base import Seeds
+from srbench.suites.base import Seeding, Seeds
 
 
 @plugin
@@ -21,11 +22,13 @@ class Prompts:
 
     extended: prompts as a language model wrote them out, which the model is given instead: a
     text file, line i for prompt i, or a JSON file {original: extended}.
+    seeding: of the noise, by a prompt's place in the list.
     """
 
     prompts: tuple[str, ...] | str
     seeds: Seeds = 1
     extended: str | None = None
+    seeding: Seeding | None = field(default=None, metadata={"if_set": True})
 
     def __post_init__(self) -> None:
         self.list_prompts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from srbench.errors import UserError
 from srbench.registry import plugin
 from srbench.shapes.world import parse, scenes
 from srbench.suites import base
-from srbench.suites.base import Seeds
+from srbench.suites.base import Seeding, Seeds
 
 
 @plugin
@@ -22,11 +23,13 @@ class Shapes:
     One thing and two things in turn as long as captions with one last (`test` has 18 of
     those, `tune` 25), then two things.
     split: `test` is held out for reporting; thresholds are chosen on `tune`.
+    seeding: of the noise, by a caption's place in the list.
     """
 
     prompts: Annotated[int, Field(ge=1)] | tuple[str, ...] = 64
     seeds: Seeds = 5
     split: Literal["tune", "test"] = "test"
+    seeding: Seeding | None = field(default=None, metadata={"if_set": True})
 
     def __post_init__(self) -> None:
         self.list_prompts()

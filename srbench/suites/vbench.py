@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from pydantic import Field
 from srbench.errors import UserError, did_you_mean
 from srbench.registry import plugin
 from srbench.suites import base
-from srbench.suites.base import Seeds
+from srbench.suites.base import Seeding, Seeds
 
 INFO = "VBench_full_info.json"
 ENTRIES, UNIQUE = 946, 944
@@ -78,6 +78,7 @@ class VBench:
     extended: prompts as a language model wrote them out, which the model is given instead: a
     text file, line i for entry i, or a JSON file {original: extended}.  Videos keep the
     original's name.
+    seeding: of the noise, by a prompt's place among the 946 entries, also of a subset.
     """
 
     info: str | None = None
@@ -85,6 +86,7 @@ class VBench:
     subset: Annotated[int, Field(ge=1, le=UNIQUE)] | None = None
     extended: str | None = None
     seeds: Seeds = 5
+    seeding: Seeding | None = field(default=None, metadata={"if_set": True})
 
     def __post_init__(self) -> None:
         for name in self.dimensions or ():

@@ -32,7 +32,7 @@ def ground(device: str) -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         found |= _version(name)
-    found["torch"] = torch.__version__  # with its build, as 2.5.1+cu124
+    found["torch"] = str(torch.__version__)  # with its build, as 2.5.1+cu124
     found["python"] = platform.python_version()
     cuda = torch.device(device).type == "cuda"
     found["device"] = torch.cuda.get_device_name(torch.device(device)) if cuda else device

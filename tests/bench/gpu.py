@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import functools
 import gc
 import json
 import os
@@ -125,7 +126,7 @@ class Lab:
 
     def walked(self, method: Method) -> Branch:
         """The method alone, from noise to its last state."""
-        (end,) = walk(self.sampler, lambda _: self.text, [method], lambda n: self.sampler.start(7, n))
+        (end,) = walk(self.sampler, lambda _: self.text, [method], functools.partial(self.sampler.start, 7))
         if isinstance(end, Failure):
             raise end.error
         return end.branch

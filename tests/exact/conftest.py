@@ -6,6 +6,7 @@ Everything here is compared bit for bit, so all of it runs on one thread of a CP
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,11 @@ def text(sampler: WanSampler) -> Text:
 
 @pytest.fixture(scope="session")
 def method() -> Callable[..., Method]:
-    """`method(name, segment, …, steps=8)`: a method as its YAML gives it."""
+    """`method(name, segment, …, steps=8, sampler={…})`: a method as its YAML gives it."""
 
-    def make(name: str, *path: dict[str, Any], steps: int | None = None) -> Method:
+    def make(name: str, *path: dict[str, Any], steps: int | None = None, **more: Any) -> Method:
         mistakes = Mistakes()
-        read = read_method(name, {"path": path, "steps": steps}, mistakes)
+        read = read_method(name, {"path": path, "steps": steps, **more}, mistakes)
         mistakes.stop_if_any()
         assert read is not None
         return read
@@ -82,12 +83,19 @@ def walked(sampler: WanSampler, text: Text) -> Callable[..., dict[str, walking.B
         words: Text = text,
         **more: Any,
     ) -> dict[str, walking.Branch]:
-        paths = methods
+        methods = tuple(
+            dataclasses.replace(m, sampler=m.sampler and on.family.settled_sampler(m.sampler))
+            for m in methods
+        )
+        paths: Any = methods
         if late_attach:
             calls = [on.calls_per_step(m.segments[0].denoiser) for m in methods]
-            paths = [attached_late(m, on.timesteps(m.steps), n) for m, n in zip(methods, calls, strict=True)]
+            paths = [
+                attached_late(m, on.timesteps(m.steps, m.sampler), n)
+                for m, n in zip(methods, calls, strict=True)
+            ]
         arrived = {}
-        for end in walking.walk(on, lambda _: words, paths, lambda steps: on.start(SEED, steps), **more):
+        for end in walking.walk(on, lambda _: words, paths, functools.partial(on.start, SEED), **more):
             if isinstance(end, walking.Failure):
                 raise end.error
             arrived |= {m.name: end.branch for m in end.methods}

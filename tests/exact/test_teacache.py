@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from types import SimpleNamespace
 
@@ -146,7 +147,7 @@ def test_an_accelerator_that_reuses_nothing_fails_and_the_others_arrive(sampler,
         method("teacache from step 1", to_start, idle, steps=21),
         method("unguided", {"model": "small", "guidance_scale": 1.0}, steps=21),
     ]
-    ends = list(walk(sampler, lambda _: text, methods, lambda steps: sampler.start(7, steps)))
+    ends = list(walk(sampler, lambda _: text, methods, functools.partial(sampler.start, 7)))
     failed = {m.name: e.error for e in ends if isinstance(e, Failure) for m in e.methods}
     arrived = {m.name for e in ends if not isinstance(e, Failure) for m in e.methods}
     assert set(failed) == {"teacache", "teacache from step 1"}

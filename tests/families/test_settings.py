@@ -14,6 +14,7 @@ from srbench.accelerators.teacache import TeaCache
 from srbench.experiment import Denoiser, check
 from srbench.families._settings import TWIN_NOTE
 from srbench.registry import build
+from srbench.suites.base import Seeding
 
 REAL = ("wan21_480p", "wan21_720p", "cogvideox")
 
@@ -39,9 +40,16 @@ def test_the_published_prices_are_the_papers_latencies():
         assert (price.large * 50, price.small * 50) == pytest.approx((large, small), rel=0.001)
 
 
-@pytest.mark.parametrize("preset", ["paper", "wan_code", "vbench_leaderboard", "diffusers"])
+@pytest.mark.parametrize("preset", ["paper", "wan_code", "diffusers"])
 def test_a_preset_is_settings_of_wan(preset):
     assert family("wan21_480p", **configs.read("preset", preset))
+
+
+def test_the_leaderboards_preset_also_seeds_by_prompt():
+    preset = configs.read("preset", "vbench_leaderboard")
+    assert family("wan21_480p", **preset["family"]).shift == 3.0
+    suite = configs.read("suite", "vbench") | preset["suite"]
+    assert build("suites", suite, "suite").seeding == Seeding(prompt=100_000)
 
 
 def test_the_family_as_it_stands_is_the_preset_paper():

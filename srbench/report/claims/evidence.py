@@ -99,14 +99,15 @@ class Evidence:
 
     @cached_property
     def _signatures(self) -> dict[str, str]:
-        """What each is, by method id; one in fewer steps is none of the paper's."""
+        """What each is, by method id; one in fewer steps, or by another sampler, is none of the paper's."""
         asked = {m.id: m for m in self.run.methods}
         found = {}
         for m in self.contenders:
             record = asked.get(m.method_id)
             path = record.path if record else next(iter(m.cells.values())).path
             steps = f" in {record.steps} steps" if record and record.steps is not None else ""
-            found[m.method_id] = published.signature(path) + steps
+            sampler = f" by {record.sampler}" if record and record.sampler else ""
+            found[m.method_id] = published.signature(path) + steps + sampler
         return found
 
     def path(self, method: Contender) -> Sequence[Mapping[str, object]]:

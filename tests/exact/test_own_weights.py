@@ -1,0 +1,229 @@
+"""Weights of a method's own: the stock pipeline with that transformer, or that LoRA, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+import pytest
+import torch
+from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
+from safetensors.torch import save_file
+
+from srbench.errors import UserError
+from srbench.experiment import Denoiser
+from srbench.families._budget import need
+from srbench.own_weights import LoRA, OwnWeights
+
+from . import cogvideox as twin
+
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft fuses a LoRA")
+
+
+def changed(model, folder, seed=3):
+    """Another checkpoint of a model's class: its own weights, disturbed."""
+    other = type(model).from_config(model.config)
+    other.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=generator))
+    other.save_pretrained(folder)
+    return folder
+
+
+def random_lora(model, file, rank=2, layers=("attn1.to_q", "attn1.to_v")):
+    """A LoRA of a transformer's attention, in the layout of diffusers' save_lora_weights."""
+    generator, found = torch.Generator().manual_seed(5), {}
+    for name, module in model.named_modules():
+        if name.endswith(layers):
+            out, inner = module.weight.shape
+            found[f"transformer.{name}.lora_A.weight"] = torch.randn(rank, inner, generator=generator)
+            found[f"transformer.{name}.lora_B.weight"] = torch.randn(out, rank, generator=generator) / 10
+    assert found
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(found, file)
+    return file
+
+
+@pytest.fixture
+def fresh(sampler):
+    """The embedded family, its own models loaded once for all, those of a test for it alone."""
+    other = sampler.family.open()
+    other._models.update(sampler._models)
+    return other
+
+
+@pytest.fixture
+def checkpoint(sampler, tmp_path):
+    return changed(sampler.model("small"), tmp_path / "distilled")
+
+
+def test_a_checkpoint_is_the_stock_pipeline_with_that_transformer(fresh, checkpoint, stock, method, walked):
+    own = method("own", {"model": "small", "weights": {"source": str(checkpoint)}}, steps=6)
+    ours = walked(own, on=fresh)["own"].state.latents
+    theirs = WanTransformer3DModel.from_pretrained(checkpoint)
+    assert torch.equal(ours, stock.run(stock.like(transformer=theirs, transformer_2=None), 6))
+    plain = walked(method("plain", {"model": "small"}, steps=6), on=fresh)["plain"].state.latents
+    assert not torch.equal(ours, plain)
+
+
+def test_a_model_may_lie_in_a_subfolder(fresh, sampler, tmp_path, method, walked):
+    folder = changed(sampler.model("small"), tmp_path / "pipeline" / "transformer")
+    weights = [{"source": str(folder)}, {"source": str(folder.parent), "subfolder": "transformer"}]
+    ends = [
+        walked(method("own", {"model": "small", "weights": w}, steps=3), on=fresh)["own"] for w in weights
+    ]
+    assert torch.equal(ends[0].state.latents, ends[1].state.latents)
+
+
+def test_a_few_steps_of_a_distilled_model_without_guidance(fresh, checkpoint, stock, method, walked):
+    """All at once, as a step-distilled model wants it."""
+    from .test_own_sampler import FOUR, ListedEuler
+
+    segment = {"model": "small", "guidance_scale": 1.0, "weights": {"source": str(checkpoint)}}
+    own = method("own", segment, sampler={"solver": "euler", "timesteps": FOUR})
+    branch = walked(own, on=fresh)["own"]
+    theirs = stock.like(
+        transformer=WanTransformer3DModel.from_pretrained(checkpoint),
+        transformer_2=None,
+        scheduler=ListedEuler(shift=1.0),
+    )
+    assert torch.equal(branch.state.latents, stock.run(theirs, 4, guidance=1.0))
+    assert [s.calls_computed for s in branch.trace.steps] == [1] * 4
+    assert [s.timestep for s in branch.trace.steps] == list(FOUR)
+
+
+def test_a_switch_to_own_weights_hands_the_history_over(fresh, checkpoint, stock, method, walked):
+    t = fresh.timesteps(8)
+    start = {"model": "large", "until": {"kind": "fixed_step", "step": 3}}
+    own = method("own", start, {"model": "small", "weights": {"source": str(checkpoint)}}, steps=8)
+    ours = walked(own, on=fresh)["own"]
+    theirs = stock.like(
+        transformer_2=WanTransformer3DModel.from_pretrained(checkpoint),
+        boundary_ratio=(t[2] + t[3]) / 2000,
+    )
+    assert torch.equal(ours.state.latents, stock.run(theirs, 8))
+    assert ours.trace.steps[3].denoiser.startswith("small+weights#")
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+def test_cogvideox_too(role, tmp_path, method, walked):
+    on = twin.sampler()
+    folder = changed(on.model(role), tmp_path / "own")
+    own = method("own", {"model": role, "weights": {"source": str(folder)}}, steps=8)
+    ours = walked(own, on=on, words=twin.text())["own"].state.latents
+    transformer = CogVideoXTransformer3DModel.from_pretrained(folder).eval()
+    theirs = twin.run(twin.stock(on, role, transformer=transformer), on, 8)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("residency", ["swap", "offload", "group"])
+def test_residency_changes_no_bit_of_them(residency, sampler, checkpoint, text, tmp_path):
+    ends = []
+    own = Denoiser(model="small", weights=OwnWeights(source=str(checkpoint)))
+    for policy in ("both", residency):
+        on = dataclasses.replace(sampler.family, residency=policy).open()
+        state = on.start(1, 4)
+        for denoiser in (Denoiser(model="small"), own, Denoiser(model="small"), own):
+            with on.attach(denoiser, 4):
+                state, _ = on.step(denoiser, state, text)
+        ends.append(state.latents)
+    assert torch.equal(*ends)
+
+
+def test_own_weights_count_against_the_devices_memory(sampler, checkpoint):
+    """Beside the family's, while those stay on the device."""
+    small = Denoiser(model="small")
+    own = dataclasses.replace(small, weights=OwnWeights(source=str(checkpoint)))
+    one, two = (need(sampler.family, d).total for d in ([small], [small, own]))
+    assert two > one
+    on = dataclasses.replace(sampler.family, memory=(one + two) / 2).open()
+    with on.attach(own, 4):  # alone it fits
+        pass
+    on._models["small", "float32", None] = sampler.model("small")
+    with on.attach(small, 4):
+        pass
+    with pytest.raises(UserError, match="residency"), on.attach(own, 4):
+        pass
+
+
+def test_files_that_changed_since_the_cells_were_named_are_refused(sampler, fresh, checkpoint, monkeypatch):
+    """As on a worker that has other bytes under the same path."""
+    from srbench.store.objects import folder_hash
+
+    asked = sampler.family.settled(Denoiser(model="small", weights=OwnWeights(source=str(checkpoint))))
+    fresh.model(asked.model, None, asked.weights)
+    changed(sampler.model("small"), checkpoint, seed=4)
+    folder_hash.cache_clear()
+    other = sampler.family.open()
+    with pytest.raises(UserError, match="other bytes"):
+        other.model(asked.model, None, asked.weights)
+
+
+# -- LoRA
+
+
+def with_lora(pipeline, file, scale):
+    """The stock pipeline's own way."""
+    pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    pipeline.fuse_lora(components=["transformer"], lora_scale=scale)
+    return pipeline
+
+
+@needs_peft
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("on_checkpoint", [False, True])
+def test_a_lora_is_the_stock_pipeline_with_it_loaded_and_fused(
+    scale, on_checkpoint, fresh, sampler, checkpoint, stock, tmp_path, method, walked
+):
+    file = random_lora(sampler.model("small"), tmp_path / "lora" / "a.safetensors")
+    weights = {"lora": {"source": str(file), "scale": scale}}
+    weights |= {"source": str(checkpoint)} if on_checkpoint else {}
+    ours = walked(method("own", {"model": "small", "weights": weights}, steps=4), on=fresh)["own"]
+    folder = checkpoint if on_checkpoint else fresh.family.small.folder / "transformer_2"
+    theirs = stock.like(transformer=WanTransformer3DModel.from_pretrained(folder), transformer_2=None)
+    plain = stock.run(theirs, 4)
+    assert torch.equal(ours.state.latents, stock.run(with_lora(theirs, file, scale), 4))
+    assert not torch.equal(ours.state.latents, plain)
+
+
+@needs_peft
+def test_a_fused_model_is_a_plain_one(fresh, sampler, tmp_path):
+    """Nothing of peft is left in it, so accelerators and residency find what they know."""
+    file = random_lora(sampler.model("small"), tmp_path / "a.safetensors")
+    own = OwnWeights(lora=LoRA(source=str(file)))
+    names = [n for n, _ in fresh.model("small", None, own).named_parameters()]
+    assert names == [n for n, _ in sampler.model("small").named_parameters()]
+    assert not hasattr(fresh.model("small", None, own), "peft_config")
+
+
+@needs_peft
+def test_cogvideox_with_a_lora_too(tmp_path, method, walked):
+    on = twin.sampler()
+    file = random_lora(on.model("small"), tmp_path / "a.safetensors")
+    own = method("own", {"model": "small", "weights": {"lora": {"source": str(file), "scale": 0.7}}}, steps=8)
+    ours = walked(own, on=on, words=twin.text())["own"].state.latents
+    transformer = CogVideoXTransformer3DModel.from_pretrained(on.family.small.folder / "transformer").eval()
+    theirs = with_lora(twin.stock(on, "small", transformer=transformer), file, 0.7)
+    assert torch.equal(ours, twin.run(theirs, on, 8))
+
+
+@needs_peft
+def test_wans_own_layout_of_a_lora_is_the_same_lora(fresh, sampler, tmp_path, stock, method, walked):
+    """As many on the hub are: diffusers converts it when it loads it, and so do we."""
+    generator, keys = torch.Generator().manual_seed(1), {}
+    model = sampler.model("small")
+    width = model.config.num_attention_heads * model.config.attention_head_dim
+    for i in range(model.config.num_layers):
+        for attn, x in [(a, x) for a in ("self_attn", "cross_attn") for x in "qkvo"]:
+            name = f"diffusion_model.blocks.{i}.{attn}.{x}"
+            keys[f"{name}.lora_A.weight"] = torch.randn(2, width, generator=generator) / 10
+            keys[f"{name}.lora_B.weight"] = torch.randn(width, 2, generator=generator) / 10
+    file = tmp_path / "wan.safetensors"
+    save_file(keys, file)
+    own = method("own", {"model": "small", "weights": {"lora": {"source": str(file)}}}, steps=3)
+    ours = walked(own, on=fresh)["own"].state.latents
+    folder = fresh.family.small.folder / "transformer_2"
+    theirs = stock.like(transformer=WanTransformer3DModel.from_pretrained(folder), transformer_2=None)
+    assert torch.equal(ours, stock.run(with_lora(theirs, file, 1.0), 3))
