@@ -336,10 +336,10 @@ def _filled(
     if a is None or b is None or told.estimate.mean is None:
         return row
     difference = b - a
-    half = told.estimate.half_interval
-    if half is None:
+    if told.low is None or told.high is None:
         return replace(row, difference=difference)
-    return replace(row, difference=difference, low=difference - half, high=difference + half)
+    low, high = (difference + end - told.estimate.mean for end in (told.low, told.high))
+    return replace(row, difference=difference, low=low, high=high)
 
 
 def _by_prompt(sides: tuple[Side, Side], prompts: Sequence[int]) -> tuple[Side, Side]:
@@ -677,8 +677,8 @@ def _failed(told: Sequence[Row], strict: bool) -> list[str]:
 
 def _notes(told: Sequence[Row], changed: Sequence[Change], allowed: Mapping[str, float]) -> list[str]:
     notes = [
-        "B − A over the same prompts and seeds; 95 % intervals with prompts as clusters: t, and the "
-        "cluster bootstrap for quality, semantic and total; each by itself, not adjusted for their number"
+        "B − A over the same prompts and seeds; 95 % intervals with prompts as clusters, by cluster "
+        "bootstrap for quality, semantic and total; each by itself, not adjusted for their number"
     ]
     marked = [r for r in told if r.across]
     if marked:

@@ -61,8 +61,8 @@ class Value:
     """One number of the table, or why there is none.
 
     value, standard_error: in the column's unit; None is shown as "–" or not at all.  low,
-    high: its 95 % interval, of t over prompts, for totals of the cluster bootstrap, for a
-    speedup of t of its logarithm, so that none of few prompts goes below 0.  n,
+    high: its 95 % interval over prompts (statistics.reach), for totals by the error of the
+    cluster bootstrap, for a speedup of its logarithm, so that it never goes below 0.  n,
     clusters: videos and prompts behind it.  outcome: `done` only where no video is
     lacking, so a filter on it leaves whole values.  reason: a footnote's text.  word:
     shown in place of a number where none applies ("reference"); its reason needs no
@@ -124,8 +124,8 @@ def of_estimate(
     reason: str = "",
     is_ratio: bool = False,
 ) -> Value:
-    """A value with the 95 % t interval of its estimate, or of its logarithm if that is a ratio's."""
-    low, high = (estimate.log_interval if is_ratio else estimate.interval) or (None, None)
+    """A value with the 95 % interval of its estimate, or of its logarithm if that is a ratio's."""
+    low, high = (estimate.log_interval if is_ratio else estimate.interval()) or (None, None)
     return Value(
         column,
         estimate.mean,
