@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Literal
 
 from srbench.report.roles import Role
@@ -145,7 +146,7 @@ def decimals(values: Iterable[Value]) -> int:
     """Digits after the point for one column, from the column's own number up to 5.
 
     As many as it takes for two significant digits of the smallest number and one of the
-    smallest error: an error above 0 must not print as 0.
+    middle error; a smaller one is shown as below the last digit, see shown().
     """
     column = list(values)
     # A difference may be near 0 by luck, which says nothing of how well it is known.
@@ -153,7 +154,7 @@ def decimals(values: Iterable[Value]) -> int:
     errors = [v.standard_error for v in column if v.standard_error and _is_spread(v)]
     digits = column[0].column.decimals if column else 0
     needed = [1 - math.floor(math.log10(min(numbers)))] if numbers else []
-    needed += [-math.floor(math.log10(min(errors)))] if errors else []
+    needed += [-math.floor(math.log10(median_low(errors)))] if errors else []
     return max(digits, min(5, max(needed, default=0)))
 
 
