@@ -250,7 +250,7 @@ def reach(clusters: int, skewness: float, confidence: float = 0.95) -> tuple[flo
     normal ones it is a tenth longer than t, at 72 a hundredth.
 
     >>> [[round(r, 2) for r in reach(8, skewness)] for skewness in (0.0, 0.2, 0.3)]
-    [[2.36, 2.36], [2.36, 2.85], [2.36, 3.49]]
+    [[2.36, 2.36], [2.36, 2.93], [2.36, 3.49]]
     """
     t = t_quantile(clusters, confidence)
     a = max(-MOST_SKEWED, min(MOST_SKEWED, skewness)) / 6
