@@ -13,7 +13,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook
 from srbench.report import paired, reading, statistics, table, totals
+from srbench.report.changes import Change, changes
 from srbench.report.paired import Bench, find_column, find_method
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
 from srbench.report.terminal import RULED
@@ -35,89 +36,6 @@ FAILS: tuple[Verdict, ...] = ("worse", "cannot be told")
 TIMES = ("latency", "speedup")  # of one device and software, or of no meaning side by side
 MARK = "‡"
 MOST_SHOWN = 24  # changed fields in the text; CSV's and JSON's readers get all
-
-
-# What changed
-
-
-@dataclass(frozen=True)
-class Change:
-    """A field that the two runs' records disagree on; None where one lacks it.
-
-    kind: `protocol` where numbers of the two can't stand in one column, `time` where only
-    times can't, `other` for the rest.
-    """
-
-    field: str
-    a: str | None
-    b: str | None
-    kind: Literal["protocol", "time", "other"]
-
-
-# Of a family's settings, those that no bit of a video depends on, or that another field tells.
-_NO_BITS = ("name", "price", "device", "residency", "memory")
-
-
-def changes(a: Bench, b: Bench) -> list[Change]:
-    """Field by field, the protocol's first; what both share is not listed."""
-    found = [
-        Change(field, x, y, _kind(field))
-        for field, (x, y) in _both(dict(_fields(a)), dict(_fields(b))).items()
-        if x != y
-    ]
-    if a.run.protocol != b.run.protocol and not any(c.kind == "protocol" for c in found[1:]):
-        found.append(
-            Change("weights, or srbench's own version of its bits", "not in the record", None, "protocol")
-        )
-    return sorted(found, key=lambda c: ("protocol", "time", "other").index(c.kind))
-
-
-def _both(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    return {field: (a.get(field), b.get(field)) for field in dict.fromkeys([*a, *b])}
-
-
-def _kind(field: str) -> Literal["protocol", "time", "other"]:
-    root, _, rest = field.partition(".")
-    if root in ("protocol", "family", "packages", "metric", "source", "threads"):
-        return "other" if root == "family" and rest.partition(".")[0] in _NO_BITS else "protocol"
-    if field == "suite.extended":
-        return "protocol"
-    return "time" if root in ("device", "timing", "engine") else "other"
-
-
-def _fields(of: Bench) -> Iterator[tuple[str, str]]:
-    run = of.run
-    yield "protocol", ", ".join(_protocols(of)) or run.protocol
-    for name in ("source", "device", "threads", "timing", "commit", "dirty", "warnings"):
-        yield name, _words(getattr(run, name))
-    yield from _flat("packages", run.packages)
-    for part in ("family", "suite", "engine"):
-        yield from _flat(part, run.resolved.get(part) or {})
-    for quantity in of.facts.values():
-        yield from _flat(f"metric.{quantity.name}", quantity.model_dump(exclude={"name"}))
-
-
-def _protocols(of: Bench) -> list[str]:
-    """Those of the cells that compete."""
-    return sorted({c.protocol for m in of.methods if m.role != "scale" for c in m.cells.values()})
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """`family.large.source` and its words, for every leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
-    elif isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
-        for i, inner in enumerate(value):
-            yield from _flat(f"{name}.{i}", inner)
-    else:
-        yield name, _words(value)
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_words, value)) or "none"
-    return "none" if value is None or value == {} else str(value)
 
 
 # Which methods and videos are compared
@@ -336,10 +254,10 @@ def _filled(
     if a is None or b is None or told.estimate.mean is None:
         return row
     difference = b - a
-    half = told.estimate.half_interval
-    if half is None:
+    if told.low is None or told.high is None:
         return replace(row, difference=difference)
-    return replace(row, difference=difference, low=difference - half, high=difference + half)
+    low, high = (difference + end - told.estimate.mean for end in (told.low, told.high))
+    return replace(row, difference=difference, low=low, high=high)
 
 
 def _by_prompt(sides: tuple[Side, Side], prompts: Sequence[int]) -> tuple[Side, Side]:
@@ -451,7 +369,11 @@ def as_text(found: Match, changed: Sequence[Change], told: Sequence[Row], notes:
     lines: list[Any] = [f"A {_title(found.a.run)}", f"B {_title(found.b.run)}", ""]
     lines += [_change(c) for c in changed[:MOST_SHOWN]] or ["no field of the records differs"]
     lines += [f"… and {len(changed) - MOST_SHOWN} more"] if len(changed) > MOST_SHOWN else []
-    lines += [*found.alone, f"compared on {len(found.a.keys)} prompts × seeds that both have", ""]
+    lines += [
+        *found.alone,
+        f"compared on {len(found.a.keys)} prompts × seeds that both have",
+        "",
+    ]
     return [*lines, _table(told), "", *notes]
 
 
@@ -494,10 +416,14 @@ def _heading(row: Row) -> str:
 
 def _numbers(row: Row) -> tuple[str, str, str]:
     ends = [v for v in (row.low, row.high) if v is not None]
-    width = (row.high or 0.0) - (row.low or 0.0) if ends else abs(row.difference or row.b or 1.0)
-    digits = 2 if width == 0 else max(0, min(6, 1 - math.floor(math.log10(width / 2))))
-    interval = f" [{fixed(row.low, digits)}, {fixed(row.high, digits)}]" if ends else ""
-    return fixed(row.a, digits), fixed(row.b, digits), f"{fixed(row.difference, digits)}{interval}"
+    width = (row.high or 0.0) - (row.low or 0.0) if ends else abs(row.difference or 0.0)
+    # four digits of a number that is exactly known, two of what isn't
+    size, kept = (abs(row.b or 1.0), 3) if width == 0 else (width / 2, 1)
+    digits = max(0, min(6, kept - math.floor(math.log10(size))))
+    a, b, apart = (fixed(v, digits) for v in (row.a, row.b, row.difference))
+    if not row.difference and not width and row.difference is not None:
+        return a, b, "equal"
+    return a, b, f"{apart} [{fixed(row.low, digits)}, {fixed(row.high, digits)}]" if ends else apart
 
 
 def as_csv(told: Sequence[Row]) -> str:
@@ -521,7 +447,7 @@ def as_json(
         "changes": [asdict(c) for c in changed],
         "alone": list(found.alone),
         "rows": [asdict(r) for r in told],
-        "notes": list(notes),
+        "notes": [note for note in notes if note],
     }
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -547,8 +473,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--column", nargs="+",
-        help="compare these alone, as psnr, total, latency; a suite's dimensions and counts of evaluations "
-        "too (else totals, similarity and cost)",
+        help="these columns, as psnr, total, latency; a suite's dimensions and counts of evaluations too "
+        "(else those with a margin; without margins totals, similarity and cost)",
     )  # fmt: skip
     made.add_argument(
         "--margin", action="append", default=[], metavar="COLUMN=NUMBER",
@@ -572,8 +498,8 @@ a margin's verdicts, for every method that has the column:
   not shown       B's mean is no worse than the margin, but the interval reaches past it (fails with --strict)
   worse           B's mean is worse by more than the margin (fails)
   cannot be told  there is no difference, as where no video has the number in both (fails)
-exit code: 0 within the margins, or none were stated; 1 past a margin, or a method of A is not in B;
-  2 a mistake in the command, or two runs that cannot be compared
+exit code: 0 within the margins, or none were stated; 1 past a margin, or B lacks a method of A;
+  2 a mistake in the command, or two runs that cannot be compared (told on stderr in three lines)
 example:
   python -m srbench.compare results/nightly/monday results/nightly/tuesday --margin psnr=0.5 --margin total=1
 """
@@ -584,9 +510,10 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     found = match(*(reading.read(run) for run in (args.a, args.b)))
     changed = changes(found.a, found.b)
     known = _columns(found)
-    chosen = [find_column(name, known) for name in args.column or ()] or _usual(known, found)
     allowed = margins(args.margin, known)
+    chosen = [find_column(name, known) for name in args.column or ()]
     chosen += [key for key in allowed if key not in chosen]
+    chosen = chosen or _usual(known, found)
     _refuse(changed, chosen, allowed, args.across)
     if args.method:
         methods = [find_method(name, found.b.methods) for name in args.method]
@@ -596,7 +523,7 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     gone = _gone(found, args.method) if allowed else []
     empty = [f"{key}: no video has a number of it" for key in allowed if key not in {r.column for r in told}]
     failed = [*gone, *empty, *_failed(told, args.strict)]
-    notes = [*_notes(told, changed, allowed), *_outcome(allowed, told, failed)]
+    notes = [*_notes(told, changed, allowed), "", *_outcome(allowed, told, failed)]
     passed = not failed if allowed else None
     if args.format == "csv":
         print(as_csv(told), end="")
@@ -669,16 +596,22 @@ def _gone(found: Match, asked: Sequence[str] | None) -> list[str]:
 def _failed(told: Sequence[Row], strict: bool) -> list[str]:
     fails = (*FAILS, "not shown") if strict else FAILS
     return [
-        f"{r.label}, {r.column}: {r.verdict if r.verdict in fails else f'{r.lacking} videos lack it'}"
+        f"{r.label}, {r.heading}: {_how(r) if r.verdict in fails else f'{r.lacking} videos lack it'}"
         for r in told
         if r.margin is not None and (r.verdict in fails or (strict and r.lacking))
     ]
 
 
+def _how(row: Row) -> str:
+    """As in `worse: −0.55 [−0.58, −0.52] dB, 0.5 allowed`."""
+    number = f"{_numbers(row)[2]} {row.unit}".strip()
+    return f"{row.verdict}: {number}, {row.margin:g} allowed" if row.difference is not None else row.verdict
+
+
 def _notes(told: Sequence[Row], changed: Sequence[Change], allowed: Mapping[str, float]) -> list[str]:
     notes = [
-        "B − A over the same prompts and seeds; 95 % intervals with prompts as clusters: t, and the "
-        "cluster bootstrap for quality, semantic and total; each by itself, not adjusted for their number"
+        "B − A over the same prompts and seeds; 95 % intervals with prompts as clusters, by cluster "
+        "bootstrap for quality, semantic and total; each by itself, not adjusted for their number"
     ]
     marked = [r for r in told if r.across]
     if marked:
@@ -707,10 +640,10 @@ def _outcome(allowed: Mapping[str, float], told: Sequence[Row], failed: Sequence
         return []
     listed = ", ".join(f"{k} {v:g}" for k, v in allowed.items())
     count = sum(r.margin is not None for r in told)
-    if failed:
-        return [f"past the margins ({listed}): {'; '.join(failed)}"]
     shown = sum(r.verdict == "holds" for r in told)
-    return [f"within the margins ({listed}): {count} rows, {shown} of them with their whole interval"]
+    if failed:
+        return [f"FAILED, past the margins ({listed}):", *(f"  {line}" for line in failed)]
+    return [f"PASSED, within the margins ({listed}): {count} rows, {shown} with their whole interval"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

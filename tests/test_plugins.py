@@ -18,7 +18,7 @@ from srbench.experiment import Experiment, check
 from srbench.metrics.base import facts as facts_of
 from srbench.metrics.psnr import PSNR
 from srbench.plan import Unit
-from srbench.report.quantities import definitions
+from srbench.report.quantities import Scores
 from srbench.runner import Runner
 from srbench.scoring import score_all
 from srbench.store.objects import Store
@@ -185,7 +185,7 @@ def test_an_edited_metric_scores_again_and_its_old_numbers_are_refused_beside_th
     edited = scored(METRIC.replace("mean((1, 2, 3))", "mean((1, 2, 3)) * 2"), once)
     assert [c.scores[0].value for c in once] == [0, 9] and [c.scores[0].value for c in edited] == [0, 18]
     with pytest.raises(UserError, match="scores of different code or settings"):
-        definitions([once[0], edited[1]])
+        Scores([once[0], edited[1]])
 
 
 def test_the_numbers_of_our_own_metrics_that_old_records_have_stay_theirs() -> None:

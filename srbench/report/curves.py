@@ -364,7 +364,7 @@ def _category_caption(source: Source, chosen: Sequence[Method]) -> str:
     return (
         "Prompts by the suite's dimensions that apply to them and not to all. Left: a video's weighted mean "
         "of its own dimensions (0 to 100), minus the reference's of the same prompt and seed; no total of "
-        "the suite. Right: similarity to the reference. Bars: 95 % t intervals over prompts, which with "
+        "the suite. Right: similarity to the reference. Bars: 95 % intervals over prompts, which with "
         f"fewer than {FEWEST_TO_RANK} prompts may leave the frame."
     ) + (f" Not drawn: {'; '.join(rest)}." if rest else "")
 
@@ -434,9 +434,8 @@ def _across(axes: Axes, method: Method, y: float, numbers: Sequence[tuple[tuple[
     found = statistics.clustered_mean([n for _, n in numbers], [k[0] for k, _ in numbers])
     if found.mean is None:
         return
-    (marker, colour, _), half = ROLES[method.role], found.half_interval
-    if half is not None:
-        ends = [found.mean - half, found.mean + half]
+    (marker, colour, _), ends = ROLES[method.role], found.interval()
+    if ends is not None:
         axes.plot(
             ends, [y, y], color=colour, lw=0.7, zorder=2, gid="" if found.clusters < FEWEST_TO_RANK else KEEP
         )

@@ -1,8 +1,9 @@
 """What comparisons of methods can tell: intervals, p values, and words that follow from them.
 
 Every statistic is one of prompts as clusters. Those that are means of one number a prompt have
-t intervals on prompt means, which hold at any number of prompts above one; totals, variances and
-rank correlations have those of a cluster bootstrap, and below bootstrap.FEWEST prompts none.
+t intervals on prompt means, longer on the side of a longer tail (statistics.reach), at any number of
+prompts above one; totals, variances and rank correlations have those of a cluster bootstrap, and
+below bootstrap.FEWEST prompts none.
 """
 
 from __future__ import annotations
@@ -76,10 +77,11 @@ def untold(reason: str) -> Told:
 
 
 def of_estimate(estimate: Estimate) -> Told:
-    """With its t interval."""
-    if estimate.interval is None:
+    """With its interval over prompts."""
+    ends = estimate.interval()
+    if ends is None:
         return Told(estimate.mean, None, None, None, estimate.clusters, estimate.n, estimate.reason)
-    return Told(estimate.mean, estimate.standard_error, *estimate.interval, estimate.clusters, estimate.n)
+    return Told(estimate.mean, estimate.standard_error, *ends, estimate.clusters, estimate.n)
 
 
 def of_difference(difference: Difference) -> Told:

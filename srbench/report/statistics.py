@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,7 +28,8 @@ class Estimate:
     """A statistic of n values in `clusters` prompts.
 
     mean: in the values' unit; None where n = 0.  standard_error: same unit, ≥ 0; None
-    where it can't be told.  reason: why something is None, else empty.
+    where it can't be told.  reason: why something is None, else empty.  skewness: of the
+    mean, as mean_skewness has it.
     """
 
     mean: float | None
@@ -36,6 +37,7 @@ class Estimate:
     n: int
     clusters: int
     reason: str = ""
+    skewness: float = field(default=0.0, repr=False)
 
     def with_error_of(self, varied: Estimate) -> Estimate:
         """This number with another's standard error, in proportion to the two numbers.
@@ -45,27 +47,27 @@ class Estimate:
         """
         if self.mean is None or not varied.mean or varied.standard_error is None:
             return self
-        return replace(self, standard_error=abs(self.mean / varied.mean) * varied.standard_error)
+        error = abs(self.mean / varied.mean) * varied.standard_error
+        return replace(self, standard_error=error, skewness=varied.skewness)
 
-    @property
-    def half_interval(self) -> float | None:
-        """Half of the 95 % t interval, t(0.975; G − 1) · SE; None where there is no error."""
-        return None if self.standard_error is None else t_quantile(self.clusters) * self.standard_error
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval; None where there is no error."""
-        half = self.half_interval
-        return None if self.mean is None or half is None else (self.mean - half, self.mean + half)
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """[mean − below·SE, mean + above·SE], see reach(); None where there is no error."""
+        if self.mean is None or self.standard_error is None:
+            return None
+        below, above = reach(self.clusters, self.skewness, confidence)
+        return self.mean - below * self.standard_error, self.mean + above * self.standard_error
 
     @property
     def log_interval(self) -> tuple[float, float] | None:
-        """That of the logarithm, as a number again: R·exp(± t·SE/R); None where R isn't above 0."""
-        half = self.half_interval
-        if self.mean is None or half is None or self.mean <= 0:
+        """That of the logarithm, as a number again; None where the mean isn't above 0.
+
+        [R·exp(−below·SE/R), R·exp(above·SE/R)], so that no end of it is below 0.
+        """
+        if self.mean is None or self.standard_error is None or self.mean <= 0:
             return None
-        factor = math.exp(half / self.mean)
-        return self.mean / factor, self.mean * factor
+        below, above = reach(self.clusters, self.skewness)
+        error = self.standard_error / self.mean
+        return self.mean * math.exp(-below * error), self.mean * math.exp(above * error)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Est
         return Estimate(None, None, 0, 0, NO_VALUE)
     error = _standard_error(means)
     reason = ONE_PROMPT if error is None else ""
-    return Estimate(_mean(means), error, len(values), len(means), reason)
+    return Estimate(_mean(means), error, len(values), len(means), reason, mean_skewness(means))
 
 
 def paired_difference(
@@ -103,19 +105,15 @@ def paired_difference(
     clusters: Sequence[Hashable],
     confidence: float = 0.95,
 ) -> Difference:
-    """Mean of a − b over the same prompts and seeds, with a t interval on prompt means.
+    """Mean of a − b over the same prompts and seeds, with its interval over prompt means.
 
-    d̄ ± t(1 − α/2; G − 1) · sd(d_g) / √G, where d_g is prompt g's mean difference and
-    α = 1 − confidence.  a, b, clusters: (n,), in the same order.  Raises ValueError as
-    clustered_mean does.
+    That of d̄, with SE = sd(d_g) / √G, where d_g is prompt g's mean difference.  a, b,
+    clusters: (n,), in the same order.  Raises ValueError as clustered_mean does.
     """
     _check(a, clusters)
     _check(b, clusters)
     estimate = clustered_mean([x - y for x, y in zip(a, b, strict=True)], clusters)
-    if estimate.mean is None or estimate.standard_error is None:
-        return Difference(estimate, None, None)
-    half = t_quantile(estimate.clusters, confidence) * estimate.standard_error
-    return Difference(estimate, estimate.mean - half, estimate.mean + half)
+    return Difference(estimate, *(estimate.interval(confidence) or (None, None)))
 
 
 def ratio_of_means(
@@ -142,10 +140,10 @@ def ratio_of_means(
     if below == 0:
         return Estimate(None, None, len(numerator), len(n_g), ZERO_DENOMINATOR)
     ratio = _mean(n_g.values()) / below
-    error = _standard_error([n_g[g] - ratio * d_g[g] for g in n_g])
-    if error is None:
-        return Estimate(ratio, None, len(numerator), len(n_g), ONE_PROMPT)
-    return Estimate(ratio, error / abs(below), len(numerator), len(n_g))
+    parts = [(n_g[g] - ratio * d_g[g]) / below for g in n_g]
+    error = _standard_error(parts)
+    reason = ONE_PROMPT if error is None else ""
+    return Estimate(ratio, error, len(numerator), len(n_g), reason, mean_skewness(parts))
 
 
 def difference_of_ratios(
@@ -163,17 +161,17 @@ def difference_of_ratios(
     a, b: (numerators, denominators), each (n,), in the clusters' order.  The mean is None,
     with the reason, where a denominator's is 0.  Raises ValueError as clustered_mean does.
     """
-    parts = [(ratio_of_means(n, d, clusters), _linearised(n, d, clusters)) for n, d in (a, b)]
-    (one, of_a), (other, of_b) = parts
+    (one, of_a), (other, of_b) = (
+        (ratio_of_means(n, d, clusters), _linearised(n, d, clusters)) for n, d in (a, b)
+    )
     if one.mean is None or other.mean is None:
         return Difference(one if one.mean is None else other, None, None)
-    error = _standard_error([of_a[g] - of_b[g] for g in of_a])
+    parts = [of_a[g] - of_b[g] for g in of_a]
+    error = _standard_error(parts)
     reason = ONE_PROMPT if error is None else ""
-    estimate = Estimate(one.mean - other.mean, error, one.n, one.clusters, reason)
-    half = estimate.half_interval
-    if half is None:
-        return Difference(estimate, None, None)
-    return Difference(estimate, one.mean - other.mean - half, one.mean - other.mean + half)
+    skewness = mean_skewness(parts)
+    estimate = Estimate(one.mean - other.mean, error, one.n, one.clusters, reason, skewness)
+    return Difference(estimate, *(estimate.interval() or (None, None)))
 
 
 def _linearised(
@@ -214,6 +212,57 @@ def mean_of_videos(
     return replace(ratio_of_means(totals, whole, list(sums)), n=len(values))
 
 
+def mean_skewness(values: Sequence[float]) -> float:
+    """Skewness of the mean of G values: G₁/√G, G₁ the adjusted Fisher–Pearson coefficient.
+
+    0 where it cannot be told, of fewer than three values or of equal ones.
+
+    >>> mean_skewness([0.0] * 9 + [1.0]), mean_skewness([1.0, 2.0, 3.0])
+    (1.0, 0.0)
+    """
+    count, data = len(values), np.asarray(values, np.float64)
+    if count < 3:
+        return 0.0
+    data = data - data.mean()
+    spread = math.sqrt(float(data @ data) / (count - 1))
+    if spread == 0:
+        return 0.0
+    third = count / ((count - 1) * (count - 2)) * float(np.sum((data / spread) ** 3))
+    return round(third / math.sqrt(count), 12)
+
+
+SKEWED_FROM = 8  # prompts; fewer say next to nothing of their skewness
+MOST_SKEWED = 0.3  # of a mean; beyond it the expansion below breaks down, and intervals blow up
+
+
+def reach(clusters: int, skewness: float, confidence: float = 0.95) -> tuple[float, float]:
+    """How many standard errors a mean's interval reaches below and above the mean; both ≥ t.
+
+    t(1 − α/2; G − 1), and more on the side of the longer tail, where t alone covers too little:
+    as far as Hall's transformation (J. R. Statist. Soc. B 54, 1992) with t quantiles (Willink,
+    Commun. Statist. Theory Methods 34, 2005) has it, with a a sixth of the mean's skewness,
+
+        g(r) = (∛(1 + 6a(r − a)) − 1) / 2a        below = max(t, g(t))        above = max(t, −g(−t))
+
+    The other side stays at t: skewness read off a few prompts is not known well. Simulated
+    (tests/report/test_coverage.py) it covers 0.93 to 0.97 at 8, 16 and 72 prompts that differ
+    normally, evenly, or as unevenly as exponential numbers, of which t covers 0.89 at 8; at 8
+    normal ones it is a tenth longer than t, at 72 a hundredth.
+
+    >>> [[round(r, 2) for r in reach(8, skewness)] for skewness in (0.0, 0.2, 0.3)]
+    [[2.36, 2.36], [2.36, 2.93], [2.36, 3.49]]
+    """
+    t = t_quantile(clusters, confidence)
+    a = max(-MOST_SKEWED, min(MOST_SKEWED, skewness)) / 6
+    if clusters < SKEWED_FROM or abs(a) < 1e-9:
+        return t, t
+
+    def g(r: float) -> float:
+        return (math.cbrt(1 + 6 * a * (r - a)) - 1) / (2 * a)
+
+    return max(t, g(t)), max(t, -g(-t))
+
+
 def t_quantile(clusters: int, confidence: float = 0.95) -> float:
     """t(1 − α/2; G − 1) for G clusters, G ≥ 2."""
     return float(stdtrit(clusters - 1, 0.5 + confidence / 2))
@@ -228,6 +277,8 @@ def power(difference: float, standard_error: float, clusters: int, confidence: f
 
         E_w[ Φ(λ − t·√(w/ν)) + Φ(−λ − t·√(w/ν)) ],  w ~ χ²(ν), t = t(1 − α/2; ν)
 
+    An interval, which is longer on the side of a longer tail (reach), leaves 0 out somewhat less
+    often: at 8 prompts by up to 0.08, at 24 by 0.03, at 60 by 0.01.
     standard_error: of the mean difference, the true one, ≥ 0, in the difference's unit.
     clusters: G ≥ 2.
 

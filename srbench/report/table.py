@@ -286,7 +286,7 @@ def _mark_best(
     values: Sequence[Value],
     reference: Both | None,
 ) -> list[Value]:
-    """Mark the best and all that a paired t interval can't tell from it; reference and scale rows apart.
+    """Mark the best and all that a paired interval can't tell from it; reference and scale rows apart.
 
     With fewer than FEWEST_TO_RANK prompts nothing is marked: next to nothing could be told from
     the best, and all would be.  Where rivals lack videos the best is so over those that all have,

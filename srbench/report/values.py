@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Literal
 
 from srbench.report.roles import Role
@@ -61,8 +62,8 @@ class Value:
     """One number of the table, or why there is none.
 
     value, standard_error: in the column's unit; None is shown as "–" or not at all.  low,
-    high: its 95 % interval, of t over prompts, for totals of the cluster bootstrap, for a
-    speedup of t of its logarithm, so that none of few prompts goes below 0.  n,
+    high: its 95 % interval over prompts (statistics.reach), for totals by the error of the
+    cluster bootstrap, for a speedup of its logarithm, so that it never goes below 0.  n,
     clusters: videos and prompts behind it.  outcome: `done` only where no video is
     lacking, so a filter on it leaves whole values.  reason: a footnote's text.  word:
     shown in place of a number where none applies ("reference"); its reason needs no
@@ -124,8 +125,8 @@ def of_estimate(
     reason: str = "",
     is_ratio: bool = False,
 ) -> Value:
-    """A value with the 95 % t interval of its estimate, or of its logarithm if that is a ratio's."""
-    low, high = (estimate.log_interval if is_ratio else estimate.interval) or (None, None)
+    """A value with the 95 % interval of its estimate, or of its logarithm if that is a ratio's."""
+    low, high = (estimate.log_interval if is_ratio else estimate.interval()) or (None, None)
     return Value(
         column,
         estimate.mean,
@@ -145,7 +146,7 @@ def decimals(values: Iterable[Value]) -> int:
     """Digits after the point for one column, from the column's own number up to 5.
 
     As many as it takes for two significant digits of the smallest number and one of the
-    smallest error: an error above 0 must not print as 0.
+    middle error; a smaller one is shown as below the last digit, see shown().
     """
     column = list(values)
     # A difference may be near 0 by luck, which says nothing of how well it is known.
@@ -153,7 +154,7 @@ def decimals(values: Iterable[Value]) -> int:
     errors = [v.standard_error for v in column if v.standard_error and _is_spread(v)]
     digits = column[0].column.decimals if column else 0
     needed = [1 - math.floor(math.log10(min(numbers)))] if numbers else []
-    needed += [-math.floor(math.log10(min(errors)))] if errors else []
+    needed += [-math.floor(math.log10(median_low(errors)))] if errors else []
     return max(digits, min(5, max(needed, default=0)))
 
 

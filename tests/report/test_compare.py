@@ -114,6 +114,18 @@ def test_only_what_got_worse_than_its_margin_closes_the_gate(make, folders, caps
     assert ("within the margins" in said) == (code == 0)
 
 
+def test_a_gate_prints_the_columns_with_margins_and_how_each_failed(make, folders, capsys):
+    runs = folders(records(make), records(make, worse=1.0))
+    assert command.main([*runs, "--margin", "psnr=0.5", "--margin", "latency=1"]) == 1
+    said = capsys.readouterr().out
+    assert "SSIM" not in said and "total" not in said.partition("bootstrap")[0]
+    latency = next(line for line in said.splitlines() if line.startswith("  latency"))
+    assert "equal" in latency and "holds" in latency
+    failed = said.partition("FAILED")[2].splitlines()
+    assert [line.partition(":")[0] for line in failed[1:]] == ["  srd_0.01, PSNR"]
+    assert "worse: −0.9" in failed[1] and failed[1].endswith("dB, 0.5 allowed")
+
+
 def test_lower_is_better_is_worse_upwards(make, folders, capsys):
     a, b = records(make), records(make)
     raised = [
@@ -145,7 +157,7 @@ def test_a_gate_does_not_open_because_numbers_went_away(make, folders, capsys):
     run, cells = records(make)
     gone = [c.model_copy(update={"scores": ()}) if c.method == "srd_0.01" else c for c in cells]
     assert command.main([*folders((run, cells), (run, gone)), "--margin", "psnr=0.5"]) == 1
-    assert "srd_0.01, psnr: cannot be told" in " ".join(capsys.readouterr().out.split())
+    assert "srd_0.01, PSNR: cannot be told" in " ".join(capsys.readouterr().out.split())
     left = [c for c in cells if c.method != "srd_0.01"]
     less = run.model_copy(update={"methods": make.named("small", "large")})
     assert command.main([*folders((run, cells), (less, left)), "--margin", "psnr=0.5"]) == 1

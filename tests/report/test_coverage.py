@@ -1,8 +1,10 @@
-"""How often the report's 95 % intervals hold the truth, over runs that are drawn.
+"""How often the report's 95 % intervals hold the truth, over runs that are drawn: in 93 to 97 %.
 
 Prompts are clusters with several seeds inside. They differ normally, or as skewed as
-exponential numbers; in the second case no interval that was tried comes to 0.95 at 8 or 16
-prompts, and 0.915 is what is asked of ours.
+exponential numbers. What was tried for these: t alone covers 0.89 of means at 8 prompts, 0.91
+at 16; Johnson's shift and BCa hardly more; the bootstrap t and Willink's interval come near 0.94
+but cover 0.92 of differences at 8 and 16 prompts; t, extended on the side of the longer tail to
+Willink's end (statistics.reach), is in 93 to 97 % of all of them.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from srbench.report import bootstrap
 from srbench.report.statistics import (
     clustered_mean,
     difference_of_ratios,
+    mean_skewness,
     paired_difference,
     ratio_of_means,
+    reach,
+    t_quantile,
 )
 
 SEEDS = 3
@@ -37,8 +42,8 @@ def videos(rng, kind, prompts, between=1.0, within=0.6):
 
 
 def mean(rng, kind, prompts, clusters):
-    told = clustered_mean(videos(rng, kind, prompts).tolist(), clusters)
-    return abs(told.mean) <= told.half_interval
+    low, high = clustered_mean(videos(rng, kind, prompts).tolist(), clusters).interval()
+    return low <= 0 <= high
 
 
 def paired(rng, kind, prompts, clusters):
@@ -52,8 +57,8 @@ def paired(rng, kind, prompts, clusters):
 def ratio(rng, kind, prompts, clusters):
     """A speedup: the reference takes three times as long, and both longer for some prompts."""
     base, own = (30 + 3 * videos(rng, kind, prompts), 10 + videos(rng, kind, prompts))
-    told = ratio_of_means(base.tolist(), own.tolist(), clusters)
-    return abs(told.mean - 3) <= told.half_interval
+    low, high = ratio_of_means(base.tolist(), own.tolist(), clusters).log_interval
+    return low <= 3 <= high
 
 
 def two_ratios(rng, kind, prompts, clusters):
@@ -87,19 +92,51 @@ def covered(statistic, kind, prompts, runs):
     return sum(bool(statistic(rng, kind, prompts, clusters)) for _ in range(runs)) / runs
 
 
-def bounds(statistic, kind, prompts, runs):
-    """93 to 97 %, less where it can't be had, and three standard errors of the simulation."""
-    short = kind == "skewed" and statistic in (mean, total)
-    lowest = (0.915 if prompts < 72 else 0.925) if short else 0.93
+def bounds(runs):
+    """93 to 97 %, and three standard errors of the simulation."""
     noise = 3 * math.sqrt(0.95 * 0.05 / runs)
-    return lowest - noise, 0.97 + noise
+    return 0.93 - noise, 0.97 + noise
+
+
+DRAWN = 10_000  # runs of plain means, which are quickly drawn
+SHAPES = {
+    "normal": lambda rng, shape: rng.normal(0, 1, shape),
+    "even": lambda rng, shape: rng.uniform(-1, 1, shape),
+    "exponential": lambda rng, shape: rng.exponential(1, shape) - 1,
+    "difference of exponentials": lambda rng, shape: rng.exponential(1, shape) - rng.exponential(1, shape),
+}
+
+
+def means(kind, prompts):
+    """(values, mean, standard error) of each drawn run."""
+    drawn = SHAPES[kind](np.random.default_rng([prompts, 1]), (DRAWN, prompts))
+    errors = drawn.std(1, ddof=1) / math.sqrt(prompts)
+    return list(zip(drawn.tolist(), drawn.mean(1), errors, strict=True))
+
+
+@pytest.mark.parametrize("prompts", [8, 16, 72])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_means_interval_holds_the_truth(kind, prompts):
+    hits = 0
+    for values, mean, error in means(kind, prompts):
+        below, above = reach(prompts, mean_skewness(values))
+        hits += mean - below * error <= 0 <= mean + above * error
+    low, high = bounds(DRAWN)
+    assert low <= hits / DRAWN <= high
+
+
+def test_t_alone_does_not_where_prompts_are_as_uneven_as_exponential_numbers():
+    """What the longer side is there for."""
+    t = t_quantile(8)
+    hits = sum(abs(mean) <= t * error for _, mean, error in means("exponential", 8))
+    assert hits / DRAWN < 0.91
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prompts", [8, 16])
 @pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.__name__)
 def test_intervals_hold_the_truth(statistic, prompts, kind):
-    low, high = bounds(statistic, kind, prompts, FAST)
+    low, high = bounds(FAST)
     assert low <= covered(statistic, kind, prompts, FAST) <= high
 
 
@@ -108,13 +145,13 @@ def test_intervals_hold_the_truth(statistic, prompts, kind):
 @pytest.mark.parametrize("prompts", [8, 16, 72])
 @pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.__name__)
 def test_intervals_hold_the_truth_in_many_runs(statistic, prompts, kind):
-    low, high = bounds(statistic, kind, prompts, SLOW)
+    low, high = bounds(SLOW)
     assert low <= covered(statistic, kind, prompts, SLOW) <= high
 
 
 def test_an_interval_that_takes_seeds_for_prompts_would_be_found_out():
     """The same data with every video as a cluster of its own: what the simulation is there to catch."""
-    low, _ = bounds(mean, "normal", 8, FAST)
+    low, _ = bounds(FAST)
     rng, hits = np.random.default_rng(0), 0
     for _ in range(FAST):
         hits += mean(rng, "normal", 8, list(range(8 * SEEDS)))

@@ -287,8 +287,9 @@ def test_lines_of_a_grid(make: Any) -> None:
     large = grid.lines[:3]
     assert [line.kind for line in large] == ["published", "measured", "difference"]
     assert [line.label for line in large] == ["Wan 14B", "", ""]
-    # all dimensions move together: sd of 0.004 · (0 … 8) over √9, by bootstrap, about 0.365 points
-    assert [line.texts[0] for line in large] == ["84.05", "91.60 ±0.36", "+7.55 [6.72, 8.38]"]
+    # all dimensions move together: sd of 0.004 · (0 … 8) over √9, by bootstrap, about 0.365 points;
+    # the draws are by chance a little skewed, so the interval is a hair longer below
+    assert [line.texts[0] for line in large] == ["84.05", "91.60 ±0.36", "+7.55 [6.70, 8.38]"]
     assert large[0].texts[3] == "–" and large[1].texts[3] == "reference"
     assert grid.headings[:4] == ("total ↑ %", "quality ↑ %", "semantic ↑ %", "LPIPS ↓")
     other = paper_formats.grid(two, two.blocks[1], notes)  # no run of CogVideoX

@@ -52,7 +52,8 @@ def test_told_power_is_how_often_the_reports_own_test_finds_the_difference(promp
         own = statistics.paired_difference(data.ravel().tolist(), [0.0] * data.size, clusters(prompts, seeds))
         found += not own.low <= 0 <= own.high
     told = statistics.power(difference, truth.standard_error(prompts, seeds), prompts)
-    assert found / runs == pytest.approx(told, abs=0.04)
+    less = {8: 0.08, 24: 0.03, 60: 0.01}[prompts]  # as power() says of an interval
+    assert told - less - 0.03 <= found / runs <= told + 0.03
 
 
 def test_components_are_right_on_average_also_with_videos_lacking():

@@ -22,7 +22,8 @@ Each claim is judged twice. **As printed**: on the paper's own numbers, where an
 what the last printed digit leaves open; the paper gives no errors, so this says nothing of chance.
 **Measured**: on the runs below, paired by prompt and seed over the videos that all compared have (those
 left out are counted), with 95 % intervals over prompts (t on prompt
-means; for totals, variances and rank correlations a cluster bootstrap, from 8 prompts on). A claim holds
+means, longer on the side of a longer tail; for totals, variances and rank correlations by a cluster
+bootstrap, from 8 prompts on). A claim holds
 where all its comparisons do, does not hold where any clearly goes the other way, and else cannot be told.
 Over all measured comparisons of this report together the chance of a false verdict is at most 5 %
 (Holm). A speedup's interval is over prompts, each with the step times of its own videos; one marked est.
