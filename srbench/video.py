@@ -159,7 +159,7 @@ def through_mp4(video: Video, fps: int, crf: int, preset: str) -> Video:
 
 
 def encoded(video: Iterator[Video], fps: int, crf: int, preset: str) -> bytes:
-    """The mp4 that `through_mp4` reads back, of a video that comes as chunks.  Raises UserError: see there."""
+    """The mp4 that `through_mp4` reads back, of a video in chunks.  Raises UserError: see there."""
     held = io.BytesIO()
     options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
     with av.open(held, "w", format="mp4") as container:
