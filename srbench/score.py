@@ -402,8 +402,8 @@ def _resolved(value: Any, several: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def row_name(folder: Path) -> str:
-    """A folder as a row of the table and a part of file names."""
-    return re.sub(r"[^\w.-]+", "_", folder.resolve().name) or "videos"
+    """A folder as a row of the table and a part of file names; a link goes by its own name."""
+    return re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(folder)).name) or "videos"
 
 
 def arranged(args: argparse.Namespace) -> Import:
@@ -412,7 +412,9 @@ def arranged(args: argparse.Namespace) -> Import:
     folders = [*args.folder, args.reference]
     names = [row_name(f) for f in folders]
     if len(set(names)) < len(names):
-        raise UserError(f"folders named {', '.join(names)}", "a name of its own for each", "rename one")
+        raise UserError(
+            f"folders named {', '.join(names)}", "a name of its own for each", "rename one, or link to it"
+        )
     videos = (
         by_table(args.pairs, args.folder, args.reference) if args.pairs else [by_name(f) for f in folders]
     )

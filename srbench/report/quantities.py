@@ -32,6 +32,7 @@ class Gap:
 
 UNSCORED = Gap("missing", "no score recorded")
 UNRECORDED = Gap("missing", "the run has no record of it")
+UNTOLD = Gap("missing", "not told (--latency of srbench.score)")
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,9 @@ def _made(cells: Sequence[CellRecord]) -> dict[str, str]:
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    """Latency, speedup, evaluations, switch step, peak memory."""
+    """Latency, speedup, evaluations, switch step, peak memory; of imported videos the first two."""
+    if run.source == "imported":
+        return _latency_quantities(run, cells)
     return [*_latency_quantities(run, cells), *_evaluation_quantities(cells), _switch_quantity(), _memory()]
 
 
@@ -321,8 +324,9 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
             return Gap("missing", str(error.args[0]))
 
     def measure(cell: CellRecord) -> float | Gap:
-        # an imported video has no trace, and a latency of its own
-        return of_trace(cell) if cell.latency_seconds is None else cell.latency_seconds
+        if cell.source == "imported":  # it has no trace, and may have a latency of its own
+            return UNTOLD if cell.latency_seconds is None else cell.latency_seconds
+        return of_trace(cell)
 
     note = _latency_note(cells, work, stages, estimated)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
