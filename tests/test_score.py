@@ -109,6 +109,17 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert "no columns latency, speedup: 4 of 4 missing: not told (--latency of srbench.score)" in shown
 
 
+def test_the_page_asks_nothing_that_videos_alone_cannot_tell(folders: Path) -> None:
+    assert command(folders, "ssim") == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    page = (run / "report.html").read_text("utf-8")
+    assert "The small model alone" not in page and "Switch step over" not in page
+    assert (
+        "<h3>Speedup against PSNR; Speedup against SSIM</h3><p>Not drawn: no method has a speedup.</p>"
+        in page
+    )
+
+
 def test_a_total_of_which_little_is_scored_is_a_line_and_no_column(folders: Path) -> None:
     """As VBench's pass leaves it on prompts that are not VBench's, with the weights of one dimension."""
     command(folders)
