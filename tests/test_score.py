@@ -109,6 +109,15 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert "no columns latency, speedup: 4 of 4 missing: not told (--latency of srbench.score)" in shown
 
 
+def test_a_video_that_a_folder_lacks_is_told_above_the_table(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders / "teacache_fast" / "a dog runs-1.mp4").unlink()
+    assert command(folders) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Warning: teacache_fast: no video of 1 of 4 prompts and seeds, as a dog runs, seed 1" in shown
+
+
 def test_the_page_asks_nothing_that_videos_alone_cannot_tell(folders: Path) -> None:
     assert command(folders, "ssim") == 0
     (run,) = (folders / "results" / "imported").iterdir()
