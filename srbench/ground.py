@@ -53,8 +53,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def lacking(setting: str) -> UserError | None:
-    """Why this machine has no such device; None where it has, or where torch alone could tell."""
+def lacking(setting: str, of: str = "family.device") -> UserError | None:
+    """Why this machine has no such device; None where it has, or where torch alone could tell.
+
+    of: what was set to it.
+    """
     kind, _, number = setting.partition(":")
     if kind != "cuda":
         return None
@@ -67,9 +70,7 @@ def lacking(setting: str) -> UserError | None:
         if int(number or 0) < count:
             return None
         seen = f"where torch {torch.__version__} sees {count} GPUs"
-    return UserError(
-        f"family.device={setting}, {seen}", "a GPU of this machine", "family.device=auto, or cpu"
-    )
+    return UserError(f"{of}={setting}, {seen}", "a GPU of this machine", f"{of}=auto, or cpu")
 
 
 def device(setting: str = "auto") -> str:

@@ -269,10 +269,22 @@ class Import:
         place = {p: i for i, p in enumerate(self.prompts)}
         return sorted(self.methods[0].videos, key=lambda k: (place[k.prompt], k.seed))
 
+    def absent(self, method: Imported) -> str:
+        """As in `pab: no video of 2 of 10 prompts and seeds, as a dog runs, seed 1`, or empty."""
+        due = self.keys()
+        gone = [k for k in due if k not in method.videos]
+        if not gone:
+            return ""
+        return (
+            f"{method.name}: no video of {len(gone)} of {len(due)} prompts and seeds, "
+            f"as {gone[0].prompt}, seed {gone[0].seed}"
+        )
+
     def record(self, run: Path, store: Path, asked: Sequence[str]) -> RunRecord:
         """What is known of the run, and that the rest is not."""
         warnings = ["videos imported: how they were made is not known here"]
         warnings += [f"latencies as {self.told} says, not measured here"] if self.told else []
+        warnings += filter(None, map(self.absent, self.methods))
         commit, dirty = ground.commit()
         return RunRecord(
             experiment=self.name,
@@ -402,8 +414,8 @@ def _resolved(value: Any, several: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def row_name(folder: Path) -> str:
-    """A folder as a row of the table and a part of file names."""
-    return re.sub(r"[^\w.-]+", "_", folder.resolve().name) or "videos"
+    """A folder as a row of the table and a part of file names; a link goes by its own name."""
+    return re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(folder)).name) or "videos"
 
 
 def arranged(args: argparse.Namespace) -> Import:
@@ -412,7 +424,9 @@ def arranged(args: argparse.Namespace) -> Import:
     folders = [*args.folder, args.reference]
     names = [row_name(f) for f in folders]
     if len(set(names)) < len(names):
-        raise UserError(f"folders named {', '.join(names)}", "a name of its own for each", "rename one")
+        raise UserError(
+            f"folders named {', '.join(names)}", "a name of its own for each", "rename one, or link to it"
+        )
     videos = (
         by_table(args.pairs, args.folder, args.reference) if args.pairs else [by_name(f) for f in folders]
     )

@@ -11,9 +11,11 @@ import pytest
 from srbench import score, video
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
+from srbench.report.printed import without_empty
 from srbench.report.table import rows
 from srbench.score import Key, key_of
-from srbench.store.records import CellRecord, read_run
+from srbench.store.records import CellRecord, Score, read_run
+from srbench.vbench.score import facts as vbench_facts
 from srbench.video import Video
 
 PROMPTS = ("a cat sits, calmly", "a dog runs")
@@ -91,6 +93,57 @@ def test_a_folder_of_theirs_becomes_a_run(folders: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "teacache_fast (imported)" in shown
     assert "how they were made is not known" in " ".join(shown.split())
+
+
+def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders / "another").symlink_to(folders / "teacache_fast")
+    assert command(folders, methods=("teacache_fast", "another")) == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    made = rows(record, found)
+    assert [r.method for r in made] == ["original", "teacache_fast", "another"]
+    assert [v.column.key for v in made[0].values] == ["psnr", "latency", "speedup"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "no columns latency, speedup: 4 of 4 missing: not told (--latency of srbench.score)" in shown
+
+
+def test_a_video_that_a_folder_lacks_is_told_above_the_table(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders / "teacache_fast" / "a dog runs-1.mp4").unlink()
+    assert command(folders) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Warning: teacache_fast: no video of 1 of 4 prompts and seeds, as a dog runs, seed 1" in shown
+
+
+def test_the_page_asks_nothing_that_videos_alone_cannot_tell(folders: Path) -> None:
+    assert command(folders, "ssim") == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    page = (run / "report.html").read_text("utf-8")
+    assert "The small model alone" not in page and "Switch step over" not in page
+    assert (
+        "<h3>Speedup against PSNR; Speedup against SSIM</h3><p>Not drawn: no method has a speedup.</p>"
+        in page
+    )
+
+
+def test_a_total_of_which_little_is_scored_is_a_line_and_no_column(folders: Path) -> None:
+    """As VBench's pass leaves it on prompts that are not VBench's, with the weights of one dimension."""
+    command(folders)
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    score_of_it = Score(metric=vbench_facts("temporal_flickering"), value=0.97)
+    found = [c.model_copy(update={"scores": (*c.scores, score_of_it)}) for c in found]
+    table = rows(record, found)
+    assert {"vbench/quality", "vbench/total"} <= {v.column.key for v in table[0].values}, (
+        "in CSV with its reason"
+    )
+    narrow, said = without_empty(table)
+    assert [v.column.key for v in narrow[0].values] == ["psnr"]
+    assert said[0].startswith("no columns quality, Δ quality: quality lacks vbench/subject_consistency, ")
+    assert "no columns total, Δ total: no total without quality and semantic" in said
 
 
 def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 Three things save time, and none changes what is computed by more than float32's rounding:
 the reference's features are computed once; the mean of a bilinearly enlarged map is a
-weighted mean of the map itself, so no map is enlarged; and on a CPU AlexNet's 3×3 layers are
-Winograd convolutions F(4×4, 3×3) (Lavin and Gray 2016), a quarter of the multiplications.
+weighted mean of the map itself, so no map is enlarged; and on a CPU all layers but the first are
+Winograd convolutions (Lavin and Gray 2016), a fifth or sixth of the multiplications.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Net:
         apart = torch.cat([block.square_() @ self.heads[i] for block in blocks]).double()
         if size is None:
             return apart.mean()
-        down, across = (share(n, to).to(self.device) for n, to in zip(apart.shape, size, strict=True))
+        down, across = (share(n, to, self.device) for n, to in zip(apart.shape, size, strict=True))
         return down @ apart @ across
 
     def _layers(self, video: Video) -> Iterator[Tensor]:
@@ -151,13 +151,14 @@ def normalised(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def share(n: int, to: int) -> Tensor:
+def share(n: int, to: int, device: torch.device | str = "cpu") -> Tensor:
     """Float64 (n,), summing to 1: each point's share in the mean of a line enlarged to `to` points.
 
-    Linear interpolation with align_corners=False; along both axes it is the bilinear one.
+    Linear interpolation with align_corners=False; along both axes it is the bilinear one.  Kept on
+    the device: to copy it there for every frame would wait for the GPU each time.
     """
     lines = torch.eye(n, dtype=torch.float64)[None]
-    return F.interpolate(lines, size=to, mode="linear", align_corners=False)[0].mean(1)
+    return F.interpolate(lines, size=to, mode="linear", align_corners=False)[0].mean(1).to(device)
 
 
 # Winograd's minimal filtering (Lavin and Gray 2016) with the Toom–Cook points 0, ±1, ±2, ±1/2, ∞:

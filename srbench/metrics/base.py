@@ -18,7 +18,7 @@ from srbench.video import Video, check
 CHUNK = 4
 """Frames that are compared at a time.
 
-At 720p the prepared frames of SSIM and LPIPS take about 90 MiB each, so that a reference and
+At 720p the prepared frames of SSIM and LPIPS take about 70 MiB each, so that a reference and
 a dozen videos stay below 2 GiB however long they are.
 """
 

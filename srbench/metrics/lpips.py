@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
+from srbench import ground
 from srbench.errors import UserError
 from srbench.metrics.base import check_pair, compare_chunks
 from srbench.registry import plugin
@@ -64,6 +67,12 @@ def heads_file(network: Network) -> Path | None:
     return path if path.is_file() else None
 
 
+def _known_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError("auto, cpu, cuda, or one GPU by its number as cuda:1")
+    return device
+
+
 @plugin
 class LPIPS:
     """LPIPS in float32, on the first GPU where there is one and device is "auto".
@@ -75,7 +84,7 @@ class LPIPS:
     """
 
     definition: Definition = "alex-spatial"
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
 
     @property
     def facts(self) -> MetricFacts:
@@ -95,7 +104,9 @@ class LPIPS:
 
     @property
     def unavailable(self) -> str:
-        """What is lacking on this machine and the command that gets it; empty if nothing is."""
+        """What is lacking on this machine and what mends it; empty if nothing is."""
+        if no_device := ground.lacking(self.device, "metric.lpips.device"):
+            return f"{no_device.got}: {no_device.do}"
         if converted_file(self.network).is_file():
             return ""
         if not torchvision_file(self.network).is_file():

@@ -69,6 +69,8 @@ def draw(folder: Path, run: RunRecord, cells: Sequence[CellRecord], table: Seque
         ("switch_steps", "Switch step over δ", lambda: switching.switch_steps(found)),
         ("latency", "Latency by stage", lambda: _latency(run, found)),
     ]
+    if run.source == "imported":  # no steps are known of these videos
+        plots = [plot for plot in plots if plot[0] not in ("change", "distribution", "switch_steps")]
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         return [make(folder, *plot, " · ".join(run.warnings)) for plot in plots]
@@ -117,7 +119,8 @@ def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) ->
     pairs = [_Point(m, m.row["speedup"], m.row[column.key]) for m in others]
     points = [p for p in pairs if p.x.value is not None and p.y.value is not None]
     if not points:
-        raise LackError(f"no method has both a speedup and {column.heading}")
+        some = any(p.x.value is not None for p in pairs)
+        raise LackError(f"no method has {f'both a speedup and {column.heading}' if some else 'a speedup'}")
     canvas, (axes,) = blank(2.35 + 0.13 * math.ceil(len(points) / 2))
     _frame(axes, points)
     outside = _scale_lines(axes, scale, column, [p.at for p in points])

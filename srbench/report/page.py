@@ -389,7 +389,8 @@ def _count(n: int, word: str) -> str:
 def verdicts(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row]) -> list[str]:
     """What the records say, in plain sentences, the most needed first; nothing beyond them."""
     found = methods(run, cells, table)
-    said = [_done(run, cells, found), *_kept(table), *_fastest(found), *_alone(found)]
+    said = [_done(run, cells, found), *_kept(table), *_fastest(found)]
+    said += [] if run.source == "imported" else _alone(found)  # whose videos may be of any models
     clusters = max((v.clusters for row in table for v in row.values), default=0)
     if 0 < clusters < FEW_PROMPTS:
         said.append(f"Only {_count(clusters, 'prompt')}: intervals are wide, and differences may be chance.")
@@ -519,7 +520,7 @@ def html(
         notes="\n".join(f"<li>{escape(note)}</li>" for note in notes),
         dimensions=_dimensions_html(tables.dimensions),
         hero=figure_html(hero, lazy=False) if hero else "",
-        figures="\n".join(figure_html(f) for f in figures if f is not hero),
+        figures="\n".join(figure_html(f) for f in _by_lack(figures) if f is not hero),
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
@@ -644,6 +645,15 @@ def _hero(figures: Sequence[Figure]) -> Figure | None:
     """The picture beside the verdicts: speedup against PSNR, or against what there is."""
     drawn = [f for f in figures if f.name.startswith("speedup") and not f.missing]
     return next((f for f in drawn if f.name == "speedup_psnr"), drawn[0] if drawn else None)
+
+
+def _by_lack(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures; those that lack the same thing as one, with all their titles."""
+    found: dict[str, Figure] = {}
+    for own in figures:
+        key = own.missing or own.name
+        found[key] = replace(found[key], title=f"{found[key].title}; {own.title}") if key in found else own
+    return list(found.values())
 
 
 def figure_html(figure: Figure, lazy: bool = True, where: str = "report/figures") -> str:

@@ -56,18 +56,24 @@ def short(table: Sequence[Row]) -> list[Row]:
 
 
 def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """The rows without costs that no method has, as a CPU's peak memory, and a line for each of those.
+    """The rows without costs and totals that no method has, and a line for each reason why.
 
-    A quality that is missing everywhere keeps its column: it was asked for.
+    As a CPU's peak memory, or the total of a suite of which a few dimensions are scored.  A metric
+    that is missing everywhere keeps its column: it was asked for.
     """
     empty = {
         column[0].column: next((v.reason for v in column if v.footnote), "")
         for column in zip(*(row.values for row in table), strict=True)
-        if column[0].column.kind == "cost" and all(v.value is None for v in column)
+        if column[0].column.kind in ("cost", "total", "difference") and all(v.value is None for v in column)
     }
     kept = [v.column.key for v in table[0].values if v.column not in empty]
+    by_reason: dict[str, list[str]] = {}
+    for column, reason in empty.items():
+        by_reason.setdefault(reason, []).append(column.heading)
     return narrowed(table, kept), [
-        f"no column {c.heading}: {reason}" for c, reason in empty.items() if reason
+        f"no column{'s' * (len(headings) > 1)} {', '.join(headings)}: {reason}"
+        for reason, headings in by_reason.items()
+        if reason
     ]
 
 

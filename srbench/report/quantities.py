@@ -43,6 +43,7 @@ class Gap:
 
 UNSCORED = Gap("missing", "no score recorded")
 UNRECORDED = Gap("missing", "the run has no record of it")
+UNTOLD = Gap("missing", "not told (--latency of srbench.score)")
 
 
 @dataclass(frozen=True)
@@ -248,9 +249,14 @@ def _made(name: str, scores: Scores) -> str:
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    """Latency, speedup, evaluations, modules reused inside them, switch step, peak memory."""
-    counts = [*_evaluation_quantities(cells), _modules_quantity()]
-    return [*_latency_quantities(run, cells), *counts, _switch_quantity(), _memory()]
+    """Latency, speedup, evaluations, modules reused inside them, switch step, peak memory.
+
+    Of imported videos the first two.
+    """
+    found = _latency_quantities(run, cells)
+    if run.source == "imported":
+        return found
+    return [*found, *_evaluation_quantities(cells), _modules_quantity(), _switch_quantity(), _memory()]
 
 
 def _differ(one: MetricFacts, other: MetricFacts) -> str:
@@ -323,8 +329,9 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
             return Gap("missing", f"{error.args[0]}{again}")
 
     def measure(cell: CellRecord) -> float | Gap:
-        # an imported video has no trace, and a latency of its own
-        return of_trace(cell) if cell.latency_seconds is None else cell.latency_seconds
+        if cell.source == "imported":  # it has no trace, and may have a latency of its own
+            return UNTOLD if cell.latency_seconds is None else cell.latency_seconds
+        return of_trace(cell)
 
     def varied(cell: CellRecord) -> float | Gap:
         known = measure(cell)

@@ -164,7 +164,10 @@ def _method(
     labels = dict.fromkeys(c.label for c in cells) or ([asked.label] if asked else [])
     label = " = ".join(labels)
     name = cells[0].method if cells else asked.name if asked else ""
-    return roles.order(role, path, steps, label), Contender(name, method_id, label, role, chosen)
+    # those without a path, the imported, stay as they were given
+    return roles.order(role, path, steps, label if path else ""), Contender(
+        name, method_id, label, role, chosen
+    )
 
 
 # Values: one quantity of all methods

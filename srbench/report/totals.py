@@ -275,8 +275,8 @@ def _of_method(
 
 def _total(quality: Score, semantic: Score) -> Score:
     parts = dict(zip(GROUPS, (quality, semantic), strict=True))
-    if quality.value is None or semantic.value is None:
-        return Score(None, None, "; ".join(s.reason for s in parts.values() if s.reason))
+    if lacking := [g for g, s in parts.items() if s.value is None]:
+        return Score(None, None, f"no total without {' and '.join(lacking)}")
     whole = sum(TOTAL_WEIGHTS.values())
     value = sum(TOTAL_WEIGHTS[g] * (s.value or 0.0) for g, s in parts.items()) / whole
     behind = quality.prompts | semantic.prompts

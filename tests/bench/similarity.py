@@ -4,8 +4,9 @@ One reference against many candidates, and one pair.  The loops are written from
 definitions: a video is compared frame by frame and channel by channel, SSIM with cv2's
 two-dimensional filter in float64, LPIPS by the lpips package on one pair of frames at a time,
 the reference anew for each candidate.  They get their frames as float32 on [0, 1] already;
-ours begin with uint8.  Both have one thread and the same (random) AlexNet, and take turns every few
-frames, so that whatever else the machine does hits both.  Values must agree, or it fails.
+ours begin with uint8.  Both have one thread and the same (random) AlexNet, and take turns with every
+few frames of every video, so that whatever else the machine does hits both.  Values must agree, or
+it fails.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self.processor = self.clock = 0.0
 
-    def __enter__(self) -> None:
+    def start(self) -> None:
         self._began = time.process_time(), time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self.processor += time.process_time() - self._began[0]
         self.clock += time.perf_counter() - self._began[1]
 
@@ -104,17 +105,26 @@ def race(
 ) -> tuple[Stopwatch, ...]:
     """Loops' and our time for these metrics; raises AssertionError where values differ."""
     loops, ours = Stopwatch(), Stopwatch()
+    expected: list[list[list[float]]] = []
+
+    def in_turn(video: Video, reference: NDArray[np.float32]) -> Iterator[Video]:
+        """The video for us, once the loops have had their turn with it."""
+        ours.stop()
+        floats = unit(video)
+        loops.start()
+        expected.append([[LOOPS[m](x, y) for x, y in zip(floats, reference, strict=True)] for m in names])
+        loops.stop()
+        ours.start()
+        yield video
+
     for start in range(0, count, CHUNK):
         n = min(CHUNK, count - start)
         reference = frames(0, n, height, width)
-        videos = [frames(1 + i, n, height, width) for i in range(candidates)]
-        floats, other = [unit(v) for v in videos], unit(reference)
-        with loops:
-            expected = [
-                [[LOOPS[m](x, y) for x, y in zip(v, other, strict=True)] for m in names] for v in floats
-            ]
-        with ours:
-            got = compare_many([OURS[m] for m in names], [iter([v]) for v in videos], iter([reference]))
+        videos = [in_turn(frames(1 + i, n, height, width), unit(reference)) for i in range(candidates)]
+        expected.clear()
+        ours.start()
+        got = compare_many([OURS[m] for m in names], videos, iter([reference]))
+        ours.stop()
         for one, another in zip(expected, got, strict=True):
             for name, a, b in zip(names, one, another, strict=True):
                 np.testing.assert_allclose(b, a, rtol=0, atol=TOLERANCE[name], err_msg=name)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from srbench import video
-from srbench.definitions import DEFINITIONS, THROUGH_MP4, main, markdown
+from srbench.definitions import DEFINITIONS, THROUGH_MP4, Table, main
 from srbench.metrics.base import unavailable
+from srbench.metrics.mp4 import Mp4
+from srbench.metrics.mp4_floor import Mp4Floor
+from srbench.metrics.psnr import PSNR
 from srbench.store.records import MetricFacts, Score
 
 HERE = Path(__file__).parent
@@ -23,7 +26,7 @@ def test_the_page_says_what_the_code_computes(metric) -> None:
     if lacking := unavailable(metric):
         pytest.skip(lacking)
     columns = {"noisier frame by frame": VIDEOS["b"], "another scene": VIDEOS["d"], "itself": VIDEOS["a"]}
-    head, _, line = markdown(columns, VIDEOS["a"], [metric]).splitlines()
+    head, _, line = Table(columns, VIDEOS["a"]).lines([metric])
     assert head in PAGE
     if metric not in THROUGH_MP4:  # another build of x264 may end elsewhere
         assert line in PAGE
@@ -35,8 +38,31 @@ def test_the_command_shows_every_definition(tmp_path: Path, capsys: pytest.Captu
         video.write_lossless(tmp_path / f"{name}.webm", VIDEOS[name][:2], 8)
     assert main([str(tmp_path / "b.webm"), "--reference", str(tmp_path / "a.webm")]) == 0
     shown = capsys.readouterr().out
+    assert shown.startswith("| definition | version | b.webm |\n")
     assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + THROUGH_MP4)
     assert "(1 of 2 frames at 100; 90.7353 without)" in shown
+
+
+def test_each_video_is_encoded_once_and_the_floor_is_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    encoded = video.encoded
+    monkeypatch.setattr(video, "encoded", lambda *given: made.append(1) or encoded(*given))
+    metrics = [Mp4(of="psnr"), Mp4(of="ssim/gauss11-valid")]
+    table = Table({"one": VIDEOS["b"], "two|three": VIDEOS["d"]}, VIDEOS["a"])
+    head, _, psnr, _ = table.lines(metrics)
+    floor = table.floor(metrics)
+    assert len(made) == 3
+    assert head.endswith("| one | two\\|three |")
+    assert f"| {metrics[0](VIDEOS['b'], VIDEOS['a']).mean():.4f} |" in psnr
+    ((_, value),) = Mp4Floor(of="psnr")(VIDEOS["a"], "").items()
+    assert f": {value:.4f} (psnr), " in floor
+
+
+def test_videos_of_another_size_have_a_dash_and_the_others_their_numbers() -> None:
+    table = Table({"fits": VIDEOS["b"], "smaller": VIDEOS["b"][:, :, :90]}, VIDEOS["a"])
+    *_, psnr, mp4 = table.lines([PSNR(), Mp4(of="psnr")])
+    for line in (psnr, mp4):
+        assert line.endswith("| –: 90×66 pixels against 92×66 of the reference |")
 
 
 def test_a_video_that_is_not_there_is_a_mistake_to_mend(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srbench import lpips_weights
+from srbench import ground, lpips_weights
 from srbench.errors import UserError
 from srbench.metrics import _lpips
 from srbench.metrics.base import CHUNK
 from srbench.metrics.lpips import LPIPS, Definition, Network, converted_file
+from srbench.registry import build
 
 HERE = Path(__file__).parent
 ORACLE = json.loads((HERE / "oracle.json").read_text())
@@ -214,6 +215,19 @@ def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground, "may_have_gpu", lambda: False)
+    reason = LPIPS(device="cuda:1").unavailable
+    assert reason.startswith("metric.lpips.device=cuda:1, where the system shows no driver")
+    assert reason.endswith("metric.lpips.device=auto, or cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "mps"])
+def test_another_device_is_refused(device: str) -> None:
+    with pytest.raises(UserError, match="one GPU by its number as cuda:1"):
+        build("metrics", {"kind": "lpips", "device": device}, "metric.lpips")
 
 
 def test_without_weights_it_says_which_command_gets_them(nothing_there: Path) -> None:
