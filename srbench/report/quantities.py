@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import isfinite
 from statistics import fmean
 from typing import Literal, cast
 
@@ -149,13 +150,16 @@ class Quantity:
 class Scores:
     """All scores of some cells, looked through once: a large table has half a million.
 
-    facts: of every metric, by name.  Raises UserError where one name has two definitions.
+    facts: of every metric, by name.  made: by name, what scores that another environment
+    computed were made with.  Raises UserError where one name has two definitions.
     """
 
     def __init__(self, cells: Sequence[CellRecord]) -> None:
         self._cells = {id(cell): cell for cell in cells}  # kept, so that no other cell gets one's id
         self._found: dict[str, dict[int, Score]] = {}
+        self._counted: set[str] = set()  # metrics of which some score counts other than 1
         self.facts: dict[str, MetricFacts] = {}
+        self.made: dict[str, dict[str, None]] = {}
         for place, cell in self._cells.items():
             for score in cell.scores:
                 metric = score.metric
@@ -167,29 +171,41 @@ class Scores:
                         "score the run again with one version of srbench, or of your metric",
                     )
                 self._found.setdefault(metric.name, {}).setdefault(place, score)
+                if score.count != 1:
+                    self._counted.add(metric.name)
+                if score.made and score.outcome == "done":
+                    own = self.made.setdefault(metric.name, {})
+                    own |= dict.fromkeys(f"{k} {v}" for k, v in score.made.items())
 
     def of(self, name: str) -> Iterator[tuple[CellRecord, Score]]:
         """The cells that have a score of a metric, and that."""
         return ((self._cells[place], score) for place, score in self._found[name].items())
 
+    def prompts(self, name: str) -> frozenset[int]:
+        """Of which any cell has a score of a metric."""
+        return frozenset(self._cells[place].prompt_index for place in self._found[name])
+
     def measure(self, name: str) -> Callable[[CellRecord], float | Gap]:
         """A cell's number of a metric."""
-        known = {place: _score(score) for place, score in self._found[name].items()}
+        known = {
+            place: value if score.outcome == "done" and (value := score.value) is not None and isfinite(value)
+            else _no_score(score)
+            for place, score in self._found[name].items()
+        }  # fmt: skip
         return lambda cell: known.get(id(cell), UNSCORED)
 
     def count(self, name: str) -> Callable[[CellRecord], float] | None:
         """How much a cell counts in a metric's mean over videos; None where all count 1."""
-        counts = {place: score.count for place, score in self._found[name].items() if score.count != 1}
-        return (lambda cell: counts.get(id(cell), 1.0)) if counts else None
+        if name not in self._counted:
+            return None
+        counts = {place: score.count for place, score in self._found[name].items()}
+        return lambda cell: counts.get(id(cell), 1.0)
 
 
-def _score(score: Score) -> float | Gap:
-    value = score.value
+def _no_score(score: Score) -> Gap:
     if score.outcome != "done":
         return Gap(score.outcome, score.reason or "no reason recorded")
-    if value is None or not math.isfinite(value):  # JSON has no infinity
-        return Gap("missing", "the score is not a finite number")
-    return value
+    return Gap("missing", "the score is not a finite number")  # JSON has no infinity
 
 
 def similarity(scores: Scores) -> list[Quantity]:
@@ -235,17 +251,7 @@ def dimensions(scores: Scores) -> list[tuple[MetricFacts, Quantity]]:
     A dimension applies to the prompts of which any method's video has a score of it.
     """
     facts = sorted((f for f in scores.facts.values() if f.group != "similarity"), key=lambda f: f.group)
-    applies = {f.name: frozenset(cell.prompt_index for cell, _ in scores.of(f.name)) for f in facts}
-    return [(f, _dimension(f, scores, applies[f.name], _made(f.name, scores))) for f in facts]
-
-
-def _made(name: str, scores: Scores) -> str:
-    """What scores that another environment computed were made with."""
-    found: dict[str, None] = {}
-    for _, score in scores.of(name):
-        if score.made and score.outcome == "done":
-            found |= dict.fromkeys(f"{k} {v}" for k, v in score.made.items())
-    return ", ".join(found)
+    return [(f, _dimension(f, scores)) for f in facts]
 
 
 def cost(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
@@ -294,7 +300,8 @@ def _metric(facts: MetricFacts, scores: Scores, unique: bool, capped: Sequence[s
     return Quantity(column, scores.measure(facts.name), word)
 
 
-def _dimension(facts: MetricFacts, scores: Scores, prompts: frozenset[int], made: str = "") -> Quantity:
+def _dimension(facts: MetricFacts, scores: Scores) -> Quantity:
+    made = ", ".join(scores.made.get(facts.name, ()))
     column = Column(
         key=facts.name,
         heading=facts.name.rpartition("/")[2].replace("_", " "),
@@ -307,7 +314,7 @@ def _dimension(facts: MetricFacts, scores: Scores, prompts: frozenset[int], made
     return Quantity(
         column,
         scores.measure(facts.name),
-        prompts=prompts,
+        prompts=scores.prompts(facts.name),
         summary="videos",
         count=scores.count(facts.name),
     )
