@@ -183,8 +183,8 @@ def _ssim(x: Planes, reference: _Prepared, window: _Window) -> float:
 def _sum_of_map(mean_x: Map, product: Map, squares: Map, mean_y: Map, spare: Map, window: _Window) -> float:
     """The sum of the equation at the top over a strip; overwrites all but mean_y.
 
-    product: filtered x·y; squares: filtered x² + y².  What is doubled above is taken once here, and
-    the half of C1 and C2 with it, so that the sum is four times as much; that changes no bit of it.
+    product: filtered x·y; squares: filtered x² + y².  Both factors of the numerator are taken by half,
+    so that nothing is doubled pixel by pixel; four times the sum is exact, as 4 is a power of 2.
     """
     constant = window.scale * C1 + C2  # takes C1 away from what it is added to, and adds C2
     above = np.multiply(mean_x, mean_y, out=spare[0])
@@ -208,9 +208,10 @@ def _sum_of_map(mean_x: Map, product: Map, squares: Map, mean_y: Map, spare: Map
 class _Scratch:
     """Arrays for `maps` strips of one size; memory that is touched first costs more than the arithmetic.
 
-    strips: (maps, rows, columns), what is filtered.  filtered: (maps, pixels), tile by tile,
-    COLUMNS wide, row by row in each, the narrower rest last.  tiles, rest and their outs: views,
-    of `down` with the columns that a tile needs, and of `filtered`.
+    strips: (maps, rows, columns), what is filtered.  other: the reference's strip.  spare: maps on
+    the way.  filtered: (maps, pixels), tile by tile, COLUMNS wide, row by row in each, the narrower
+    rest last.  tiles, rest and their outs: views, of `down` with the columns that a tile needs, and
+    of `filtered`.
     """
 
     def __init__(self, maps: int, rows: int, columns: int, window: _Window) -> None:
@@ -238,7 +239,7 @@ def _strips(planes: Planes, window: _Window) -> Iterator[Planes]:
 
 
 def _filter(window: _Window, scratch: _Scratch) -> Map:
-    """Weighted means over the window where it fits, of strips (maps, rows, columns): scratch.filtered.
+    """Weighted means over the window where it fits, of scratch.strips: scratch.filtered.
 
     Whoever filters a map has the same products in the same order, so that x = y gives 1.
     """
