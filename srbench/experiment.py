@@ -215,7 +215,7 @@ class Method:
         return tuple(dict.fromkeys(p for s in self.segments for p in s.denoiser.packages))
 
     def noise_seed(self, seed: int) -> int:
-        """The seed of the noise that a cell of this seed starts from.
+        """The number of the seed whose noise a cell of this number starts from.
 
         Pairs, and not the next seed of the suite, as they stay when a run gets more seeds.
         """

@@ -49,7 +49,7 @@ def as_typed(mistake: UserError, places: Mapping[str, str]) -> UserError:
     >>> as_typed(UserError("method.srd.path.0.until.delta = -1", "a number above 0", "…"), places).got
     'method.srd.delta = -1'
     """
-    if not places:
+    if not places or type(mistake) is not UserError:  # others have more to say
         return mistake
     longest = sorted(places, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, longest))})(?![\w.]|\.\w)")

@@ -22,7 +22,7 @@ from srbench.store.records import (
     read_cell,
     scan,
 )
-from srbench.suites.base import offsets_of, seeding, text, variant
+from srbench.suites.base import listed, offsets_of, seeding, text, variant
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ class Keys:
 
     def __init__(self, experiment: Experiment, ground: Mapping[str, str]) -> None:
         self._family = experiment.family
-        self._variant, self._seeding = variant(experiment.suite), seeding(experiment.suite)
+        self._variant, how = variant(experiment.suite), seeding(experiment.suite)
+        # with the list: in another, a prompt would have another noise
+        self._seeding = [] if how.is_plain else [how, listed(experiment.suite) if how.prompt else ()]
         self._base = digest([self._family.essence(), ground], 64)
         # hashed once: a plan asks for tens of thousands of cells
         self._paths: dict[Method, str] = {}
@@ -120,8 +122,7 @@ class Keys:
     def protocol(self) -> str:
         """Hash of all that two cells of one column must share; a method's own choices excluded."""
         texts = [self._variant] if self._variant else []
-        seeds = [] if self._seeding.is_plain else [self._seeding]
-        return digest([self._base, self.weights(get_args(Role)), *texts, *seeds])
+        return digest([self._base, self.weights(get_args(Role)), *texts, *self._seeding])
 
     def weights(self, roles: Iterable[Role]) -> str:
         """What names the weights of these models and of what all models share."""

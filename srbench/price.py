@@ -20,6 +20,7 @@ from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
 from srbench.store.records import CellRecord, RunRecord, cell_files, read_cell, read_run_record
+from srbench.suites.base import seeding
 from srbench.trace import Trace
 
 
@@ -455,10 +456,12 @@ def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
     prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
     cells = prompts * seeds * len(methods)
     there = sum(map(len, done.cells.values())) + sum(map(len, done.elsewhere.values()))
+    how = seeding(suite)
+    noise = "" if how.is_plain else f", noise seeds {how.said}"
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
     return [
         ("family", f"{family.name}, {size}"),
-        ("prompts × seeds", f"{prompts} × {seeds} = {counted(prompts * seeds, 'video')} a method"),
+        ("prompts × seeds", f"{prompts} × {seeds} = {counted(prompts * seeds, 'video')} a method{noise}"),
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
         ("metrics", _metrics(experiment)),
         ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),

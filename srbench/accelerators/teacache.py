@@ -26,7 +26,8 @@ class TeaCache:
 
     mode: `default` reads the time embedding e, first and last step always computed;
     `ret_steps` reads the projected embedding e0, first five steps always computed (Wan alone).
-    coefficients: p, highest power first; the family's own for this model where None.
+    coefficients: p, highest power first; the family's own for this model where None, which belong
+    to its checkpoint: on weights of a method's own they must be given.
     threshold 0 never reuses.  In a segment that begins later, "first" means its first.
     """
 

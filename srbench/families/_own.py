@@ -138,8 +138,8 @@ def _unfit(family: FamilySettings, denoiser: Denoiser, own: Path, where: str) ->
                 f"{b}, as the family's {denoiser.model} model has it",
                 f"take a checkpoint of {family.name}, text to video",
             )
-    mine, theirs_ = _parts(own), _parts(theirs)
-    if other := sorted(mine ^ theirs_):
+    mine, known_ = _parts(own), _parts(theirs)
+    if known_ and (other := sorted(mine ^ known_)):
         has = "has" if other[0] in mine else "lacks"
         return UserError(
             f"{where}: {own} {has} {other[0]}" + f" and {len(other) - 1} more" * (len(other) > 1),
@@ -157,9 +157,17 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
+def _tensors(folder: Path) -> _checkpoint.Shapes:
+    """A checkpoint's shapes; none where it is missing or torn, which is told where it is asked for."""
+    try:
+        return _checkpoint.tensors(folder)
+    except _checkpoint.Fault:
+        return {}
+
+
 def _parts(folder: Path) -> set[str]:
     """The names of a checkpoint's tensors, whatever layer they are in."""
-    return {re.sub(r"\.\d+\.", ".N.", name) for name in _checkpoint.tensors(folder)}
+    return {re.sub(r"\.\d+\.", ".N.", name) for name in _tensors(folder)}
 
 
 def _of_lora(family: FamilySettings, denoiser: Denoiser, lora: LoRA, where: str) -> list[UserError]:
@@ -188,8 +196,7 @@ def _of_lora(family: FamilySettings, denoiser: Denoiser, lora: LoRA, where: str)
                 "save it by diffusers' save_lora_weights",
             )
         ]
-    base = folder(family, denoiser)
-    known = _checkpoint.tensors(base) if (base / "config.json").exists() else {}
+    known = _tensors(folder(family, denoiser))
     return _misfits(shapes, known, file, where) if known else []
 
 

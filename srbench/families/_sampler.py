@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -183,11 +184,22 @@ class DiffusersSampler(ABC, Generic[F]):
             )
 
     def _fuse(self, model: Any, lora: LoRA) -> None:
-        """As the stock pipeline does it; then what peft hung on the model goes, and its forward is plain."""
+        """As the stock pipeline does it, on the CPU; then what peft hung on the model goes.
+
+        Raises UserError where a part of the LoRA is for no module here: diffusers would leave it out.
+        """
         file = _own.lora_file(lora)
         keys, metadata = self.pipeline_class.lora_state_dict(
             str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
         )
+        modules = {name for name, _ in model.named_modules()}
+        targets = {re.sub(r"\.(lora_[AB]\..+|alpha)$", "", key.removeprefix("transformer.")) for key in keys}
+        if strange := sorted(targets - modules):
+            raise UserError(
+                f"{file}, {len(strange)} of its {len(targets)} parts for {strange[0]} and the like",
+                "a LoRA of this model's own modules",
+                "take one of this architecture, text to video",
+            )
         model.load_lora_adapter(keys, metadata=metadata)
         model.fuse_lora(lora_scale=lora.scale)
         model.unload_lora()

@@ -60,6 +60,10 @@ class Suite(Protocol):
 
     def list_seeds(self) -> tuple[int, ...]: ...
 
+    def listed(self) -> tuple[str, ...]:
+        """The full list, in whose order `Seeding` counts; `list_prompts` where it is left out."""
+        ...
+
     def text(self, prompt: str) -> str:
         """What the model is given for a prompt; scores go by the prompt itself."""
         ...
@@ -89,10 +93,14 @@ def offsets_of(suite: Suite) -> dict[str, int]:
 
     Of two entries of a list with one prompt the first counts: they share their videos.
     """
-    prompts, each = suite.list_prompts(), seeding(suite).prompt
-    listed = (suite.listed() if hasattr(suite, "listed") else ()) or prompts
-    place = {p: i for i, p in reversed(list(enumerate(listed)))} if each else {}
-    return {p: each * place.get(p, 0) for p in prompts}
+    each = seeding(suite).prompt
+    place = {p: i for i, p in reversed(list(enumerate(listed(suite))))} if each else {}
+    return {p: each * place.get(p, 0) for p in suite.list_prompts()}
+
+
+def listed(suite: Suite) -> tuple[str, ...]:
+    """The whole list that a suite's prompts are some of, as it orders them."""
+    return (suite.listed() if hasattr(suite, "listed") else ()) or suite.list_prompts()
 
 
 def seeds(setting: int | tuple[int, ...]) -> tuple[int, ...]:

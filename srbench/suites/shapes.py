@@ -23,7 +23,7 @@ class Shapes:
     One thing and two things in turn as long as captions with one last (`test` has 18 of
     those, `tune` 25), then two things.
     split: `test` is held out for reporting; thresholds are chosen on `tune`.
-    seeding: of the noise, by a caption's place in the list.
+    seeding: of the noise, by a caption's place among all of the split, or among those listed.
     """
 
     prompts: Annotated[int, Field(ge=1)] | tuple[str, ...] = 64
@@ -42,6 +42,10 @@ class Shapes:
         if isinstance(self.prompts, int):
             return tuple(_ordered(self.split)[: self.prompts])
         return base.unique([_caption(p) for p in self.prompts], "suite.prompts")
+
+    def listed(self) -> tuple[str, ...]:
+        """All captions of the split, or those that are listed by hand."""
+        return tuple(_ordered(self.split)) if isinstance(self.prompts, int) else self.list_prompts()
 
     def list_seeds(self) -> tuple[int, ...]:
         return base.seeds(self.seeds)

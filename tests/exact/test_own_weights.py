@@ -210,6 +210,20 @@ def test_cogvideox_with_a_lora_too(tmp_path, method, walked):
 
 
 @needs_peft
+def test_a_lora_with_parts_for_another_model_is_refused_when_it_is_loaded(fresh, tmp_path):
+    """One for image to video, in Wan's layout: diffusers would leave its image parts out."""
+    name = "diffusion_model.blocks.{}.cross_attn.{}.lora_{}.weight"
+    keys = {name.format(i, x, s): torch.zeros(2, 2) for i in range(4) for x in "qkvo" for s in "AB"}
+    keys |= {
+        name.format(i, x, s): torch.zeros(2, 2) for i in range(4) for x in ("k_img", "v_img") for s in "AB"
+    }
+    save_file(keys, tmp_path / "i2v.safetensors")
+    own = OwnWeights(lora=LoRA(source=str(tmp_path / "i2v.safetensors")))
+    with pytest.raises(UserError, match="this model's own modules"):
+        fresh.model("small", None, own)
+
+
+@needs_peft
 def test_wans_own_layout_of_a_lora_is_the_same_lora(fresh, sampler, tmp_path, stock, method, walked):
     """As many on the hub are: diffusers converts it when it loads it, and so do we."""
     generator, keys = torch.Generator().manual_seed(1), {}

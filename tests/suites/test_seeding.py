@@ -96,6 +96,19 @@ def test_it_is_in_the_protocol_and_equal_noise_is_one_video(a: int, b: int):
     assert len({cell for _, cell in theirs.values()}) == len(theirs)
 
 
+def test_another_list_is_another_protocol_and_a_subset_is_not():
+    """For in another list a prompt has another place, and another noise."""
+
+    def protocol(**suite: Any) -> str:
+        return plan.protocol(experiment(seeding={"prompt": 100}, **suite), GROUND)
+
+    assert protocol(prompts=["a", "b"]) != protocol(prompts=["b", "a"])
+    shapes = {"kind": "shapes", "seeds": 1}
+    assert protocol(**shapes, prompts=4) == protocol(**shapes, prompts=8)
+    by_seed = [experiment(prompts=p, seeding={"seed": 7}) for p in (["a", "b"], ["b", "a"])]
+    assert plan.protocol(by_seed[0], GROUND) == plan.protocol(by_seed[1], GROUND)
+
+
 def test_a_shard_has_the_seeds_of_the_whole():
     whole = plan.units(experiment(seeding={"prompt": 100}))
     parts = [plan.Shard(i, 3).part(whole) for i in (1, 2, 3)]
