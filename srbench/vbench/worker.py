@@ -29,7 +29,7 @@ def ground(device: str) -> dict[str, str]:
     """Versions and device, as text; what scores may move with."""
     import torch
 
-    found = {}
+    found: dict[str, str] = {}
     for name in PACKAGES:
         found |= _version(name)
     found["torch"] = torch.__version__  # with its build, as 2.5.1+cu124
