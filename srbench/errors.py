@@ -8,6 +8,7 @@ import difflib
 import errno
 import os
 import re
+import select
 import shutil
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED, EXIT_UNREAD = 1, 2, 130, 141
 
 
 class UserError(Exception):
@@ -215,10 +216,18 @@ def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackTy
 def finish(main: Callable[[], int], interrupted: str = "what was recorded is kept") -> NoReturn:
     """Run a command and exit with its code, 2 after a user's mistake, 130 after Ctrl-C.
 
+    Where whoever reads what it prints stops reading, as `| head` does, it ends with 141, silently.
+
     interrupted: what Ctrl-C leaves and how to go on.  Whatever else goes wrong keeps its traceback.
     """
     try:
         code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        code = EXIT_UNREAD
     except UserError as error:
         print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
         code = EXIT_USER
@@ -239,3 +248,10 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads standard output any more, so that it is that pipe which broke."""
+    ends = select.poll()
+    ends.register(sys.stdout.fileno())
+    return any(event & select.POLLERR for _, event in ends.poll(0))

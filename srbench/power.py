@@ -276,10 +276,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _above_zero(text: str) -> float:
-    value = abs(float(text))
+    value = abs(_number(text))
     if not (0 < value < math.inf):
-        raise argparse.ArgumentTypeError("a number other than 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number other than 0")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
 def _from_two(text: str) -> int:
@@ -292,14 +299,14 @@ def _from_one(text: str) -> int:
 
 def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or not least <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"a whole number from {least} to {MOST:,}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {MOST:,}")
     return int(text)
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0.05 < value < 1:
-        raise argparse.ArgumentTypeError("above 0.05, which chance alone gives, and below 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0.05, which chance alone gives, and below 1")
     return value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -117,3 +119,21 @@ def test_on_a_terminal_lines_break_between_words_and_elsewhere_not_at_all(
     assert " ".join(" ".join(told).split()) == " ".join(text.split())
     assert told[1].startswith("    ") and told[-1] == "do:       it"
     assert wrapped(text, io.StringIO()) == text
+
+
+def ended(code: str, tail: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose output goes to another one."""
+    inner = f"from srbench import errors\nerrors.finish(lambda: {code})"
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(inner)} | {tail}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_a_reader_that_stops_ends_a_command_without_a_traceback() -> None:
+    assert ended("[print('x' * 99) for _ in range(9999)] and 0", "head -1") == (141, "")
+    assert ended("print('x') or 0", "cat") == (0, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_readers_doing() -> None:
+    code, said = ended("(_ for _ in ()).throw(BrokenPipeError('a worker died'))", "cat")
+    assert code == 1 and "BrokenPipeError: a worker died" in said

@@ -20,6 +20,7 @@ from scipy.special import gammaincinv, ndtr, stdtrit  # scipy.stats has t as wel
 NO_VALUE = "no value"
 ONE_PROMPT = "one prompt only, so no standard error"
 ZERO_DENOMINATOR = "the denominator's mean is 0"
+NONE_COUNTS = "none of the videos counts in it, as where nothing was found in any"
 POWER = 0.8  # that is usually planned for
 
 
@@ -193,12 +194,15 @@ def mean_of_videos(
 
     s_g, n_g: prompt g's sum and count; the error is that of ratio_of_means(s, n).  With
     equally many videos a prompt it is clustered_mean.  counts: (n,), ≥ 0, where a video counts
-    as more than one, as of a mean over the frames of all.  Raises ValueError as that does.
+    as more than one, as of a mean over the frames of all.  The mean is None, with the reason, where
+    all counts are 0.  Raises ValueError as that does.
 
     >>> mean_of_videos([1.0, 3.0, 8.0], ["a", "a", "b"]).mean
     4.0
     >>> mean_of_videos([1.0, 3.0], ["a", "b"], [10.0, 30.0]).mean
     2.5
+    >>> mean_of_videos([0.0, 0.0], ["a", "b"], [0.0, 0.0]).mean is None
+    True
     """
     _check(values, clusters)
     if counts is None:
@@ -209,7 +213,8 @@ def mean_of_videos(
         sums[cluster].append(value * count)
         sizes[cluster].append(count)
     totals, whole = ([math.fsum(vs) for vs in of.values()] for of in (sums, sizes))
-    return replace(ratio_of_means(totals, whole, list(sums)), n=len(values))
+    found = replace(ratio_of_means(totals, whole, list(sums)), n=len(values))
+    return replace(found, reason=NONE_COUNTS) if found.reason == ZERO_DENOMINATOR else found
 
 
 def mean_skewness(values: Sequence[float]) -> float:

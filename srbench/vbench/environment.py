@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from srbench import errors
 from srbench.errors import UserError
 from srbench.suites import vbench as suite
 
@@ -99,19 +100,23 @@ def setup(detectron2: Path | None = None) -> dict[str, str]:
             f"{ROOM:g} GB",
             f"free some, or set {VARIABLE} to another disk",
         )
-    print(f"VBench's environment goes to {target}: {COST}", flush=True)
+    _say(f"VBench's environment goes to {target}: {COST}")
     packages = f"Python {PYTHON} and the packages of {REQUIREMENTS.name}"
     _run([*uv, "venv", "--quiet", "--allow-existing", "--python", PYTHON, str(target)], packages)
     install = [*uv, "pip", "install", "--python", str(python())]
     _run([*install, "--requirement", str(REQUIREMENTS)], packages)
     if detectron2 is not None:
-        print(f"detectron2 is built from {detectron2}: three to ten minutes on one core", flush=True)
+        _say(f"detectron2 is built from {detectron2}: three to ten minutes on one core")
         # Hidden GPUs: what GRiT runs on one is torchvision's, and a CUDA toolkit that lies about is
         # seldom that of the environment's torch, which stops the build.
         how = {"FORCE_CUDA": "0", "CUDA_VISIBLE_DEVICES": "", "D2_VERSION_SUFFIX": _commit(detectron2)}
         build = ["--no-build-isolation", "--reinstall-package", "detectron2", str(detectron2.resolve())]
         _run([*install, *build], "detectron2's source and a C++ compiler", os.environ | how)
     return check()
+
+
+def _say(text: str) -> None:
+    print(errors.wrapped(text, sys.stdout), flush=True)
 
 
 def _refuse_other_source(given: Path) -> None:

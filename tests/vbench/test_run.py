@@ -296,6 +296,28 @@ def test_prompts_of_another_suite_go_by_custom_input_under_numbered_names_and_ha
         score(folder, Options(dimensions=("color",)), quiet)
 
 
+def test_a_color_found_in_no_video_is_no_number_in_the_report_and_says_why(
+    make_run: MakeRun, stand_in: StandIn
+) -> None:
+    folder = make_run(prompts=("a dog",), methods=("large",))
+    stand_in.behave(drop=["a dog-0.mp4", "a dog-1.mp4"], mean=None)
+    assert score(folder, Options(dimensions=("color",)), quiet) == {"done": 2}
+    record, cells = read_run(folder)
+    (row,) = table.make(record, list(cells)).dimensions
+    (value,) = row.values
+    assert (value.value, value.outcome) == (None, "missing")
+    assert value.reason.startswith("none of the videos counts in it")
+
+
+def test_before_any_score_the_command_says_what_could_be_scored_and_how(
+    make_run: MakeRun, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(prompts=("a dog",))
+    assert command.main(["final", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert f"nothing is scored yet of object_class, color: python -m srbench.vbench score {folder}" in said
+
+
 def test_a_resumed_run_keeps_what_vbench_scored(make_run: MakeRun, stand_in: StandIn) -> None:
     folder = make_run(prompts=("a dog",), seeds=(0,), methods=("large",))
     score(folder, Options(dimensions=("color",)), quiet)
