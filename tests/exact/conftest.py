@@ -104,6 +104,31 @@ def walked(sampler: WanSampler, text: Text) -> Callable[..., dict[str, walking.B
     return walk
 
 
+@pytest.fixture
+def fresh(sampler):
+    """The embedded family, its own models loaded once for all, those of a test for it alone."""
+    other = sampler.family.open()
+    other._models.update(sampler._models)
+    return other
+
+
+@pytest.fixture
+def checkpoint(sampler, tmp_path):
+    return changed(sampler.model("small"), tmp_path / "distilled")
+
+
+def changed(model, folder, seed=3):
+    """Another checkpoint of a model's class: its own weights, disturbed."""
+    other = type(model).from_config(model.config)
+    other.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=generator))
+    other.save_pretrained(folder)
+    return folder
+
+
 class Stock:
     """diffusers' own WanPipeline, loaded from the embedded family's folder."""
 

@@ -16,20 +16,9 @@ from srbench.families._budget import need
 from srbench.own_weights import LoRA, OwnWeights
 
 from . import cogvideox as twin
+from .conftest import changed
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft fuses a LoRA")
-
-
-def changed(model, folder, seed=3):
-    """Another checkpoint of a model's class: its own weights, disturbed."""
-    other = type(model).from_config(model.config)
-    other.load_state_dict(model.state_dict())
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in other.parameters():
-            p.add_(0.02 * torch.randn(p.shape, generator=generator))
-    other.save_pretrained(folder)
-    return folder
 
 
 def random_lora(model, file, rank=2, layers=("attn1.to_q", "attn1.to_v")):
@@ -44,19 +33,6 @@ def random_lora(model, file, rank=2, layers=("attn1.to_q", "attn1.to_v")):
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(found, file)
     return file
-
-
-@pytest.fixture
-def fresh(sampler):
-    """The embedded family, its own models loaded once for all, those of a test for it alone."""
-    other = sampler.family.open()
-    other._models.update(sampler._models)
-    return other
-
-
-@pytest.fixture
-def checkpoint(sampler, tmp_path):
-    return changed(sampler.model("small"), tmp_path / "distilled")
 
 
 def test_a_checkpoint_is_the_stock_pipeline_with_that_transformer(fresh, checkpoint, stock, method, walked):

@@ -138,15 +138,17 @@ FURTHER = {
     "batch_guidance": True,
     "attention": "_native_math",
     "disturb": {"scale": 0.3, "bias": 0.1},
+    "weights": "a checkpoint of its own",
 }
 
 
 @pytest.mark.parametrize("setting", FURTHER)
-def test_attached_late_is_exact_whatever_else_the_denoiser_is(setting, method, walked):
-    denoiser = {"model": "small", "accelerators": [pab(2, (100, 500))], setting: FURTHER[setting]}
+def test_attached_late_is_exact_whatever_else_the_denoiser_is(setting, method, walked, fresh, checkpoint):
+    other = {"source": str(checkpoint)} if setting == "weights" else FURTHER[setting]
+    denoiser = {"model": "small", "accelerators": [pab(2, (100, 500))], setting: other}
     own = method("own", denoiser, steps=STEPS)
-    late = walked(own, late_attach=True)["own"]
-    assert torch.equal(late.state.latents, walked(own)["own"].state.latents)
+    late = walked(own, late_attach=True, on=fresh)["own"]
+    assert torch.equal(late.state.latents, walked(own, on=fresh)["own"].state.latents)
     if setting != "disturb":  # which is not attached late
         assert late.trace.steps[0].denoiser != late.trace.steps[-1].denoiser
 
