@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from srbench.errors import UserError
+from srbench.metrics.base import gpu_of
 from srbench.metrics.lpips import Network, converted_file, heads_file, torchvision_file
 from srbench.store.objects import file_hash
 from srbench.video import Video
@@ -233,8 +234,7 @@ def network(name: Network, device: str) -> Net:
 
     Raises UserError where a weights file is not what it should be.
     """
-    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return Net(LAYOUTS[name], load(name), torch.device(where))
+    return Net(LAYOUTS[name], load(name), torch.device(gpu_of(device) or "cpu"))
 
 
 def load(name: Network) -> dict[str, Tensor]:

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 from typing_extensions import TypeIs  # of typing from 3.13 on
 
+from srbench import ground
 from srbench.errors import UserError
 from srbench.experiment import digest
 from srbench.registry import source
 from srbench.store.records import MetricFacts
 from srbench.video import Video, check
+
+
+def _known_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError("auto, cpu, cuda, or one GPU by its number as cuda:1")
+    return device
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
+"""Where a metric computes: auto is the first GPU where there is one."""
+
+
+def gpu_of(device: str) -> str:
+    """The GPU that a `Device` means on this machine, as torch names it; empty for the CPU.
+
+    torch is asked only where the system shows a GPU.
+    """
+    if device != "auto":
+        return "" if device == "cpu" else device
+    if not ground.may_have_gpu():
+        return ""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else ""
+
 
 CHUNK = 4
 """Frames that are compared at a time.

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator
 
 from srbench import ground
 from srbench.errors import UserError
-from srbench.metrics.base import check_pair, compare_chunks
+from srbench.metrics.base import Device, check_pair, compare_chunks
 from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
@@ -67,12 +65,6 @@ def heads_file(network: Network) -> Path | None:
     return path if path.is_file() else None
 
 
-def _known_device(device: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError("auto, cpu, cuda, or one GPU by its number as cuda:1")
-    return device
-
-
 @plugin
 class LPIPS:
     """LPIPS in float32, on the first GPU where there is one and device is "auto".
@@ -84,7 +76,7 @@ class LPIPS:
     """
 
     definition: Definition = "alex-spatial"
-    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    device: Device = "auto"
 
     @property
     def facts(self) -> MetricFacts:

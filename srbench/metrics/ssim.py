@@ -18,16 +18,17 @@ one strip of one channel goes all the way before the next, in arrays that are us
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from srbench import ground
 from srbench.errors import UserError
-from srbench.metrics.base import check_pair, compare_chunks
+from srbench.metrics.base import Device, check_pair, compare_chunks, gpu_of
 from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
@@ -82,7 +83,7 @@ class _Prepared:
 
 @plugin
 class SSIM:
-    """SSIM in float64 on a CPU, by one of three definitions.
+    """SSIM in float64, by one of three definitions; on the first GPU where there is one and device is "auto".
 
     gauss11-valid: 11×11 Gaussian, σ = 1.5, where it fits.  TeaCache, VideoSys and MagCache;
         scikit-image with gaussian_weights=True, sigma=1.5, use_sample_covariance=False.
@@ -92,6 +93,7 @@ class SSIM:
     """
 
     definition: Definition = "gauss11-valid"
+    device: Device = "auto"
 
     @property
     def facts(self) -> MetricFacts:
@@ -113,7 +115,13 @@ class SSIM:
         check_pair(video, reference)
         return compare_chunks(self, video, reference)
 
-    def prepare(self, reference: Video) -> list[_Prepared]:
+    @property
+    def unavailable(self) -> str:
+        """A GPU that was asked for and is not there; empty if nothing is lacking."""
+        lacking = ground.lacking(self.device, "metric.ssim.device")
+        return f"{lacking.got}: {lacking.do}" if lacking else ""
+
+    def prepare(self, reference: Video) -> Sequence[Any]:
         """The reference's planes and their filtered means.
 
         Raises UserError for frames smaller than the window.
@@ -127,13 +135,30 @@ class SSIM:
                 f"at least {size}×{size}, the window of ssim/{self.definition}",
                 "generate larger frames, or leave out this metric",
             )
+        if gpu := gpu_of(self.device):
+            import torch
+
+            from srbench.metrics import _ssim_gpu
+
+            return _ssim_gpu.prepare(reference, _kernel(window), torch.device(gpu))
         planes = (_planes(y, window) for y in reference)
         return [_Prepared(p, _means(p, window)) for p in planes]
 
-    def compare(self, video: Video, prepared: list[_Prepared]) -> NDArray[np.float64]:
-        """SSIM of each frame of as many as were prepared."""
+    def compare(self, video: Video, prepared: Sequence[Any]) -> NDArray[np.float64]:
+        """SSIM of each frame of as many as were prepared, where they were prepared."""
         window = _WINDOWS[self.definition]
+        if prepared and not isinstance(prepared[0], _Prepared):
+            from srbench.metrics import _ssim_gpu
+
+            return _ssim_gpu.compare(video, prepared, _kernel(window))
         return np.array([_ssim(_planes(x, window), y, window) for x, y in zip(video, prepared, strict=True)])
+
+
+def _kernel(window: _Window) -> Any:
+    from srbench.metrics._ssim_gpu import Kernel
+
+    padding = 0 if window.valid else len(window.weights) // 2
+    return Kernel(window.weights, padding, window.scale, C1, C2)
 
 
 def _planes(frame: NDArray[np.uint8], window: _Window) -> Planes:

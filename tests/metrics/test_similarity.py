@@ -277,3 +277,34 @@ def test_frames_smaller_than_the_window_are_refused(definition: str, size: int) 
     for small in (fits[:, 1:], fits[:, :, 1:]):
         with pytest.raises(UserError, match=f"at least {size}×{size}"):
             metric(small, small)
+
+
+# --- on a GPU: torch's convolutions in float64, tried on a CPU device
+
+
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSIM takes the GPU's way, whose device is this CPU."""
+    monkeypatch.setattr("srbench.metrics.ssim.gpu_of", lambda device: "cpu")
+
+
+@every_pair
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_a_gpus_ssim_is_the_cpus(pair: str, definition: Any, by_torch: None) -> None:
+    metric = SSIM(definition=definition)
+    video, reference = two(pair)
+    prepared = metric.prepare(reference)
+    assert type(prepared[0]).__module__ == "srbench.metrics._ssim_gpu"
+    here = METRICS[definition]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("srbench.metrics.ssim.gpu_of", lambda device: "")
+        expected = here(video, reference)
+    np.testing.assert_allclose(metric.compare(video, prepared), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(metric.compare(reference, prepared), 1.0, rtol=0, atol=1e-12)
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_scored() -> None:
+    assert "metric.ssim.device=cuda:7" in SSIM(device="cuda:7").unavailable
+    assert SSIM().unavailable == SSIM(device="cpu").unavailable == ""
+    with pytest.raises(UserError, match="cuda"):
+        build("metrics", {"kind": "ssim", "device": "mps"}, "metric.ssim")
