@@ -150,12 +150,9 @@ def test_own_weights_count_against_the_devices_memory(sampler, checkpoint):
 
 def test_files_that_changed_since_the_cells_were_named_are_refused(sampler, fresh, checkpoint, monkeypatch):
     """As on a worker that has other bytes under the same path."""
-    from srbench.store.objects import folder_hash
-
     asked = sampler.family.settled(Denoiser(model="small", weights=OwnWeights(source=str(checkpoint))))
     fresh.model(asked.model, None, asked.weights)
     changed(sampler.model("small"), checkpoint, seed=4)
-    folder_hash.cache_clear()
     other = sampler.family.open()
     with pytest.raises(UserError, match="other bytes"):
         other.model(asked.model, None, asked.weights)
