@@ -508,7 +508,7 @@ example:
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Print the comparison; 1 past a margin, else 0.  Raises UserError where there is none."""
     found = match(*(reading.read(run) for run in (args.a, args.b)))
-    changed = changes(found.a, found.b)
+    changed = changes(found.a, found.b, found.pairs)
     known = _columns(found)
     allowed = margins(args.margin, known)
     chosen = [find_column(name, known) for name in args.column or ()]
