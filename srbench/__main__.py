@@ -227,7 +227,10 @@ def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Plac
     methods = plan.timed_methods(experiment)
     protocol = plan.protocol(experiment, place.ground)
     there = read_timing(place.run, protocol)
-    if there and there.rounds >= rounds and {m.id for m in methods} <= there.method_ids:
+    is_whole = (
+        there is not None and there.rounds >= rounds and not {m.name for m in methods} & {*there.failed}
+    )
+    if there and is_whole and {m.id for m in methods} <= there.method_ids:
         console.print(
             f"timed alone already, {there.began}; remove {place.run / TIMING} to do it again",
             markup=False,

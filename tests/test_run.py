@@ -39,7 +39,7 @@ def make_plain(*words: str) -> Experiment:
     """What a command without an experiment makes."""
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
         plain = OmegaConf.to_container(hydra.compose("config", list(words)), resolve=True)
-    return check({k: v for k, v in plain.items() if k not in ("run", "results", "store", "dry_run", "shard")})
+    return check({k: v for k, v in plain.items() if k not in RUN_KEYS})
 
 
 class Lab:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+import torch
+from rich.console import Console
 
+from srbench import __main__ as door
 from srbench import plan
+from srbench.engines import local
 from srbench.report import reading, table
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
-from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing
+from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing, write_json
 from srbench.timing import measure
 from tests.test_run import make
 
@@ -68,6 +75,67 @@ def test_a_method_that_fails_is_told_of_and_the_others_go_on(
     assert found is not None and found.failed == {"small": "MemoryError: no room"}
     assert sum(e.failed for e in events) == 1  # it is not tried again
     assert "small" not in {w.method for w in found.walks}
+
+
+def test_nothing_is_loaded_while_a_clock_runs(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Runner(runner.experiment, runner.run, runner.store, threads=1)
+    there: list[tuple[set[str], bool]] = []
+
+    def alone(method, unit):
+        there.append(({role for role, *_ in fresh.sampler._models}, "_loaded_vae" in vars(fresh.sampler)))
+        return runner.alone(method, unit)
+
+    monkeypatch.setattr(fresh, "alone", alone)
+    (unit,) = plan.units(fresh.experiment)
+    measure(fresh, unit, [], rounds=1, watch=lambda event: None)
+    assert there[0] == ({"large", "small"}, True)
+
+
+def test_what_the_sweep_held_on_a_gpu_is_given_back_before_the_pass(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass is another process: what this one has freed and kept, it could not have."""
+    sweep: list[weakref.ref[Runner]] = []
+    freed: list[bool] = []
+
+    def make_runner(*args):
+        made = Runner(*args[:2], Store(args[2]), args[3])
+        sweep.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(local, "_make", make_runner)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(sweep[0]() is None))
+    monkeypatch.setattr(local.Local, "_pool", lambda *_: contextlib.nullcontext(MagicMock()))
+    experiment, store = make(methods="large,small"), tmp_path / "store"
+    units = plan.units(experiment)
+    experiment.engine.run(experiment, units, tmp_path, store, lambda event: None)
+    experiment.engine.time(experiment, units[0], tmp_path, store, 1, lambda event: None)
+    assert freed == [True]
+
+
+@pytest.mark.parametrize(("failed", "again"), [({}, False), ({"small": "OSError: gone"}, True)])
+def test_a_pass_in_which_a_method_failed_is_made_again(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: dict[str, str], again: bool
+) -> None:
+    """Also where it had been timed in an earlier round."""
+    (unit,) = plan.units(runner.experiment)
+    ground = door.ground.ground(runner.experiment.engine.threads, runner.experiment.family.device)
+    place = door.Place(tmp_path, runner.store, ground)
+    protocol = plan.protocol(runner.experiment, ground)
+    found = read_timing(runner.run, runner.protocol)
+    assert found is not None
+    by_method = {w.method_id: w for w in found.walks}
+    walks = tuple(
+        by_method.get(m.id) or found.walks[0].model_copy(update={"method_id": m.id})
+        for m in plan.timed_methods(runner.experiment)
+    )
+    about = {"failed": failed, "protocol": protocol, "walks": walks}
+    write_json(tmp_path / TIMING / "a.json", found.model_copy(update=about))
+    asked: list[int] = []
+    monkeypatch.setattr(local.Local, "time", lambda *args: asked.append(args[5]))
+    door.time_alone(runner.experiment, unit, 1, place, Console(quiet=True))
+    assert asked == ([1] if again else [])
 
 
 def test_a_command_times_once_and_its_tables_are_no_estimates(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srbench import configs, plan
-from srbench.__main__ import compose, job
+from srbench.__main__ import RUN_KEYS, compose, job
 from srbench.experiment import Experiment, check
 from srbench.registry import identity
 from srbench.store.records import read_run
@@ -157,7 +157,7 @@ def test_the_leaderboards_preset_on_the_command_line():
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
         words = ["+preset=vbench_leaderboard", "family=wan21_480p", "suite=vbench", "suite.subset=8"]
         plain = compose(hydra.compose("config", words))
-    made = check({k: v for k, v in plain.items() if k not in ("run", "results", "store", "dry_run", "shard")})
+    made = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
     assert (made.family.shift, made.family.guidance_scale) == (3.0, 6.0)
     assert made.suite.seeding == Seeding(prompt=100_000)
 
