@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import shutil
 
 import pytest
 import torch
@@ -130,6 +131,16 @@ def test_residency_changes_no_bit_of_them(residency, sampler, checkpoint, text, 
                 state, _ = on.step(denoiser, state, text)
         ends.append(state.latents)
     assert torch.equal(*ends)
+
+
+def test_equal_bytes_from_two_places_are_both_on_the_device(sampler, checkpoint, tmp_path):
+    on = sampler.family.open()
+    for source in (checkpoint, shutil.copytree(checkpoint, tmp_path / "copy")):
+        own = OwnWeights(source=str(source))
+        asked = on.family.settled(Denoiser(model="small", weights=own))
+        on.model("small", None, asked.weights)
+    assert len(on._models) == 2
+    assert {id(m) for m in on._residents.here.values()} == {id(m) for m in on._models.values()}
 
 
 def test_own_weights_count_against_the_devices_memory(sampler, checkpoint):
