@@ -225,6 +225,8 @@ def execute(
 def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Place, console: Console) -> int:
     """The timing pass, with a bar, unless one is there.  Returns how many methods could not be timed."""
     methods = plan.timed_methods(experiment)
+    if not methods:
+        return 0
     protocol = plan.protocol(experiment, place.ground)
     there = read_timing(place.run, protocol)
     is_whole = (

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -189,4 +190,16 @@ def test_the_newest_pass_of_the_protocol_counts_and_is_no_part_of_the_record(run
     (runner.run / "run.json").write_text(record.model_dump_json())
     read = read_run_record(runner.run)
     assert read.timing == "exclusive" and read.alone == newest
+    # one in which all methods failed has no times to give
+    write_json(runner.run / TIMING / "99991231T000000-0000.json", newest.model_copy(update={"walks": ()}))
+    assert (read_run_record(runner.run).timing, read_run_record(runner.run).alone) == ("shared", None)
     assert "alone" not in json.loads(read.model_dump_json())
+
+
+def test_scale_rows_alone_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = make(methods="large,scale_batched")
+    scale = tuple(replace(m, role="scale") for m in experiment.methods)
+    experiment = replace(experiment, methods=scale)
+    monkeypatch.setattr(local.Local, "time", lambda *_: pytest.fail("nothing is to be timed"))
+    place = door.Place(tmp_path, Store(tmp_path / "store"), {})
+    assert door.time_alone(experiment, plan.units(experiment)[0], 1, place, Console(quiet=True)) == 0

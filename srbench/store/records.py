@@ -491,10 +491,15 @@ def read_text_times(path: Path) -> TextTimes:
 
 
 def read_run_record(run: Path) -> RunRecord:
-    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read."""
+    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read.
+
+    A pass in which every method failed leaves the times as they were, estimates of the sweep.
+    """
     record: RunRecord = _read(run / "run.json", RunRecord)
     alone = read_timing(run, record.protocol)
-    return record.model_copy(update={"alone": alone, "timing": "exclusive"}) if alone else record
+    if alone is None or not alone.walks:
+        return record
+    return record.model_copy(update={"alone": alone, "timing": "exclusive"})
 
 
 TIMING = "timing"  # a run's folder of timing passes
