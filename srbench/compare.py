@@ -620,8 +620,8 @@ def _notes(told: Sequence[Row], changed: Sequence[Change], allowed: Mapping[str,
     if any(r.column in TIMES for r in told):
         notes.append(
             "latency and speedup can be compared on one device and software alone; their interval is over "
-            "prompts, each with the median step times of its own videos: how the machine's speed changed "
-            "within a run is in it, how it differed between the two runs is not"
+            "prompts, of a shared run each with the median step times of its own videos: how the machine's "
+            "speed changed within such a run is in it, how it differed between the two runs is not"
         )
     concerned: dict[str, list[Row]] = {}
     for row in (r for r in told if r.reason):
