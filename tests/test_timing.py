@@ -22,6 +22,7 @@ from srbench.report import reading, table
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
 from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing, write_json
+from srbench.suites.prompts import Prompts
 from srbench.timing import measure
 from tests.test_run import make
 
@@ -113,6 +114,18 @@ def test_what_the_sweep_held_on_a_gpu_is_given_back_before_the_pass(
     experiment.engine.run(experiment, units, tmp_path, store, lambda event: None)
     experiment.engine.time(experiment, units[0], tmp_path, store, 1, lambda event: None)
     assert freed == [True]
+
+
+def test_what_is_encoded_for_its_time_is_what_the_model_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "long.json").write_text(json.dumps({"a cat": "a grey cat that sleeps"}))
+    suite = Prompts(prompts=("a cat",), extended=str(tmp_path / "long.json"))
+    experiment, pool = replace(make(methods="large"), suite=suite), MagicMock()
+    monkeypatch.setattr(local.Local, "_pool", lambda *_: contextlib.nullcontext(pool))
+    (unit,) = plan.units(experiment)
+    experiment.engine.time(experiment, unit, tmp_path, tmp_path, 1, lambda event: None)
+    assert pool.submit.call_args.args[1:] == (unit, ["a grey cat that sleeps"], 1)
 
 
 @pytest.mark.parametrize(("failed", "again"), [({}, False), ({"small": "OSError: gone"}, True)])

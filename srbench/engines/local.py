@@ -19,6 +19,7 @@ from pydantic import Field
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
 from srbench.registry import plugin
+from srbench.suites.base import text
 
 if TYPE_CHECKING:
     from srbench.experiment import Experiment
@@ -58,7 +59,7 @@ class Local:
         Nor on the device, of which this process would keep what it has freed.
         """
         _give_back()
-        texts = list(experiment.suite.list_prompts())
+        texts = [text(experiment.suite, p) for p in experiment.suite.list_prompts()]
         with self._pool(PackedExperiment.of(experiment), run, store, 1, watch) as pool:
             pool.submit(_time, unit, texts, rounds).result()
 
