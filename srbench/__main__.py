@@ -724,6 +724,8 @@ def main() -> int:
         for run in _to_report:
             report.make(run, Console())
     except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return max(_codes, default=0)
 

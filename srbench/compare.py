@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook
+from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook, finish
 from srbench.report import paired, reading, statistics, table, totals
 from srbench.report.changes import Change, changes
 from srbench.report.paired import Bench, find_column, find_method
@@ -657,4 +656,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main, "nothing is lost")
