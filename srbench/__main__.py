@@ -225,9 +225,14 @@ def execute(
 def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Place, console: Console) -> int:
     """The timing pass, with a bar, unless one is there.  Returns how many methods could not be timed."""
     methods = plan.timed_methods(experiment)
+    if not methods:
+        return 0
     protocol = plan.protocol(experiment, place.ground)
     there = read_timing(place.run, protocol)
-    if there and there.rounds >= rounds and {m.id for m in methods} <= there.method_ids:
+    is_whole = (
+        there is not None and there.rounds >= rounds and not {m.name for m in methods} & {*there.failed}
+    )
+    if there and is_whole and {m.id for m in methods} <= there.method_ids:
         console.print(
             f"timed alone already, {there.began}; remove {place.run / TIMING} to do it again",
             markup=False,
@@ -719,6 +724,8 @@ def main() -> int:
         for run in _to_report:
             report.make(run, Console())
     except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return max(_codes, default=0)
 

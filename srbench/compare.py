@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook
+from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook, finish
 from srbench.report import paired, reading, statistics, table, totals
 from srbench.report.changes import Change, changes
 from srbench.report.paired import Bench, find_column, find_method
@@ -508,7 +507,7 @@ example:
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Print the comparison; 1 past a margin, else 0.  Raises UserError where there is none."""
     found = match(*(reading.read(run) for run in (args.a, args.b)))
-    changed = changes(found.a, found.b)
+    changed = changes(found.a, found.b, found.pairs)
     known = _columns(found)
     allowed = margins(args.margin, known)
     chosen = [find_column(name, known) for name in args.column or ()]
@@ -620,8 +619,8 @@ def _notes(told: Sequence[Row], changed: Sequence[Change], allowed: Mapping[str,
     if any(r.column in TIMES for r in told):
         notes.append(
             "latency and speedup can be compared on one device and software alone; their interval is over "
-            "prompts, each with the median step times of its own videos: how the machine's speed changed "
-            "within a run is in it, how it differed between the two runs is not"
+            "prompts, of a shared run each with the median step times of its own videos: how the machine's "
+            "speed changed within such a run is in it, how it differed between the two runs is not"
         )
     concerned: dict[str, list[Row]] = {}
     for row in (r for r in told if r.reason):
@@ -657,4 +656,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main, "nothing is lost")

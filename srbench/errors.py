@@ -228,6 +228,10 @@ def finish(main: Callable[[], int], interrupted: str = "what was recorded is kep
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         code = EXIT_UNREAD
+    except SystemExit as stop:  # rich has taken care of such a pipe already, and would end with 1
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        code = EXIT_UNREAD
     except UserError as error:
         print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
         code = EXIT_USER

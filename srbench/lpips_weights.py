@@ -190,4 +190,4 @@ def convert(network: Network, content: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    errors.finish(main)

@@ -163,9 +163,20 @@ def mistakes(experiment: Experiment) -> list[UserError]:
             found += experiment.family.mistakes_of(segment.denoiser, where)
     try:
         all_facts(experiment.metrics, experiment.suite.list_prompts())
+        found += _noise_too_high(experiment)
     except UserError as error:
         found.append(error)
     return found
+
+
+def _noise_too_high(experiment: Experiment) -> list[UserError]:
+    """Noise's seeds that no generator takes, of the pairs' others too."""
+    suite, how = experiment.suite, seeding(experiment.suite)
+    highest = max(offsets_of(suite).values()) + how.seed * (max(suite.list_seeds()) | 1)
+    if highest < 2**63:
+        return []
+    got = f"suite.seeding = {how.said}, of which a noise's seed comes to {highest:,}"
+    return [UserError(got, "noise seeds below 2⁶³", "lower suite.seeding or suite.seeds")]
 
 
 def run_folder(experiment: Experiment, results: Path, run: str | None, ground: Mapping[str, str]) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.special import gammaincinv
 
-from srbench.errors import EXIT_USER, Parser, UserError, except_hook
+from srbench.errors import EXIT_USER, Parser, UserError, except_hook, finish
 from srbench.report import bootstrap, paired, reading, statistics
 from srbench.report.paired import Bench, Paired
 from srbench.report.quantities import Contender
@@ -350,4 +349,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main, "nothing is lost")

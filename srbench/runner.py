@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
@@ -9,7 +10,7 @@ import platform
 import secrets
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -248,6 +249,20 @@ class Runner:
         return cell
 
     # -- one method alone, for its times
+
+    def load(self, methods: Sequence[Method], unit: Unit) -> None:
+        """Load what methods need, by decoding noise once too, so that no walk's times hold that.
+
+        What cannot be loaded is left to the walk, which fails with the reason.
+        """
+        for denoiser in dict.fromkeys(s.denoiser for m in methods for s in m.segments):
+            bare = replace(denoiser, accelerators=(), attention=None)
+            with contextlib.suppress(Exception), self.sampler.attach(bare, 1):  # which asks whether it fits
+                self.sampler.model(bare.model, bare.dtype, bare.weights)
+        for method in methods[:1]:
+            with contextlib.suppress(Exception):
+                noise = self.sampler.start(unit.noise_seed(method), method.steps, method.sampler)
+                self.sampler.decode(noise)
 
     def alone(self, method: Method, unit: Unit) -> CellRecord:
         """A method's walk with nothing kept of earlier ones, as a cell without a video.

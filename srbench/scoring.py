@@ -126,7 +126,7 @@ class _Scoring:
             lacking = unavailable(metric)
             if lacking:
                 self.note(metric, "missing", lacking)
-            elif isinstance(metric, Floor):
+            elif isinstance(metric, Floor) and isinstance(metric.inside, Prepares):
                 floors.setdefault(metric.way, []).append(metric)
             elif has_dimensions(metric):
                 try:

@@ -35,6 +35,7 @@ def measure(
     encoding = _encoding(runner, [unit.text, *texts])
     todo, failed, walks = timed_methods(runner.experiment), dict[str, str](), list[CellRecord]()
     now = datetime.datetime.now(datetime.UTC)
+    runner.load(todo, unit)
     path = runner.run / TIMING / f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}.json"
     busy, others = clock.busy(), clock.others_bytes(runner.sampler.device)
     for done in range(rounds):

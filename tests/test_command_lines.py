@@ -134,6 +134,18 @@ def test_a_reader_that_stops_ends_a_command_without_a_traceback() -> None:
     assert ended("print('x') or 0", "cat") == (0, "")
 
 
+def test_so_does_what_rich_prints() -> None:
+    """Not 1, which from `compare` says that a number got worse, and from a run that cells failed."""
+    table = "__import__('rich.console').console.Console().print"
+    assert ended(f"[{table}('x' * 99) for _ in range(9999)] and 0", "head -1") == (141, "")
+
+
+def test_every_command_ends_so() -> None:
+    commands = [p for p in SOURCE.rglob("*.py") if "Parser(prog=" in p.read_text("utf-8")]
+    plain = {p.stem for p in commands if "finish(main" not in p.read_text("utf-8")}
+    assert len(commands) > 10 and plain == {"train"}  # which makes the embedded family's weights
+
+
 def test_a_pipe_that_breaks_elsewhere_is_no_readers_doing() -> None:
     code, said = ended("(_ for _ in ()).throw(BrokenPipeError('a worker died'))", "cat")
     assert code == 1 and "BrokenPipeError: a worker died" in said

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from srbench import __main__ as door
 from srbench import configs
 from srbench.__main__ import compose, job, typed_places
-from srbench.store.objects import folder_hash
 from srbench.store.records import CellRecord, read_run, read_run_record
 
 MODEL = Path(door.__file__).parent / "shapes" / "model"
@@ -30,7 +29,6 @@ def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    folder_hash.cache_clear()
     return Path(shutil.copytree(MODEL / "transformer_2", tmp_path / "own"))
 
 
@@ -84,7 +82,6 @@ def test_changed_weights_are_computed_anew_and_nothing_else_is(copy: Path, tmp_p
     weights = load_file(file)
     weights["proj_out.bias"] += 0.5
     save_file(weights, file)
-    folder_hash.cache_clear()
     (folder,) = (tmp_path / "r" / "trial").iterdir()
     changed = run(tmp_path / "r", *distilled(copy))
     both = [c for c in read_run(folder)[1] if c.method == "distilled"]

@@ -130,6 +130,27 @@ def test_a_floor_that_refuses_fails_alone() -> None:
     assert "frames of 8×8 pixels" in own.scores[0].reason
 
 
+class Steadiness:
+    """A similarity of one's own that looks at the whole video, as one of motion does."""
+
+    facts = PSNR().facts
+
+    def __call__(self, video: Video, reference: Video) -> np.ndarray:
+        return np.full(len(video), float(len(video)))
+
+
+class SteadinessFloor(Mp4Floor):
+    @property
+    def inside(self) -> Any:
+        return Steadiness()
+
+
+def test_a_floor_of_what_looks_at_the_whole_video_gets_the_whole_video() -> None:
+    even = {"large": VIDEOS["large"][:, :, :12]}
+    (own,) = score_all(CELLS[:1], CELLS[0], [SteadinessFloor(of="psnr")], Reader(even))
+    assert own.scores[0].value == FRAMES > CHUNK
+
+
 def test_an_odd_size_fails_through_mp4_alone() -> None:
     (own,) = score_all(CELLS[1:2], CELLS[0], [PSNR(), Mp4(of="psnr")], Reader(VIDEOS))
     assert [s.outcome for s in own.scores] == ["done", "failed"]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+import torch
+from rich.console import Console
 
+from srbench import __main__ as door
 from srbench import plan
+from srbench.engines import local
 from srbench.report import reading, table
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
-from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing
+from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing, write_json
+from srbench.suites.prompts import Prompts
 from srbench.timing import measure
 from tests.test_run import make
 
@@ -70,6 +79,79 @@ def test_a_method_that_fails_is_told_of_and_the_others_go_on(
     assert "small" not in {w.method for w in found.walks}
 
 
+def test_nothing_is_loaded_while_a_clock_runs(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Runner(runner.experiment, runner.run, runner.store, threads=1)
+    there: list[tuple[set[str], bool]] = []
+
+    def alone(method, unit):
+        there.append(({role for role, *_ in fresh.sampler._models}, "_loaded_vae" in vars(fresh.sampler)))
+        return runner.alone(method, unit)
+
+    monkeypatch.setattr(fresh, "alone", alone)
+    (unit,) = plan.units(fresh.experiment)
+    measure(fresh, unit, [], rounds=1, watch=lambda event: None)
+    assert there[0] == ({"large", "small"}, True)
+
+
+def test_what_the_sweep_held_on_a_gpu_is_given_back_before_the_pass(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass is another process: what this one has freed and kept, it could not have."""
+    sweep: list[weakref.ref[Runner]] = []
+    freed: list[bool] = []
+
+    def make_runner(*args):
+        made = Runner(*args[:2], Store(args[2]), args[3])
+        sweep.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(local, "_make", make_runner)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(sweep[0]() is None))
+    monkeypatch.setattr(local.Local, "_pool", lambda *_: contextlib.nullcontext(MagicMock()))
+    experiment, store = make(methods="large,small"), tmp_path / "store"
+    units = plan.units(experiment)
+    experiment.engine.run(experiment, units, tmp_path, store, lambda event: None)
+    experiment.engine.time(experiment, units[0], tmp_path, store, 1, lambda event: None)
+    assert freed == [True]
+
+
+def test_what_is_encoded_for_its_time_is_what_the_model_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "long.json").write_text(json.dumps({"a cat": "a grey cat that sleeps"}))
+    suite = Prompts(prompts=("a cat",), extended=str(tmp_path / "long.json"))
+    experiment, pool = replace(make(methods="large"), suite=suite), MagicMock()
+    monkeypatch.setattr(local.Local, "_pool", lambda *_: contextlib.nullcontext(pool))
+    (unit,) = plan.units(experiment)
+    experiment.engine.time(experiment, unit, tmp_path, tmp_path, 1, lambda event: None)
+    assert pool.submit.call_args.args[1:] == (unit, ["a grey cat that sleeps"], 1)
+
+
+@pytest.mark.parametrize(("failed", "again"), [({}, False), ({"small": "OSError: gone"}, True)])
+def test_a_pass_in_which_a_method_failed_is_made_again(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: dict[str, str], again: bool
+) -> None:
+    """Also where it had been timed in an earlier round."""
+    (unit,) = plan.units(runner.experiment)
+    ground = door.ground.ground(runner.experiment.engine.threads, runner.experiment.family.device)
+    place = door.Place(tmp_path, runner.store, ground)
+    protocol = plan.protocol(runner.experiment, ground)
+    found = read_timing(runner.run, runner.protocol)
+    assert found is not None
+    by_method = {w.method_id: w for w in found.walks}
+    walks = tuple(
+        by_method.get(m.id) or found.walks[0].model_copy(update={"method_id": m.id})
+        for m in plan.timed_methods(runner.experiment)
+    )
+    about = {"failed": failed, "protocol": protocol, "walks": walks}
+    write_json(tmp_path / TIMING / "a.json", found.model_copy(update=about))
+    asked: list[int] = []
+    monkeypatch.setattr(local.Local, "time", lambda *args: asked.append(args[5]))
+    door.time_alone(runner.experiment, unit, 1, place, Console(quiet=True))
+    assert asked == ([1] if again else [])
+
+
 def test_a_command_times_once_and_its_tables_are_no_estimates(tmp_path: Path) -> None:
     words = [
         "method=[large,small,fixed_step]",
@@ -121,4 +203,16 @@ def test_the_newest_pass_of_the_protocol_counts_and_is_no_part_of_the_record(run
     (runner.run / "run.json").write_text(record.model_dump_json())
     read = read_run_record(runner.run)
     assert read.timing == "exclusive" and read.alone == newest
+    # one in which all methods failed has no times to give
+    write_json(runner.run / TIMING / "99991231T000000-0000.json", newest.model_copy(update={"walks": ()}))
+    assert (read_run_record(runner.run).timing, read_run_record(runner.run).alone) == ("shared", None)
     assert "alone" not in json.loads(read.model_dump_json())
+
+
+def test_scale_rows_alone_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = make(methods="large,scale_batched")
+    scale = tuple(replace(m, role="scale") for m in experiment.methods)
+    experiment = replace(experiment, methods=scale)
+    monkeypatch.setattr(local.Local, "time", lambda *_: pytest.fail("nothing is to be timed"))
+    place = door.Place(tmp_path, Store(tmp_path / "store"), {})
+    assert door.time_alone(experiment, plan.units(experiment)[0], 1, place, Console(quiet=True)) == 0

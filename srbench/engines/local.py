@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
+import gc
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from pydantic import Field
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
 from srbench.registry import plugin
+from srbench.suites.base import text
 
 if TYPE_CHECKING:
     from srbench.experiment import Experiment
@@ -51,8 +54,12 @@ class Local:
     def time(
         self, experiment: Experiment, unit: Unit, run: Path, store: Path, rounds: int, watch: Watch
     ) -> None:
-        """A timing pass, in one process of its own: nothing of the sweep is left in its memory."""
-        texts = list(experiment.suite.list_prompts())
+        """A timing pass, in one process of its own: nothing of the sweep is left in its memory.
+
+        Nor on the device, of which this process would keep what it has freed.
+        """
+        _give_back()
+        texts = [text(experiment.suite, p) for p in experiment.suite.list_prompts()]
         with self._pool(PackedExperiment.of(experiment), run, store, 1, watch) as pool:
             pool.submit(_time, unit, texts, rounds).result()
 
@@ -87,6 +94,14 @@ class Local:
                 raise
         events.put(None)
         listener.join()
+
+
+def _give_back() -> None:
+    """Free what models of a sweep in this process took of a GPU, so that others can have it."""
+    if torch := sys.modules.get("torch"):
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def _make(experiment: Experiment, run: Path, store: Path, threads: int) -> Runner:

@@ -148,7 +148,7 @@ class DiffusersSampler(ABC, Generic[F]):
         key = loaded(self.family, denoiser)
         if key not in self._models:
             self._models[key] = self._load(denoiser, key[1])
-        name = f"{role} {key[1]}" + (f" {denoiser.id}" if own else "")
+        name = f"{role} {key[1]}" + (f" {own}" if own else "")  # whole: equal bytes may be loaded twice
         return self._residents.place(name, self._models[key], transformer=True)
 
     def _model_of(self, denoiser: Denoiser) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from srbench import report
-from srbench.errors import EXIT_USER, Parser, UserError, except_hook
+from srbench.errors import EXIT_USER, Parser, UserError, except_hook, finish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,4 +32,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main, "the same command makes the report again")

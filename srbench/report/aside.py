@@ -92,7 +92,7 @@ def mapped(
             if results.poll(0) or not (taken := os.read(queue, _PLACE.size)):
                 try:
                     i, result = results.recv()
-                except EOFError:  # all done, or the process failed
+                except (EOFError, OSError):  # all done, or the process failed, maybe amid a result
                     break
             else:
                 (i,) = _PLACE.unpack(taken)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from srbench.report.paired import Bench
+from srbench.report.quantities import Contender
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Change:
 _NO_BITS = ("name", "price", "device", "residency", "memory")
 
 
-def changes(a: Bench, b: Bench) -> list[Change]:
-    """Field by field, the protocol's first; what both share is not listed."""
+def changes(a: Bench, b: Bench, pairs: Sequence[tuple[Contender, Contender]] = ()) -> list[Change]:
+    """Field by field, the protocol's first; what both share is not listed.
+
+    pairs: methods that are compared, of a and of b; of one that is another path in b, what differs.
+    """
     found = [
         Change(field, x, y, _kind(field))
         for field, (x, y) in _both(dict(_fields(a)), dict(_fields(b))).items()
@@ -38,6 +42,11 @@ def changes(a: Bench, b: Bench) -> list[Change]:
         found.append(
             Change("weights, or srbench's own version of its bits", "not in the record", None, "protocol")
         )
+    for x, y in pairs:
+        own, its = (dict(_method(of, m)) for of, m in ((a, x), (b, y)))
+        found += [
+            Change(field, *both, "other") for field, both in _both(own, its).items() if len({*both}) > 1
+        ]
     return sorted(found, key=lambda c: ("protocol", "time", "other").index(c.kind))
 
 
@@ -49,7 +58,7 @@ def _kind(field: str) -> Literal["protocol", "time", "other"]:
     root, _, rest = field.partition(".")
     if root in ("protocol", "family", "packages", "metric", "source", "threads"):
         return "other" if root == "family" and rest.partition(".")[0] in _NO_BITS else "protocol"
-    if field == "suite.extended":
+    if field == "suite.extended" or field.startswith("suite.seeding"):
         return "protocol"
     return "time" if root in ("device", "timing", "engine") else "other"
 
@@ -64,6 +73,13 @@ def _fields(of: Bench) -> Iterator[tuple[str, str]]:
         yield from _flat(part, run.resolved.get(part) or {})
     for quantity in of.facts.values():
         yield from _flat(f"metric.{quantity.name}", quantity.model_dump(exclude={"name"}))
+
+
+def _method(of: Bench, method: Contender) -> Iterator[tuple[str, str]]:
+    """A method's path, steps and sampler, as the run was asked for it."""
+    for asked in (m for m in of.run.methods if m.id == method.method_id):
+        plain = {"path": asked.path, "steps": asked.steps, "sampler": asked.sampler}
+        yield from _flat(f"method {method.label}", plain)
 
 
 def _protocols(of: Bench) -> list[str]:

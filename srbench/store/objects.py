@@ -37,11 +37,20 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.lru_cache(maxsize=64)
 def folder_hash(folder: Path) -> str:
-    """One hash for the names and bytes of all files below a folder, its prose left out."""
+    """One hash for the names and bytes of all files below a folder, its prose left out.
+
+    Bytes are read again where a file's size or times say that it was written since.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md")
+    stats = ((p, p.stat()) for p in files)
+    return _hash_of(folder, tuple((p, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in stats))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of(folder: Path, files: tuple[tuple[Path, int, int, int, int], ...]) -> str:
     h = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+    for path, *_ in files:
         h.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
     return h.hexdigest()
 

@@ -429,7 +429,7 @@ def _read_line(path: Path, stat: os.stat_result, hashes: _Hashes) -> dict[str, A
 
 # A record is written with one blank of indent a level, and no string in it has a raw line end or
 # a bare quotation mark: so these are the trace's own first and last line, and what comes after it.
-_BEGIN, _END, _NEXT = b'\n "trace": {', b"\n }", b'\n "step_seconds"'
+_BEGIN, _END, _NEXT = b'\n "trace": {\n', b"\n }", b'\n "step_seconds"'
 
 
 def parted(text: bytes) -> tuple[bytes, bytes]:
@@ -440,7 +440,7 @@ def parted(text: bytes) -> tuple[bytes, bytes]:
     begin = text.find(_BEGIN)
     if begin < 0:
         return b"", text
-    first = begin + len(_BEGIN)
+    first = begin + len(_BEGIN) - 1
     end = text.find(_NEXT, first) - len(_END) - 1
     if text[end : end + len(_END) + 1] != _END + b",":
         end = text.find(_END, first)
@@ -491,10 +491,15 @@ def read_text_times(path: Path) -> TextTimes:
 
 
 def read_run_record(run: Path) -> RunRecord:
-    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read."""
+    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read.
+
+    A pass in which every method failed leaves the times as they were, estimates of the sweep.
+    """
     record: RunRecord = _read(run / "run.json", RunRecord)
     alone = read_timing(run, record.protocol)
-    return record.model_copy(update={"alone": alone, "timing": "exclusive"}) if alone else record
+    if alone is None or not alone.walks:
+        return record
+    return record.model_copy(update={"alone": alone, "timing": "exclusive"})
 
 
 TIMING = "timing"  # a run's folder of timing passes

@@ -177,7 +177,8 @@ def check() -> dict[str, str]:
 def ground(device: str) -> dict[str, str]:
     """Software and device that scores made now would stand on, as the environment tells them.
 
-    device: as torch names it.  Raises UserError where it cannot say.
+    detectron2 among them, on which only those of weights.GRIT stand.  device: as torch names it.
+    Raises UserError where it cannot say.
     """
     return _asked(
         ("--ground", device),

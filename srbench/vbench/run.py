@@ -351,7 +351,9 @@ def _refuse_mixtures(job: Job, dimensions: Sequence[str], options: Options) -> N
     for dimension, made in old.items():
         if made:
             _refuse_difference(dimension, made[0], made[1:])
-            _refuse_difference(dimension, ground, made)
+            detects = dimension in weights.GRIT
+            own = {k: v for k, v in ground.items() if detects or k != "detectron2"}
+            _refuse_difference(dimension, own, made)
 
 
 def _made(job: Job, dimension: str, options: Options) -> list[dict[str, str]]:

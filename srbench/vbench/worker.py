@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         print(json.dumps(check()))
     elif arguments[0] == "--ground":
-        print(json.dumps(ground(arguments[1])))
+        print(json.dumps(ground(arguments[1]) | _version("detectron2")))
     else:
         job = json.loads(Path(arguments[0]).read_text("utf-8"))
         (keep_static if job["mode"] == "static_filter" else score)(job)

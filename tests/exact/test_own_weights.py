@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import shutil
 
 import pytest
 import torch
@@ -108,6 +109,16 @@ def test_residency_changes_no_bit_of_them(residency, sampler, checkpoint, text, 
     assert torch.equal(*ends)
 
 
+def test_equal_bytes_from_two_places_are_both_on_the_device(sampler, checkpoint, tmp_path):
+    on = sampler.family.open()
+    for source in (checkpoint, shutil.copytree(checkpoint, tmp_path / "copy")):
+        own = OwnWeights(source=str(source))
+        asked = on.family.settled(Denoiser(model="small", weights=own))
+        on.model("small", None, asked.weights)
+    assert len(on._models) == 2
+    assert {id(m) for m in on._residents.here.values()} == {id(m) for m in on._models.values()}
+
+
 def test_own_weights_count_against_the_devices_memory(sampler, checkpoint):
     """Beside the family's, while those stay on the device."""
     small = Denoiser(model="small")
@@ -126,12 +137,9 @@ def test_own_weights_count_against_the_devices_memory(sampler, checkpoint):
 
 def test_files_that_changed_since_the_cells_were_named_are_refused(sampler, fresh, checkpoint, monkeypatch):
     """As on a worker that has other bytes under the same path."""
-    from srbench.store.objects import folder_hash
-
     asked = sampler.family.settled(Denoiser(model="small", weights=OwnWeights(source=str(checkpoint))))
     fresh.model(asked.model, None, asked.weights)
     changed(sampler.model("small"), checkpoint, seed=4)
-    folder_hash.cache_clear()
     other = sampler.family.open()
     with pytest.raises(UserError, match="other bytes"):
         other.model(asked.model, None, asked.weights)

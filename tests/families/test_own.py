@@ -19,7 +19,6 @@ from srbench.experiment import Denoiser, Sampling, check
 from srbench.families import _budget, _own
 from srbench.own_weights import LoRA, OwnWeights
 from srbench.registry import build, identity
-from srbench.store.objects import folder_hash
 
 COMMIT = "0123456789" * 4
 MODEL = Path(door.__file__).parent / "shapes" / "model"
@@ -33,7 +32,6 @@ def family(name: str = "shapes", **changed: Any) -> Any:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The embedded small model's folder, to be spoilt."""
-    folder_hash.cache_clear()
     return Path(shutil.copytree(MODEL / "transformer_2", tmp_path / "own"))
 
 
@@ -250,7 +248,6 @@ def test_a_key_holds_the_bytes_and_neither_their_place_nor_a_name(copy: Path) ->
     weights = load_file(file)
     weights["proj_out.bias"] += 1
     save_file(weights, file)
-    folder_hash.cache_clear()
     assert key(**of(copy)) != before == key(**of(moved))
 
 

@@ -96,8 +96,5 @@ def test_local_files_are_named_by_their_bytes_and_by_those_asked_for_alone(tmp_p
     before = Weights(source=str(tmp_path)).identity(["transformer"])
     (tmp_path / "teacache.json").write_text("{}")
     (tmp_path / "transformer_2" / "config.json").write_text("changed")
-    from srbench.store.objects import folder_hash
-
-    folder_hash.cache_clear()
     assert Weights(source=str(tmp_path)).identity(["transformer"]) == before
     assert Weights(source=str(tmp_path)).identity(["transformer_2"]) != before

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -59,6 +62,26 @@ def test_what_a_process_beside_leaves_is_done_here():
         return work
 
     assert dict(aside.mapped(make, range(50), True)) == {i: i for i in range(50)}
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_result_leaves_it_to_be_done_here(monkeypatch):
+    here = os.getpid()
+
+    class Torn(Connection):
+        def send(self, obj):
+            os.write(self.fileno(), struct.pack("!i", 1000) + b"the beginning of a thousand bytes")
+            os._exit(9)
+
+    def make():
+        def work(item):
+            if os.getpid() == here:
+                time.sleep(0.05)  # so that the other takes some
+            return item
+
+        return work
+
+    monkeypatch.setattr(aside, "Connection", Torn)
+    assert dict(aside.mapped(make, range(20), True)) == {i: i for i in range(20)}
 
 
 def test_what_fails_in_either_process_is_raised_here():

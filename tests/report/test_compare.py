@@ -212,6 +212,39 @@ def test_two_protocols_are_refused_and_marked_when_told_to(make, folders, capsys
     assert "PSNR ↑ dB‡" in capsys.readouterr().out
 
 
+def test_noises_that_are_seeded_otherwise_are_two_protocols(make, folders, capsys):
+    a = records(make, resolved={"suite": {"kind": "prompts"}})
+    seeded = {"suite": {"kind": "prompts", "seeding": {"prompt": 100000, "seed": 1}}}
+    run, cells = records(make, resolved=seeded, protocol="q" * 64)
+    b = run, [c.model_copy(update={"protocol": "q" * 64}) for c in cells]
+    assert command.main(folders(a, b)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "suite.seeding.prompt: – → 100000" in said and "not in the record" not in said
+
+
+def test_of_a_method_that_became_another_path_it_says_what_differs(make, folders, capsys):
+    """As a checkpoint that was trained on: paired by its label, and no longer the same."""
+
+    def own(content):
+        run, cells = records(make)
+        asked = next(m for m in run.methods if m.name == "srd_0.01")
+        path = [{"denoiser": {"model": "large", "weights": {"source": "mine", "content": content}}}]
+        other = asked.model_copy(update={"id": content * 12, "path": path})
+        methods = tuple(other if m is asked else m for m in run.methods)
+        mine = {"method_id": other.id, "path": path}
+        cells = [c.model_copy(update=mine) if c.method_id == asked.id else c for c in cells]
+        return run.model_copy(update={"methods": methods}), cells
+
+    assert command.main([*folders(own("a"), own("b")), "--format", "json"]) == 0
+    whole, found = rows(capsys)
+    (change,) = whole["changes"]
+    assert change["field"].startswith("method ") and change["field"].endswith(
+        "path.0.denoiser.weights.content"
+    )
+    assert (change["a"], change["b"], change["kind"]) == ("a", "b", "other")
+    assert ("srd_0.01", "psnr") in found
+
+
 def test_a_protocol_that_differs_in_nothing_recorded_says_so(make, folders, capsys):
     run, cells = records(make, protocol="q" * 64)
     b = run, [c.model_copy(update={"protocol": "q" * 64}) for c in cells]

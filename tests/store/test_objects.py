@@ -216,3 +216,14 @@ def test_a_folder_hash_sees_names_and_bytes_and_no_order(tmp_path: Path) -> None
     same = folder_hash(folder("a", x="1", y="2")), folder_hash(folder("b", y="2", x="1"))
     assert same[0] == same[1]
     assert len({same[0], folder_hash(folder("c", x="2", y="1")), folder_hash(folder("d", x="1"))}) == 3
+
+
+def test_a_folder_that_was_written_again_has_another_hash_in_the_same_process(tmp_path: Path) -> None:
+    """As where a checkpoint is trained on while a notebook stays open: same names, same lengths."""
+    (tmp_path / "weights").write_text("before")
+    before = folder_hash(tmp_path)
+    assert folder_hash(tmp_path) == before
+    (tmp_path / "new").write_text("after!")
+    (tmp_path / "new").replace(tmp_path / "weights")
+    after = folder_hash(tmp_path)
+    assert after != before and after == folder_hash(tmp_path)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from srbench.errors import UserError
 from srbench.store.records import (
@@ -22,6 +24,7 @@ from srbench.store.records import (
     cell_path,
     link_name,
     linked,
+    parted,
     read_cell,
     read_run,
     scan,
@@ -224,6 +227,25 @@ def test_a_scan_finds_the_same_with_the_index_and_without(tmp_path: Path, writte
         cell_path(tmp_path, one.id).write_text(written(one), encoding="utf-8")
     assert scan(tmp_path) == indexed  # from records
     assert scan(tmp_path) == indexed  # from the index that this wrote
+
+
+WORDS = st.text(max_size=20) | st.sampled_from(['\n "trace": {', "\n }", '\n "step_seconds"', "}"])
+
+
+@given(prompt=WORDS, reason=WORDS, steps=st.none() | st.integers(0, 3))
+def test_a_record_is_parted_into_its_trace_and_the_rest(prompt: str, reason: str, steps: int | None) -> None:
+    """However it was written, and whatever words stand in it."""
+    (step,) = cell().trace.steps[:1]
+    trace = None if steps is None else Trace((step,) * steps)
+    path = [{"until": {"kind": reason, "trace": {}}}]
+    made = cell(prompt=prompt, reason=reason, label=prompt, trace=trace, path=path)
+    for text in (made.model_dump_json(indent=1), made.model_dump_json(), _without_defaults(made)):
+        cut, rest = parted(text.encode())
+        whole, left = json.loads(text), json.loads(rest)
+        if cut:
+            assert left["trace"] is None and json.loads(cut) == whole["trace"]
+        assert {**left, "trace": 0} == {**whole, "trace": 0}
+        assert cut or left.get("trace") == whole.get("trace")
 
 
 def test_a_scan_without_index_refuses_a_broken_record(tmp_path: Path) -> None:

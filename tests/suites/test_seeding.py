@@ -83,6 +83,15 @@ def test_the_noises_seed_is_a_i_plus_b_j(a: int, b: int, i: int, j: int):
     assert unit.noise_seed(partner) == a * i + b * (j ^ 1)  # of the same prompt's pair
 
 
+@pytest.mark.parametrize(("seeds", "fits"), [([2**53], True), ([2**62], False)])
+def test_seeds_that_no_generator_takes_are_refused_before_a_model_loads(seeds: list[int], fits: bool):
+    made = experiment(seeds=seeds, seeding={"prompt": 5, "seed": 1000})
+    told = [m for m in plan.mistakes(made) if "noise's seed" in m.got]
+    assert (told == []) == fits
+    if told:
+        assert "5 · i + 1000 · j" in told[0].got and "2⁶³" in told[0].expected
+
+
 @given(a=st.integers(1, 10**6), b=st.integers(1, 10**6))
 def test_it_is_in_the_protocol_and_equal_noise_is_one_video(a: int, b: int):
     plain, seeded = experiment(), experiment(seeding={"prompt": a, "seed": b})

@@ -33,7 +33,8 @@ import json, os, pathlib, sys
 place = pathlib.Path({place!r})
 behave = json.loads((place / "behave.json").read_text())
 if sys.argv[2] == "--ground":
-    print(json.dumps({{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": sys.argv[3]}}))
+    ground = {{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": sys.argv[3]}}
+    print(json.dumps(ground | {{"detectron2": behave.get("detectron2", "0.6")}}))
     sys.exit()
 job = json.loads(pathlib.Path(sys.argv[2]).read_text())
 names = sorted(os.listdir(job["videos"]))
@@ -44,6 +45,8 @@ if behave.get("die"):
     sys.exit("ValueError: " + behave["die"])
 out = pathlib.Path(job["out"])
 ground = {{"vbench": "0.1.5", "torch": behave.get("torch", "2.5.1"), "device": job["device"]}}
+if job["dimension"] in ("object_class", "multiple_objects", "color", "spatial_relationship"):
+    ground["detectron2"] = behave.get("detectron2", "0.6")
 if job["mode"] == "static_filter":
     static = {{}}
     for own in job["prompts"].values():

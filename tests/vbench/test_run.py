@@ -239,6 +239,21 @@ def test_scores_of_another_torch_are_not_mixed_in_unless_all_are_made_again(
     assert score(folder, Options(dimensions=("color",), again=True), quiet) == {"done": 2}
 
 
+def test_scores_of_another_detector_are_refused_before_anything_is_computed(
+    make_run: MakeRun, stand_in: StandIn
+) -> None:
+    folder = make_run(seeds=(0,))
+    score(folder, Options(dimensions=("color", "imaging_quality"), methods=("large",)), quiet)
+    stand_in.behave(detectron2="0.6+gabcdef")
+    before = len(stand_in.asked)
+    small = Options(dimensions=("color",), methods=("small",))
+    with pytest.raises(UserError, match=r"color by detectron2 0\.6\+gabcdef(.|\n)*detectron2 0\.6\n"):
+        score(folder, small, quiet)
+    assert len(stand_in.asked) == before
+    # what no detector makes does not depend on it
+    assert score(folder, replace(small, dimensions=("imaging_quality",)), quiet) == {"done": 3}
+
+
 def test_a_mixture_that_is_there_already_is_told(make_run: MakeRun, stand_in: StandIn) -> None:
     """As an interrupted `again` leaves it: nothing is lacking, and yet two versions stand in one column."""
     folder = make_run(seeds=(0,))
