@@ -509,7 +509,9 @@ def _times(
     if rate is None:
         return [("time", "unknown: no run of this family is stored here, and its YAML has no price")]
 
-    low, typical, high = sorted(_hours(experiment, rate, r.shared, r.cells) for r in remaining)
+    # where adaptive rules all fire at once their methods share a tail: both extremes may be the cheaper
+    hours = [_hours(experiment, rate, r.shared, r.cells) for r in remaining]
+    low, typical, high = min(hours), hours[1], max(hours)
     alone = _hours(experiment, rate, whole.alone.times(units), units * len(experiment.methods))
     workers, at_once, side_by_side, unit = parallel(experiment, rate.gpu)
     spread = _ranged(_figure, typical, low, high)
