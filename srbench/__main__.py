@@ -45,8 +45,8 @@ from srbench.store.records import (
     MethodRecord,
     RunRecord,
     cell_files,
+    read_passes,
     read_run_record,
-    read_timing,
     scan,
     write_json,
 )
@@ -228,7 +228,7 @@ def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Plac
     if not methods:
         return 0
     protocol = plan.protocol(experiment, place.ground)
-    there = read_timing(place.run, protocol)
+    there = next(iter(read_passes(place.run, protocol)), None)
     is_whole = (
         there is not None and there.rounds >= rounds and not {m.name for m in methods} & {*there.failed}
     )
@@ -255,7 +255,7 @@ def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Plac
             quiet.tell(f"timing pass: {bar.tasks[0].completed:g} of {total} videos")
 
         experiment.engine.time(experiment, unit, place.run, place.store.root, rounds, watch)
-    made = read_timing(place.run, protocol)
+    made = next(iter(read_passes(place.run, protocol)), None)
     for name, reason in made.failed.items() if made else ():
         console.print(f"could not be timed: {name}: {reason}", markup=False, highlight=False)
     return failed

@@ -21,7 +21,7 @@ from srbench.engines import local
 from srbench.report import reading, table
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
-from srbench.store.records import TIMING, RunRecord, read_run_record, read_timing, write_json
+from srbench.store.records import TIMING, RunRecord, TimingPass, read_passes, read_run_record, write_json
 from srbench.suites.prompts import Prompts
 from srbench.timing import measure
 from tests.test_run import make
@@ -34,19 +34,23 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(experiment, folder / "run", Store(folder / "store"), threads=1)
 
 
+def newest(runner: Runner) -> TimingPass | None:
+    return next(iter(read_passes(runner.run, runner.protocol)), None)
+
+
 def test_methods_are_walked_in_turn_and_written_round_by_round(runner: Runner) -> None:
     (unit,) = plan.units(runner.experiment)
     rounds_there: list[int] = []
 
     def watch(event: Event) -> None:
         assert event.kind == "walk"
-        known = read_timing(runner.run, runner.protocol)
+        known = newest(runner)
         rounds_there.append(known.rounds if known else 0)
 
     measure(runner, unit, ["a red circle moving left on a black background"], rounds=2, watch=watch)
     names = [m.name for m in plan.timed_methods(runner.experiment)]
     assert "scale_batched" not in names and {"large", "small", "fixed_step"} <= set(names)
-    found = read_timing(runner.run, runner.protocol)
+    found = newest(runner)
     assert found is not None and found.rounds == found.asked == 2 and not found.failed
     # the second round begins with the next method, so that none is always first
     assert [w.method for w in found.walks] == [*names, *names[1:], names[0]]
@@ -73,7 +77,7 @@ def test_a_method_that_fails_is_told_of_and_the_others_go_on(
     (unit,) = plan.units(runner.experiment)
     events: list[Event] = []
     measure(runner, unit, [], rounds=2, watch=events.append)
-    found = read_timing(runner.run, runner.protocol)
+    found = newest(runner)
     assert found is not None and found.failed == {"small": "MemoryError: no room"}
     assert sum(e.failed for e in events) == 1  # it is not tried again
     assert "small" not in {w.method for w in found.walks}
@@ -137,7 +141,7 @@ def test_a_pass_in_which_a_method_failed_is_made_again(
     ground = door.ground.ground(runner.experiment.engine.threads, runner.experiment.family.device)
     place = door.Place(tmp_path, runner.store, ground)
     protocol = plan.protocol(runner.experiment, ground)
-    found = read_timing(runner.run, runner.protocol)
+    found = newest(runner)
     assert found is not None
     by_method = {w.method_id: w for w in found.walks}
     walks = tuple(
@@ -194,19 +198,23 @@ def test_what_would_not_be_alone_is_refused(tmp_path: Path, crowd: str) -> None:
 
 def test_the_newest_pass_of_the_protocol_counts_and_is_no_part_of_the_record(runner: Runner) -> None:
     passes = sorted((runner.run / TIMING).glob("*.json"))
-    newest = read_timing(runner.run, runner.protocol)
-    assert newest is not None and json.loads(passes[-1].read_text())["began"] == newest.began
-    assert read_timing(runner.run, "another protocol") is None
+    last = newest(runner)
+    assert last is not None and json.loads(passes[-1].read_text())["began"] == last.began
+    assert not read_passes(runner.run, "another protocol")
     plain = dict(experiment="e", run="r", family="shapes", asked=[], resolved={}, store="s", methods=())
     plain |= dict(prompts=(), seeds=(), protocol=runner.protocol, commit=None, dirty=None, packages={})
     record = RunRecord(**plain, device="d", threads=1, started="")
     (runner.run / "run.json").write_text(record.model_dump_json())
     read = read_run_record(runner.run)
-    assert read.timing == "exclusive" and read.alone == newest
+    assert read.timing == "exclusive" and read.alone == last
     # one in which all methods failed has no times to give
-    write_json(runner.run / TIMING / "99991231T000000-0000.json", newest.model_copy(update={"walks": ()}))
-    assert (read_run_record(runner.run).timing, read_run_record(runner.run).alone) == ("shared", None)
-    assert "alone" not in json.loads(read.model_dump_json())
+    write_json(runner.run / TIMING / "99991231T000000-0000.json", last.model_copy(update={"walks": ()}))
+    assert read_run_record(runner.run) == read
+    assert not {"alone", "passes"} & {*json.loads(read.model_dump_json())}
+    empty = runner.run.parent / "none timed"
+    write_json(empty / "run.json", record)
+    write_json(empty / TIMING / "99991231T000000-0000.json", last.model_copy(update={"walks": ()}))
+    assert (read_run_record(empty).timing, read_run_record(empty).alone) == ("shared", None)
 
 
 def test_scale_rows_alone_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,20 @@ class Need:
 
 
 def model(family: FamilySettings, denoiser: Denoiser) -> Model | None:
-    """Sizes of a denoiser's model, from its files; None where they are not there.
+    """Sizes of a denoiser's model, from its files; None where they are not there or are no such model's.
 
-    A LoRA adds nothing: it is fused into the weights.
+    What is wrong with files is a mistake of their own.  A LoRA adds nothing: it is fused into the weights.
     """
     folder = _own.folder(family, denoiser)
     if not (folder / "config.json").exists():
         return None
+    try:
+        return _sizes(family, folder)
+    except (LookupError, TypeError, ValueError, OSError, UserError):
+        return None
+
+
+def _sizes(family: FamilySettings, folder: Path) -> Model:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     width = config["num_attention_heads"] * config["attention_head_dim"]
     latents = ((family.frames - 1) // 4 + 1) * (family.height // 16) * (family.width // 16)

@@ -31,7 +31,7 @@ from srbench.report.drawing import (
     short,
     wrapped,
 )
-from srbench.report.latency import cell_latency, stage_seconds, timed, work_seconds
+from srbench.report.latency import cell_latency, times
 from srbench.report.values import Column, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
@@ -285,8 +285,8 @@ def _markers(points: Sequence[_Point]) -> str:
 
 
 def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
-    walked = timed(run, [c for m in found for c in m.cells])
-    work, stages = work_seconds(walked), stage_seconds(walked)
+    known = times(run, [c for m in found for c in m.cells])
+    work, stages = known.work, known.stages
     seconds = {m: _mean_stages(m, work, stages) for m in found}
     drawn = [m for m in found if seconds[m]]
     if not drawn:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,9 +57,78 @@ def work_seconds(cells: Iterable[CellRecord], warmup: int = WARMUP) -> dict[str,
     return StepTimes(cells, warmup).work
 
 
-def timed(run: RunRecord, cells: Sequence[CellRecord]) -> Sequence[CellRecord]:
-    """Whose times count: the walks of the run's timing pass, or the cells of the sweep itself."""
-    return run.alone.walks if run.alone else cells
+@dataclass(frozen=True)
+class Times:
+    """What a run's latencies are reckoned with.
+
+    work, stages: as work_seconds and stage_seconds give them.  by_prompt: what stands in for
+    work, prompt by prompt, where errors are taken from.  walked: the cells that all of it
+    is of.  earlier: kinds of work that only an earlier timing pass has, with when that began.
+    """
+
+    work: dict[str, Typical]
+    stages: dict[str, Typical]
+    by_prompt: dict[int, dict[str, float]]
+    walked: Sequence[CellRecord]
+    earlier: dict[str, str]
+
+
+def times(run: RunRecord, cells: Sequence[CellRecord]) -> Times:
+    """Of the run's timing passes where it has any, else of the sweep itself.
+
+    What the newest pass has not timed is taken from the one before it, and so on.
+    """
+    if not run.passes:
+        own = StepTimes(cells)
+        return Times(own.work, stage_seconds(cells), own.by_prompt, cells, {})
+    prompts = sorted({c.prompt_index for c in cells})
+    made = Times({}, {}, {p: {} for p in prompts}, [w for p in run.passes for w in p.walks], {})
+    for one in run.passes:
+        work = StepTimes(one.walks).work
+        fresh = work.keys() - made.work.keys()
+        if one is not run.passes[0]:
+            made.earlier.update(dict.fromkeys(sorted(fresh), one.began))
+        for prompt, varied in spread_over(prompts, work, by_round(one.walks)).items():
+            made.by_prompt[prompt].update({w: s for w, s in varied.items() if w in fresh})
+        made.work.update({w: work[w] for w in sorted(fresh)})
+        stages = stage_seconds(one.walks)
+        made.stages.update({n: stages[n] for n in stages.keys() - made.stages.keys()})
+    return made
+
+
+def by_round(walks: Sequence[CellRecord]) -> list[dict[str, float]]:
+    """A timing pass's medians, round by round; a method's n-th walk is of the n-th round."""
+    rounds: list[list[CellRecord]] = []
+    seen: Counter[str] = Counter()
+    for walk in walks:
+        if seen[walk.method_id] == len(rounds):
+            rounds.append([])
+        rounds[seen[walk.method_id]].append(walk)
+        seen[walk.method_id] += 1
+    return [{name: t.seconds for name, t in work_seconds(own).items()} for own in rounds]
+
+
+def spread_over(
+    prompts: Sequence[int], work: Mapping[str, Typical], rounds: Sequence[Mapping[str, float]]
+) -> dict[int, dict[str, float]]:
+    """Seconds for each prompt, which spread over prompts as the rounds' own spread makes a mean uncertain.
+
+        s_i = m + √((G − 1) / (R − 1)) · (m_{i mod R} − m)        G prompts, R rounds, m their mean
+
+    One prompt was walked, so prompts as such say nothing of how well a time is known; rounds do.
+    The standard error of the G values' mean is then that of the mean of R rounds, exactly where R
+    divides G.  Empty with one round, of which no spread is known.
+    """
+    if len(rounds) < 2:
+        return {}
+    scale = math.sqrt((len(prompts) - 1) / (len(rounds) - 1))
+    found: dict[int, dict[str, float]] = {p: {} for p in prompts}
+    for name, typical in work.items():
+        known = [r[name] for r in rounds if name in r]
+        middle = math.fsum(known) / len(known)
+        for i, prompt in enumerate(prompts):
+            found[prompt][name] = max(0.0, typical.seconds + scale * (known[i % len(known)] - middle))
+    return found
 
 
 def apart(cells: Sequence[CellRecord]) -> dict[str, float]:

@@ -263,11 +263,11 @@ def _similarity_note(beside: Beside, columns: Sequence[str]) -> list[str]:
 
 
 def _time_note(beside: Beside) -> str:
-    est = "est., from step times of a shared run" if beside.record.timing == "shared" else "a pass of its own"
-    return (
-        f"latency and speedup measured on {beside.record.device} ({est}; errors are over prompts, each "
-        f"with its own step times), published on one {beside.setting.device}"
-    )
+    how = "est., from step times of a shared run; errors are over prompts, each with its own step times"
+    if beside.record.timing != "shared":
+        how = "a pass of its own; errors are over prompts and rounds"
+    where = f"latency and speedup measured on {beside.record.device} ({how})"
+    return f"{where}, published on one {beside.setting.device}"
 
 
 def _prompts_note(table: str, beside: Beside) -> list[str]:

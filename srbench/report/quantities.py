@@ -14,14 +14,12 @@ from typing import Literal, cast
 from srbench.errors import UserError
 from srbench.report.latency import (
     ONCE,
-    StepTimes,
-    Typical,
+    Times,
     apart,
     cell_latency,
     disagreement,
     once_per_trace,
-    stage_seconds,
-    timed,
+    times,
 )
 from srbench.report.roles import Role
 from srbench.report.values import DASH, Column
@@ -321,10 +319,8 @@ def _dimension(facts: MetricFacts, scores: Scores) -> Quantity:
 
 
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
-    walked = timed(run, cells)
-    stages, times = stage_seconds(walked), StepTimes(walked)
-    # a pass has one prompt: its times say nothing of how they vary over prompts
-    work, by_prompt = times.work, {} if run.alone else times.by_prompt
+    known = times(run, cells)
+    work, stages = known.work, known.stages
     estimated = run.timing != "exclusive"
 
     @once_per_trace
@@ -332,7 +328,7 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
         try:
             return math.fsum(cell_latency(cell, work, stages).values())
         except LookupError as error:
-            again = "; timing=exclusive again times it" if run.alone else ""
+            again = "; timing=exclusive with its method times it" if run.alone else ""
             return Gap("missing", f"{error.args[0]}{again}")
 
     def measure(cell: CellRecord) -> float | Gap:
@@ -341,13 +337,13 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
         return of_trace(cell)
 
     def varied(cell: CellRecord) -> float | Gap:
-        known = measure(cell)
-        own = by_prompt.get(cell.prompt_index)
-        if own is None or isinstance(known, Gap) or cell.latency_seconds is not None:
-            return known
+        found = measure(cell)
+        own = known.by_prompt.get(cell.prompt_index)
+        if own is None or isinstance(found, Gap) or cell.latency_seconds is not None:
+            return found
         return math.fsum(cell_latency(cell, work, stages, own).values())
 
-    note = _latency_note(run, walked, work, stages)
+    note = _latency_note(run, known)
     seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
     about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
@@ -357,18 +353,13 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
     ]
 
 
-def _latency_note(
-    run: RunRecord,
-    walked: Sequence[CellRecord],
-    work: Mapping[str, Typical],
-    stages: Mapping[str, Typical],
-) -> str:
-    """walked: the cells that work and stages are of."""
+def _latency_note(run: RunRecord, known: Times) -> str:
+    work, stages, walked = known.work, known.stages, known.walked
     if not work:
         return ""
     parts = ["seconds that one video takes, as counts of steps × their median time"]
     if run.alone:
-        parts += [*_pass_notes(run.alone, work, stages), "± is over prompts, not over timings"]
+        parts += _pass_notes(run.alone, known)
     else:
         parts += ["of a shared run (est.)"] if run.timing != "exclusive" else []
         parts += ["± is over prompts, each with the median step times of its own videos"]
@@ -382,7 +373,7 @@ def _latency_note(
     return f"latency: {', '.join(parts)}"
 
 
-def _pass_notes(alone: TimingPass, work: Mapping[str, Typical], stages: Mapping[str, Typical]) -> list[str]:
+def _pass_notes(alone: TimingPass, known: Times) -> list[str]:
     """What a reader must know of a timing pass, and how well counts × medians agree with whole walks."""
     rounds = f"{alone.rounds} rounds" if alone.rounds > 1 else "1 round"
     if alone.rounds < alone.asked:
@@ -392,16 +383,17 @@ def _pass_notes(alone: TimingPass, work: Mapping[str, Typical], stages: Mapping[
         parts.append(f"though {alone.busy:.0%} of the processors were busy just before")
     if alone.others_bytes is not None and alone.others_bytes > CROWDED_BYTES:
         parts.append(f"though others held {alone.others_bytes / 2**30:.1f} GiB of the device's memory")
-    off = disagreement(alone.walks, work, stages)
+    for work, began in known.earlier.items():
+        parts.append(f"steps of {work.partition('#')[0]} from an earlier pass, begun {began}")
+    off = disagreement(alone.walks, known.work, known.stages)
     if off is not None:
         parts.append(f"within {off:.1%} of whole walks by the clock")
-    return parts
+    parts.append("± is over prompts" + (" and rounds" if alone.rounds > 1 else ", not over timings"))
+    return list(dict.fromkeys(parts))
 
 
-CROWDED, CROWDED_BYTES = (
-    0.2,
-    1.5 * 2**30,
-)  # above them a timing pass was not alone; a driver holds some memory
+# above them a timing pass was not alone; a driver holds some memory
+CROWDED, CROWDED_BYTES = 0.2, 1.5 * 2**30
 
 
 def _apart_notes(cells: Sequence[CellRecord]) -> list[str]:

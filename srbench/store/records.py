@@ -223,11 +223,16 @@ class RunRecord(_Record):
     warnings: tuple[str, ...] = ()
     started: str
     source: Source = "generated"
-    alone: TimingPass | None = Field(
-        default=None,
+    passes: tuple[TimingPass, ...] = Field(
+        default=(),
         exclude=True,
-        description="the newest timing pass under this protocol: no part of run.json",
+        description="timing passes of this protocol, newest first: not in run.json",
     )
+
+    @property
+    def alone(self) -> TimingPass | None:
+        """The newest timing pass, whose times come before those of earlier ones."""
+        return self.passes[0] if self.passes else None
 
 
 def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
@@ -491,25 +496,23 @@ def read_text_times(path: Path) -> TextTimes:
 
 
 def read_run_record(run: Path) -> RunRecord:
-    """A run's own record, with its newest timing pass.  Raises UserError where it cannot be read.
+    """A run's own record, with its timing passes.  Raises UserError where it cannot be read.
 
-    A pass in which every method failed leaves the times as they were, estimates of the sweep.
+    A pass in which every method failed leaves the times as they were.
     """
     record: RunRecord = _read(run / "run.json", RunRecord)
-    alone = read_timing(run, record.protocol)
-    if alone is None or not alone.walks:
-        return record
-    return record.model_copy(update={"alone": alone, "timing": "exclusive"})
+    passes = tuple(p for p in read_passes(run, record.protocol) if p.walks)
+    return record.model_copy(update={"passes": passes, "timing": "exclusive"}) if passes else record
 
 
 TIMING = "timing"  # a run's folder of timing passes
 
 
-def read_timing(run: Path, protocol: str) -> TimingPass | None:
-    """The newest timing pass of a run under a protocol.  Raises UserError where one cannot be read."""
+def read_passes(run: Path, protocol: str) -> list[TimingPass]:
+    """A run's timing passes of a protocol, newest first.  Raises UserError where one cannot be read."""
     files = sorted((p for p in (run / TIMING).glob("*.json") if _is_record(p.name)), reverse=True)
     passes = (_read(path, TimingPass) for path in files)
-    return next((p for p in passes if p.protocol == protocol), None)
+    return [p for p in passes if p.protocol == protocol]
 
 
 def read_run(run: Path) -> tuple[RunRecord, list[CellRecord]]:

@@ -111,6 +111,21 @@ def test_a_file_cut_short_is_refused(copy: Path) -> None:
     assert "bytes, as its header says" in told(small(source=str(copy)))
 
 
+@pytest.mark.parametrize("spoilt", ["vae", "config.json = {", "config.json = []", "cut short"])
+def test_a_plan_knows_no_size_of_what_is_no_model(copy: Path, spoilt: str) -> None:
+    """It tells of the mistake beside the price, and does not fall over it."""
+    file, folder = copy / "diffusion_pytorch_model.safetensors", copy
+    if spoilt == "vae":
+        folder = MODEL / "vae"
+    elif spoilt == "cut short":
+        file.write_bytes(file.read_bytes()[:40])
+    else:
+        (copy / "config.json").write_text(spoilt.partition(" = ")[2])
+    own = small(source=str(folder))
+    assert told(own) and _budget.model(family(), own) is None
+    assert [n for n in _budget.further(family(), [own]).values()] == [None]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "no nowhere in it" in told(small(source=str(tmp_path), subfolder="nowhere"))
     assert "or a folder that is there" in told(small(source="checkpoints/mine"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from srbench.report.latency import (
     cell_latency,
     disagreement,
     stage_seconds,
+    times,
     work_seconds,
 )
-from srbench.store.records import Stage
+from srbench.store.records import Stage, TimingPass
 
 
 def timed(make: Any, seconds: list[float], switch: int, prompt: int = 0) -> Any:
@@ -106,3 +108,45 @@ def test_a_pass_is_held_against_the_clock(make: Any) -> None:
     # ten steps of 2 s, and the median walk took 25 s by the clock
     assert disagreement(walks, work_seconds(walks), stage_seconds(walks)) == pytest.approx(1 - 20 / 25)
     assert disagreement([], {}, {}) is None
+
+
+def a_pass(make: Any, began: str, seconds: dict[str, list[float]]) -> TimingPass:
+    """A pass with a walk a round for each method, whose steps take so many seconds each."""
+    walks = [
+        make.cell(method, 0, 0, switch=0 if method == "small" else 50, step_seconds=(own[r],) * 50)
+        for r in range(len(next(iter(seconds.values()))))
+        for method, own in seconds.items()
+    ]
+    walks = [w.model_copy(update={"method_id": w.method}) for w in walks]
+    rounds = len(next(iter(seconds.values())))
+    return TimingPass(
+        protocol="p",
+        device="d",
+        began=began,
+        asked=rounds,
+        rounds=rounds,
+        busy=0.0,
+        others_bytes=None,
+        walks=walks,
+    )
+
+
+def test_what_the_newest_pass_has_not_timed_comes_from_the_one_before(make: Any) -> None:
+    first = a_pass(make, "monday", {"large": [4.0, 4.0], "small": [1.0, 1.0]})
+    second = a_pass(make, "friday", {"large": [5.0, 5.0]})
+    run = make.run(passes=(second, first), timing="exclusive")
+    found = times(run, [make.cell("large", p, 0) for p in range(4)])
+    large, small = "large 2+0", "small 2+0"
+    assert (found.work[large].seconds, found.work[small].seconds) == (5.0, 1.0)
+    assert found.earlier == {small: "monday"}
+
+
+@pytest.mark.parametrize("prompts", [2, 4, 6, 12])
+def test_a_means_error_over_prompts_is_that_of_the_rounds(make: Any, prompts: int) -> None:
+    one = a_pass(make, "monday", {"large": [4.0, 5.0]})
+    found = times(make.run(passes=(one,)), [make.cell("large", p, 0) for p in range(prompts)])
+    own = [found.by_prompt[p]["large 2+0"] for p in range(prompts)]
+    assert stdev(own) / prompts**0.5 == pytest.approx(stdev([4.0, 5.0]) / 2**0.5)
+    # of one round no spread is known
+    single = a_pass(make, "monday", {"large": [4.0]})
+    assert times(make.run(passes=(single,)), [make.cell("large", 0, 0)]).by_prompt == {0: {}}

@@ -27,7 +27,7 @@ bootstrap, from 8 prompts on). A claim holds
 where all its comparisons do, does not hold where any clearly goes the other way, and else cannot be told.
 Over all measured comparisons of this report together the chance of a false verdict is at most 5 %
 (Holm). A speedup's interval is over prompts, each with the step times of its own videos or, of a
-timing pass, with the pass's; one marked est. is of a run that shared its steps and its machine.
+timing pass, over its rounds too; one marked est. is of a run that shared its steps and its machine.
 Of a family that is not the paper's a claim is asked as one about that family, whose suite gives no
 VBench score; the printed numbers beside it are the paper's. What is marked (beside) decides nothing."""
 
