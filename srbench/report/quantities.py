@@ -108,6 +108,7 @@ class Quantity:
     for the largest.  count: how much a cell counts in the mean over videos, 1 without it.  varied: what
     errors are taken from in place of `measure`, where that hides how well it is known: a
     latency of median step times over the run is the same for every video of as many steps.
+    is_ranked: whether the errors tell a best method from others.
     """
 
     column: Column
@@ -117,6 +118,7 @@ class Quantity:
     summary: Literal["mean", "videos", "ratio", "most"] = "mean"
     count: Callable[[CellRecord], float] | None = None
     varied: Callable[[CellRecord], float | Gap] | None = None
+    is_ranked: bool = True
 
     def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
         """How much each number counts, in the order of numbers(measured)."""
@@ -352,9 +354,13 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
     about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
     return [
-        Quantity(seconds, measure, varied=varied),
-        Quantity(speedup, measure, summary="ratio", varied=varied),
+        Quantity(seconds, measure, varied=varied, is_ranked=not run.alone),
+        Quantity(speedup, measure, summary="ratio", varied=varied, is_ranked=not run.alone),
     ]
+
+
+# a pass times one prompt: its medians stand in for those of all others, without an error
+UNRANKED = "± is over prompts, not over timings, so that no best is marked"
 
 
 def _latency_note(
@@ -368,7 +374,7 @@ def _latency_note(
         return ""
     parts = ["seconds that one video takes, as counts of steps × their median time"]
     if run.alone:
-        parts += [*_pass_notes(run.alone, work, stages), "± is over prompts, not over timings"]
+        parts += [*_pass_notes(run.alone, work, stages), UNRANKED]
     else:
         parts += ["of a shared run (est.)"] if run.timing != "exclusive" else []
         parts += ["± is over prompts, each with the median step times of its own videos"]
