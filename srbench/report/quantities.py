@@ -106,6 +106,7 @@ class Quantity:
     for the largest.  count: how much a cell counts in the mean over videos, 1 without it.  varied: what
     errors are taken from in place of `measure`, where that hides how well it is known: a
     latency of median step times over the run is the same for every video of as many steps.
+    is_ranked: whether the errors tell a best method from others.
     """
 
     column: Column
@@ -115,6 +116,7 @@ class Quantity:
     summary: Literal["mean", "videos", "ratio", "most"] = "mean"
     count: Callable[[CellRecord], float] | None = None
     varied: Callable[[CellRecord], float | Gap] | None = None
+    is_ranked: bool = True
 
     def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
         """How much each number counts, in the order of numbers(measured)."""
@@ -348,8 +350,8 @@ def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Qua
     about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
     speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
     return [
-        Quantity(seconds, measure, varied=varied),
-        Quantity(speedup, measure, summary="ratio", varied=varied),
+        Quantity(seconds, measure, varied=varied, is_ranked=not run.alone),
+        Quantity(speedup, measure, summary="ratio", varied=varied, is_ranked=not run.alone),
     ]
 
 
@@ -388,7 +390,8 @@ def _pass_notes(alone: TimingPass, known: Times) -> list[str]:
     off = disagreement(alone.walks, known.work, known.stages)
     if off is not None:
         parts.append(f"within {off:.1%} of whole walks by the clock")
-    parts.append("± is over prompts" + (" and rounds" if alone.rounds > 1 else ", not over timings"))
+    over = "prompts and rounds, of which there are few" if alone.rounds > 1 else "prompts, not over timings"
+    parts.append(f"± is over {over}, so that no best is marked")
     return list(dict.fromkeys(parts))
 
 

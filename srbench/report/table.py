@@ -291,9 +291,10 @@ def _mark_best(
 ) -> list[Value]:
     """Mark the best and all that a paired interval can't tell from it; reference and scale rows apart.
 
-    With fewer than FEWEST_TO_RANK prompts nothing is marked: next to nothing could be told from
-    the best, and all would be.  Where rivals lack videos the best is so over those that all have,
-    since hard ones that failed would make a mean better.
+    Nothing is marked of a quantity whose errors leave out what tells methods apart (`is_ranked`), nor
+    with fewer than FEWEST_TO_RANK prompts: next to nothing could be told from the best, and all
+    would be.  Where rivals lack videos the best is so over those that all have, since hard ones that
+    failed would make a mean better.
     """
     higher = quantity.column.higher_is_better
     rivals = [
@@ -301,7 +302,7 @@ def _mark_best(
         for i, (m, v) in enumerate(zip(methods, values, strict=True))
         if m.role not in ("reference", "scale") and v.value is not None and v.clusters >= FEWEST_TO_RANK
     ]
-    if higher is None or not rivals:
+    if higher is None or not rivals or not quantity.is_ranked:
         return list(values)
     means = _over_common(quantity, methods, measured, rivals, reference)
     known = {i: values[i].value if means is None else means[i] for i in rivals}

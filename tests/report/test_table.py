@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from srbench.errors import UserError
 from srbench.report.printed import columns
 from srbench.report.table import decimals, rows, shown
+from srbench.store.records import TimingPass
 
 
 def by_method(table: Any) -> dict[str, Any]:
@@ -139,6 +141,24 @@ def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None
     assert {m for m, r in table.items() if r["lpips/alex-spatial"].best} == {"srd_0.01"}  # lower is better
     assert {m for m, r in table.items() if r["speedup"].best} == {"small"}
     assert not any(v.best for v in table["large"].values), "the reference takes no part"
+
+
+def test_a_timing_pass_marks_no_best_of_its_times(make: Any) -> None:
+    """Times that differ by chance alone: ± is that of three rounds, too few to tell a best by."""
+    run, cells, rng = make.run(), make.cells(prompts=12), random.Random(0)
+    first = {c.method_id: c for c in reversed(cells)}.values()
+    walks = tuple(
+        c.model_copy(update={"step_seconds": tuple(rng.gauss(1, 0.05) for _ in c.trace.steps), "stages": ()})
+        for c in [*first] * 3
+    )
+    about: dict[str, Any] = dict(protocol=run.protocol, device="d", began="now", asked=3, rounds=3)
+    alone = TimingPass(**about, busy=None, others_bytes=None, walks=walks)
+    table = by_method(rows(run.model_copy(update={"passes": (alone,), "timing": "exclusive"}), cells))
+    assert table["small"]["speedup"].value == pytest.approx(1, abs=0.02)
+    assert 0 < table["small"]["speedup"].standard_error < 0.02
+    assert not any(r[column].best for r in table.values() for column in ("latency", "speedup"))
+    assert "no best is marked" in table["small"]["latency"].column.note
+    assert any(r["psnr"].best for r in table.values())
 
 
 def test_nothing_is_best_of_three_prompts(make: Any) -> None:
