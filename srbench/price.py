@@ -593,8 +593,12 @@ def _sizes(
         lines.append(("memory", f"{size(price.memory)} {workers}, with both models resident{own}"))
     if rate is not None and disk is not None:
         states = f"{counted(rest.states, 'state')} (keep={experiment.keep})"
-        unknown = "" if rate.state or not rest.states else ", whose size is not known"
-        lines.append(("disk", f"{size(disk)} more: {counted(rest.cells, 'video')}, {states}{unknown}"))
+        unknown = bool(rest.states) and not rate.state
+        videos = counted(rest.cells, "video")
+        told = f"{size(disk)} more: {videos}, {states}"
+        if unknown:
+            told = f"{size(disk)} more for {videos}; besides, {states} of unknown size"
+        lines.append(("disk", told))
     return lines
 
 
