@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,10 +28,14 @@ _NO_BITS = ("name", "price", "device", "residency", "memory")
 
 
 def changes(a: Bench, b: Bench) -> list[Change]:
-    """Field by field, the protocol's first; what both share is not listed."""
+    """Field by field, the protocol's first; what both share is not listed.
+
+    Of metrics those that both have: a number that one run alone has stands beside none.
+    """
+    metrics = a.facts.keys() & b.facts.keys()
     found = [
         Change(field, x, y, _kind(field))
-        for field, (x, y) in _both(dict(_fields(a)), dict(_fields(b))).items()
+        for field, (x, y) in _both(dict(_fields(a, metrics)), dict(_fields(b, metrics))).items()
         if x != y
     ]
     if a.run.protocol != b.run.protocol and not any(c.kind == "protocol" for c in found[1:]):
@@ -54,7 +58,7 @@ def _kind(field: str) -> Literal["protocol", "time", "other"]:
     return "time" if root in ("device", "timing", "engine") else "other"
 
 
-def _fields(of: Bench) -> Iterator[tuple[str, str]]:
+def _fields(of: Bench, metrics: Collection[str]) -> Iterator[tuple[str, str]]:
     run = of.run
     yield "protocol", ", ".join(_protocols(of)) or run.protocol
     for name in ("source", "device", "threads", "timing", "commit", "dirty", "warnings"):
@@ -62,8 +66,8 @@ def _fields(of: Bench) -> Iterator[tuple[str, str]]:
     yield from _flat("packages", run.packages)
     for part in ("family", "suite", "engine"):
         yield from _flat(part, run.resolved.get(part) or {})
-    for quantity in of.facts.values():
-        yield from _flat(f"metric.{quantity.name}", quantity.model_dump(exclude={"name"}))
+    for name in (n for n in of.facts if n in metrics):
+        yield from _flat(f"metric.{name}", of.facts[name].model_dump(exclude={"name"}))
 
 
 def _protocols(of: Bench) -> list[str]:

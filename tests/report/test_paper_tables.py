@@ -105,6 +105,12 @@ def test_the_papers_layout_without_any_run() -> None:
     assert all("python -m srbench +experiment=table" in e.absent for e in entries)
 
 
+def test_only_the_papers_own_models_measure_its_rows(make: Any) -> None:
+    assert block("2", WAN, a_run(make)).found == {"measured": 3}
+    assert block("2", WAN, a_run(make, scale="tiny")).found == {"random weights": 3}
+    assert block("2", WAN, a_run(make, family="shapes", suite="shapes")).found == {"shapes": 3}
+
+
 def test_differences_by_hand(make: Any) -> None:
     run = a_run(make)
     entry = block("2", WAN, run).entries["srd_c2", "psnr"]
