@@ -174,7 +174,7 @@ def test_videos_that_one_run_lacks_are_told_and_left_out(make, folders, capsys):
     ]
     gate = [*folders((run, cells), (run, failed)), "--margin", "psnr=0.5"]
     assert command.main(gate) == 0
-    assert "B: 2 of 24 failed: out of memory" in " ".join(capsys.readouterr().out.split())
+    assert "B: 2 of 24 videos failed: out of memory" in " ".join(capsys.readouterr().out.split())
     assert command.main([*gate, "--format", "json"]) == 0
     own = rows(capsys)[1]["srd_0.01", "psnr"]
     assert (own["n"], own["clusters"], own["lacking"]) == (22, 11, 2)

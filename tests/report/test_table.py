@@ -86,17 +86,17 @@ def test_failed_cell_is_told_of(make: Any) -> None:
     row = by_method(rows(make.run(), cells))["small"]
     for key in ("psnr", "latency", "speedup", "evaluations_small"):
         assert (row[key].outcome, row[key].n) == ("failed", 5)
-        assert row[key].footnote == "1 of 6 failed: CUDA out of memory"
+        assert row[key].footnote == "1 of 6 videos failed: CUDA out of memory"
 
 
 def test_missing_cells_methods_and_scores(make: Any) -> None:
     cells = [c for c in make.cells() if (c.method, c.prompt_index) != ("small", 2)]
     run = make.run(methods=make.named("small", "pab", pab="PAB"))
     table = by_method(rows(run, replaced(cells, "srd_0.01", 0, 0, scores=())))
-    assert table["small"]["psnr"].reason == "2 of 6 missing: the run has no record of it"
+    assert table["small"]["psnr"].reason == "2 of 6 videos lack it: the run has no record of it"
     assert (table["pab"].label, table["pab"]["psnr"].value) == ("PAB", None)
     assert table["pab"]["speedup"].outcome == "missing"
-    assert table["srd_0.01"]["psnr"].reason == "1 of 6 missing: no score recorded"
+    assert table["srd_0.01"]["psnr"].reason == "1 of 6 videos lack it: no score recorded"
     assert table["srd_0.01"]["latency"].outcome == "done"
 
 
@@ -186,7 +186,7 @@ def test_peak_memory_is_the_most_of_any_video(make: Any) -> None:
 def test_cells_that_never_switch_are_counted(make: Any) -> None:
     cells = replaced(make.cells(), "srd_0.01", 0, 0, trace=make.trace(50))
     switch = by_method(rows(make.run(), cells))["srd_0.01"]["switch_step"]
-    assert (switch.n, switch.footnote, switch.outcome) == (5, "1 of 6 never switched", "done")
+    assert (switch.n, switch.footnote, switch.outcome) == (5, "1 of 6 videos never switched", "done")
 
 
 def test_equal_paths_are_one_row(make: Any) -> None:

@@ -75,7 +75,7 @@ def test_footnotes_say_why(make: Any) -> None:
     cells = make.cells()
     cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": "out of memory. x"})
     said = text(make.run(warnings=("a [bold] warning",)), cells)
-    assert "¹ 1 of 6 failed: out of memory\n" in said
+    assert "¹ 1 of 6 videos failed: out of memory\n" in said
     assert said.count("out of memory") == 1
     assert "Warning: a [bold] warning" in said  # not taken for markup
     one = text(make.run(), make.cells(prompts=1))
