@@ -609,7 +609,6 @@ def _across(changed: Sequence[Change], chosen: Sequence[str]) -> dict[str, bool]
     names = [field.removeprefix("metric.") for field in of_protocol if field.startswith("metric.")]
     times = any(c.kind == "time" for c in changed)
 
-
     def concerned(key: str) -> bool:
         suite, _, name = key.partition("/")
         is_total = name in (*totals.GROUPS, "total")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from rich.console import Console
 
 from srbench import score, video
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
 from srbench.report.printed import without_empty
-from srbench.report.table import rows
+from srbench.report.table import dimension_rows, rows
+from srbench.report.terminal import show
 from srbench.score import Key, key_of
 from srbench.store.records import CellRecord, Score, read_run
 from srbench.vbench.score import facts as vbench_facts
@@ -106,7 +109,10 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert [r.method for r in made] == ["original", "teacache_fast", "another"]
     assert [v.column.key for v in made[0].values] == ["psnr", "latency", "speedup"]
     shown = " ".join(capsys.readouterr().out.split())
-    assert "no column for: latency, speedup (4 of 4 videos lack it: not told (--latency of srbench.score))" in shown
+    assert (
+        "no column for: latency, speedup (4 of 4 videos lack it: not told (--latency of srbench.score))"
+        in shown
+    )
 
 
 def test_a_video_that_a_folder_lacks_is_told_above_the_table(
@@ -140,7 +146,7 @@ def test_videos_that_are_not_vbenchs_have_its_dimensions_and_no_totals(folders: 
     out = io.StringIO()
     show(record, found, rows(record, found), Console(file=out, width=100), dimension_rows(record, found))
     shown = out.getvalue()
-    assert "temporal flickering" in shown and "0.970" in shown and "quality lacks" not in shown
+    assert "flickering ↑" in shown and "0.970" in shown and "quality lacks" not in shown
 
 
 def test_a_total_of_which_little_is_scored_is_a_line_and_no_column(folders: Path) -> None:

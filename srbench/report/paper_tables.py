@@ -100,7 +100,7 @@ class Block:
 
     @property
     def found(self) -> Counter[str]:
-        """How many of its methods a run has a number of, by whose they are: `measured`, or a stand-in's name."""
+        """How many of its methods have a number, by whose it is: `measured`, or a stand-in's name."""
         of = {m: e.beside.whose for (m, _), e in self.entries.items() if e.measured is not None and e.beside}
         return Counter(of.values())
 

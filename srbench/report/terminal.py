@@ -35,11 +35,11 @@ def show(
     """Print header, table and notes; a table that is too wide is parted, never cut.
 
     table: report.table.rows(run, cells).  dimensions: report.table.dimension_rows(run, cells), of which
-    those have a table of their own here that no total sums up.  Quality comes before cost where it is parted.  Of
-    the differences from the reference the total's alone is here; all other formats have all.
+    those have a table of their own here that no total sums up.  Quality comes before cost where it
+    is parted.  Of the differences from the reference the total's alone is here; all other formats have all.
     """
     narrow, empty = printed.without_empty(printed.short(table))
-    single = printed.without_totals(table, dimensions)
+    single = printed.without_totals(narrow, dimensions)
     notes = Footnotes()
     _say(console, [*legend.warnings(run), *legend.header(run, cells)])
     for part in (narrow, single):

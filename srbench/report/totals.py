@@ -79,7 +79,7 @@ def suite_of(run: RunRecord, scored: Collection[str]) -> str:
 
 
 def has_totals(run: RunRecord, suite: str) -> bool:
-    """Can a suite's dimensions make totals in this run?  Those of a published suite on its own prompts alone."""
+    """Can a suite's dimensions make totals here?  Those of a published suite on its own prompts alone."""
     return suite not in WHOLE or "suite" not in run.resolved or _kind(run) == suite
 
 

@@ -118,7 +118,9 @@ def test_the_paper_is_printed_when_asked(
 def test_another_familys_numbers_are_none_of_the_papers(make: Any, tmp_path: Path) -> None:
     made = written(make, tmp_path)
     line = paper.pointer(made)
-    assert re.search(r"\(none of 53 rows of its tables measured; \d+ filled with .* the family wan itself\)", line)
+    assert re.search(
+        r"\(none of 53 rows of its tables measured; \d+ filled with .* the family wan itself\)", line
+    )
     assert not any(re.search(r"\b[1-9]\d* of \d+ methods measured", words) for _, _, words in made.summary)
 
 

@@ -217,7 +217,9 @@ def test_other_steps_and_scale_rows_are_not_the_papers_method(make: Any) -> None
     assert block("2", WAN, a_run(make, steps=30)).found == {}
     run, cells, tables = a_run(make)
     scale = tuple(m.model_copy(update={"role": "scale"}) if m.name == "small" else m for m in run.methods)
-    assert block("2", WAN, (run.model_copy(update={"methods": scale}), cells, tables)).found == {"measured": 2}
+    assert block("2", WAN, (run.model_copy(update={"methods": scale}), cells, tables)).found == {
+        "measured": 2
+    }
 
 
 def test_metrics_through_an_mp4_are_preferred_and_told(make: Any) -> None:

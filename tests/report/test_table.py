@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from srbench.errors import UserError
 from srbench.report.printed import columns
 from srbench.report.table import decimals, rows, shown
+from srbench.report.values import best_of
 
 
 def by_method(table: Any) -> dict[str, Any]:
@@ -139,6 +142,39 @@ def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None
     assert {m for m, r in table.items() if r["lpips/alex-spatial"].best} == {"srd_0.01"}  # lower is better
     assert {m for m, r in table.items() if r["speedup"].best} == {"small"}
     assert not any(v.best for v in table["large"].values), "the reference takes no part"
+
+
+def test_nobody_is_marked_who_is_worse_than_somebody_who_is_not(make: Any) -> None:
+    """One varies so much that its 95 % interval reaches the best; srd_0.01 is a sure 1 dB behind it."""
+    cells = make.cells(4)
+    levels = {"small": [5.0, 40.0, 22.0, 20.0], "srd_0.01": [29.0, 29.1, 28.9, 29.0], "srd_0.02": [30.0] * 4}
+    cells += [make.cell("srd_0.02", p, s, switch=12) for p in range(4) for s in range(2)]
+    scored = [
+        c.model_copy(update={"scores": make.scores(levels[c.method][c.prompt_index])})
+        if c.method in levels
+        else c
+        for c in cells
+    ]
+    table = by_method(rows(make.run(), scored))
+    assert table["small"]["psnr"].value < table["srd_0.01"]["psnr"].value
+    assert {m for m, r in table.items() if r["psnr"].best} == {"srd_0.02"}
+
+
+@given(
+    st.lists(st.tuples(st.floats(-10, 10), st.booleans()), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_marks_are_the_best_and_go_down_without_a_gap(rivals: list[tuple[float, bool]], higher: bool) -> None:
+    merits = {i: merit for i, (merit, _) in enumerate(rivals)}
+    best = (max if higher else min)(merits, key=merits.__getitem__)
+    alike = {best, *(i for i, (_, is_alike) in enumerate(rivals) if is_alike)}
+    marked = best_of(merits, alike, higher)
+    assert best in marked <= alike
+    for i in marked:
+        others = [merits[j] for j in merits if j not in marked]
+        assert all(merits[i] >= o if higher else merits[i] <= o for o in others)
+    gap = [i for i in alike - marked if all(j in alike for j in merits if (merits[j] > merits[i]) == higher)]
+    assert all(any(merits[j] == merits[i] for j in merits.keys() - alike) for i in gap)
 
 
 def test_nothing_is_best_of_three_prompts(make: Any) -> None:
