@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from rich.console import Console
 
 from srbench import score, video
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
 from srbench.report.printed import without_empty
-from srbench.report.table import rows
+from srbench.report.table import dimension_rows, rows
+from srbench.report.terminal import show
 from srbench.score import Key, key_of
 from srbench.store.records import CellRecord, Score, read_run
 from srbench.vbench.score import facts as vbench_facts
@@ -106,7 +109,10 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert [r.method for r in made] == ["original", "teacache_fast", "another"]
     assert [v.column.key for v in made[0].values] == ["psnr", "latency", "speedup"]
     shown = " ".join(capsys.readouterr().out.split())
-    assert "no columns latency, speedup: 4 of 4 missing: not told (--latency of srbench.score)" in shown
+    assert (
+        "no column for: latency, speedup (4 of 4 videos lack it: not told (--latency of srbench.score))"
+        in shown
+    )
 
 
 def test_a_video_that_a_folder_lacks_is_told_above_the_table(
@@ -129,21 +135,34 @@ def test_the_page_asks_nothing_that_videos_alone_cannot_tell(folders: Path) -> N
     )
 
 
-def test_a_total_of_which_little_is_scored_is_a_line_and_no_column(folders: Path) -> None:
+def test_videos_that_are_not_vbenchs_have_its_dimensions_and_no_totals(folders: Path) -> None:
     """As VBench's pass leaves it on prompts that are not VBench's, with the weights of one dimension."""
     command(folders)
     (run,) = (folders / "results" / "imported").iterdir()
     record, found = read_run(run)
     score_of_it = Score(metric=vbench_facts("temporal_flickering"), value=0.97)
     found = [c.model_copy(update={"scores": (*c.scores, score_of_it)}) for c in found]
-    table = rows(record, found)
+    assert not any(v.column.kind == "total" for v in rows(record, found)[0].values)
+    out = io.StringIO()
+    show(record, found, rows(record, found), Console(file=out, width=100), dimension_rows(record, found))
+    shown = out.getvalue()
+    assert "flickering ↑" in shown and "0.970" in shown and "quality lacks" not in shown
+
+
+def test_a_total_of_which_little_is_scored_is_a_line_and_no_column(folders: Path) -> None:
+    command(folders)
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    score_of_it = Score(metric=vbench_facts("temporal_flickering"), value=0.97)
+    found = [c.model_copy(update={"scores": (*c.scores, score_of_it)}) for c in found]
+    table = rows(record.model_copy(update={"resolved": {"suite": {"kind": "vbench"}}}), found)
     assert {"vbench/quality", "vbench/total"} <= {v.column.key for v in table[0].values}, (
         "in CSV with its reason"
     )
-    narrow, said = without_empty(table)
+    narrow, (said,) = without_empty(table)
     assert [v.column.key for v in narrow[0].values] == ["psnr"]
-    assert said[0].startswith("no columns quality, Δ quality: quality lacks vbench/subject_consistency, ")
-    assert "no columns total, Δ total: no total without quality and semantic" in said
+    assert said.startswith("no column for: quality (quality lacks vbench/subject_consistency, ")
+    assert "; total (no total without quality and semantic); latency, speedup (4 of 4 videos lack it" in said
 
 
 def test_the_same_command_again_scores_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

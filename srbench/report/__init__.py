@@ -65,7 +65,7 @@ def _make_all(folders: Sequence[Path], console: Console, into: Path | None, show
     whole = show_paper or into is not None or len(folders) > 1
     made = paper.write(into or folders[0] / "paper", runs, folders, with_figures=whole)
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
-        terminal.show(record, cells, tables.main, console)
+        terminal.show(record, cells, tables.main, console, tables.dimensions)
         with page.shards(folder, record, cells, tables):
             export.write(folder, record, cells, tables)
             drawn = figures.draw(folder / "figures", record, cells, tables.main)

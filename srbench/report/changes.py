@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,11 +31,13 @@ _NO_BITS = ("name", "price", "device", "residency", "memory")
 def changes(a: Bench, b: Bench, pairs: Sequence[tuple[Contender, Contender]] = ()) -> list[Change]:
     """Field by field, the protocol's first; what both share is not listed.
 
+    Of metrics those that both have: a number that one run alone has stands beside none.
     pairs: methods that are compared, of a and of b; of one that is another path in b, what differs.
     """
+    metrics = a.facts.keys() & b.facts.keys()
     found = [
         Change(field, x, y, _kind(field))
-        for field, (x, y) in _both(dict(_fields(a)), dict(_fields(b))).items()
+        for field, (x, y) in _both(dict(_fields(a, metrics)), dict(_fields(b, metrics))).items()
         if x != y
     ]
     if a.run.protocol != b.run.protocol and not any(c.kind == "protocol" for c in found[1:]):
@@ -63,7 +65,7 @@ def _kind(field: str) -> Literal["protocol", "time", "other"]:
     return "time" if root in ("device", "timing", "engine") else "other"
 
 
-def _fields(of: Bench) -> Iterator[tuple[str, str]]:
+def _fields(of: Bench, metrics: Collection[str]) -> Iterator[tuple[str, str]]:
     run = of.run
     yield "protocol", ", ".join(_protocols(of)) or run.protocol
     for name in ("source", "device", "threads", "timing", "commit", "dirty", "warnings"):
@@ -71,8 +73,8 @@ def _fields(of: Bench) -> Iterator[tuple[str, str]]:
     yield from _flat("packages", run.packages)
     for part in ("family", "suite", "engine"):
         yield from _flat(part, run.resolved.get(part) or {})
-    for quantity in of.facts.values():
-        yield from _flat(f"metric.{quantity.name}", quantity.model_dump(exclude={"name"}))
+    for name in (n for n in of.facts if n in metrics):
+        yield from _flat(f"metric.{name}", of.facts[name].model_dump(exclude={"name"}))
 
 
 def _method(of: Bench, method: Contender) -> Iterator[tuple[str, str]]:

@@ -279,7 +279,7 @@ def to_markdown(run: RunRecord, table: Sequence[Row]) -> str:
     below = [f"<sup>{n}</sup> {markdown(text)}" for text, n in notes.numbers.items()]
     below += [
         markdown(line)
-        for line in (*legend.own(run), *empty, *legend.below(narrow, "bold", short_counts=True))
+        for line in (*legend.own(run), *legend.below(narrow, "bold", short_counts=True), *empty)
     ]
     return "\n".join([*above, *lines, "", *(f"- {line}" for line in below), ""])
 
@@ -354,7 +354,7 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
     tabulars = [_latex_tabular(narrow, block, notes) for block in blocks]
     said = [rf"\textsuperscript{{{n}}} {latex(text)}" for text, n in notes.numbers.items()]
     said += [
-        latex(line) for line in (*legend.own(run), *empty, *legend.below(narrow, "bold", short_counts=True))
+        latex(line) for line in (*legend.own(run), *legend.below(narrow, "bold", short_counts=True), *empty)
     ]
     title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
     return "\n".join(

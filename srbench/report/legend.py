@@ -13,8 +13,8 @@ from srbench.suites.base import Seeding
 
 EVALUATIONS = "evaluations_"
 BEST = (
-    "the best of its column, and all that can't be told from it (95 % interval of the paired "
-    "difference); the reference and scale rows take no part"
+    "the best of its column, and those next to it that can't be told from it (95 % interval of the paired "
+    "difference), down to the first that can; the reference and scale rows take no part"
 )
 SCALE_ROWS = "last, and apart: scale rows, no rivals; they show what a similarity means"
 
@@ -76,7 +76,7 @@ def below(table: Sequence[Row], mark: str = "*", short_counts: bool = False) -> 
     elif max((v.clusters for v in values), default=0) < FEWEST_TO_RANK:
         says.append(f"the best is not marked: fewer than {FEWEST_TO_RANK} prompts tell hardly any two apart")
     says += [SCALE_ROWS] if any(row.is_scale for row in table) else []
-    return [*says, *_headings(table, short_counts)]
+    return [*says, *headings(table, short_counts)]
 
 
 def _errors(values: Sequence[Value]) -> list[str]:
@@ -89,7 +89,8 @@ def _errors(values: Sequence[Value]) -> list[str]:
     return [*says, *(f"no ± somewhere: {reason}" for reason in why)]
 
 
-def _headings(table: Sequence[Row], short_counts: bool) -> list[str]:
+def headings(table: Sequence[Row], short_counts: bool = False) -> list[str]:
+    """What the columns' headings mean."""
     columns = [v.column for v in table[0].values]
     of = {
         kind: list(dict.fromkeys(c.note for c in columns if c.kind == kind and c.note))

@@ -508,7 +508,7 @@ def html(
 ) -> str:
     """The page's text; every word from the records is escaped.  paper: the section about the paper."""
     prompts = _prompts(run, cells)
-    hero, notes = _hero(figures), (*more_notes, *legend.own(run), *table_notes(tables.main))
+    hero, notes = _hero(figures), (*legend.own(run), *table_notes(tables.main), *more_notes)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
     commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from srbench.errors import UserError, did_you_mean
-from srbench.report import quantities, table
+from srbench.report import quantities, table, totals
 from srbench.report.quantities import Contender, Key, Quantity, numbers
 from srbench.report.totals import GROUPS, PERCENT, TOTAL_WEIGHTS
 from srbench.store.records import CellRecord, MetricFacts, RunRecord
@@ -37,8 +37,10 @@ class Bench:
     def totals(self) -> dict[str, tuple[tuple[MetricFacts, Quantity], ...]]:
         """By the total's key, as `shapes/total`, the dimensions that it is made of."""
         found: dict[str, tuple[tuple[MetricFacts, Quantity], ...]] = {}
-        for suite in dict.fromkeys(f.name.partition("/")[0] for f, _ in self.dimensions):
-            own = tuple((f, q) for f, q in self.dimensions if f.name.partition("/")[0] == suite)
+        for suite in dict.fromkeys(totals.suite(f) for f, _ in self.dimensions):
+            if not totals.has_totals(self.run, suite):
+                continue
+            own = tuple((f, q) for f, q in self.dimensions if totals.suite(f) == suite)
             groups = {g: tuple((f, q) for f, q in own if f.group == g) for g in GROUPS}
             found |= {f"{suite}/{g}": members for g, members in groups.items() if members}
             if all(groups.values()):

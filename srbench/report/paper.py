@@ -12,6 +12,7 @@ Its parts know nothing of each other; this module alone knows all of them.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -66,7 +67,7 @@ class Paper:
         said = []
         for table in self.tables:
             words = (
-                f"{block.setting.name}, {block.found} of {len(block.methods)} methods measured"
+                f"{block.setting.name}, {_found(block.found, len(block.methods), 'methods')}"
                 for block in table.blocks
             )
             said.append((f"table-{table.number}", paper_formats.title(table), "; ".join(words)))
@@ -130,9 +131,25 @@ def show(paper: Paper, console: Console) -> None:
 
 def pointer(paper: Paper) -> str:
     """One line for a terminal: where it all lies."""
-    found = sum(block.found for table in paper.tables for block in table.blocks)
-    whole = sum(len(block.methods) for table in paper.tables for block in table.blocks)
-    return f"beside the paper ({found} of {whole} rows of its tables measured): {paper.page}"
+    blocks = [block for table in paper.tables for block in table.blocks]
+    found = sum((block.found for block in blocks), Counter[str]())
+    whole = sum(len(block.methods) for block in blocks)
+    return f"beside the paper ({_found(found, whole, 'rows of its tables')}): {paper.page}"
+
+
+def _found(found: Counter[str], whole: int, of: str) -> str:
+    """What of the paper's was measured, and what only stands in its place.
+
+    >>> _found(Counter({"measured": 4}), 53, "rows of its tables")
+    '4 of 53 rows of its tables measured'
+    >>> _found(Counter({"shapes": 24}), 53, "rows of its tables")
+    'none of 53 rows of its tables measured; 24 filled with the numbers of the family shapes itself'
+    """
+    said = [f"{found['measured'] or 'none'} of {whole} {of} measured"]
+    for whose, count in found.items():
+        family = f"the family {whose} itself" if whose != "random weights" else "random weights"
+        said += [f"{count} filled with the numbers of {family}"] if whose != "measured" else []
+    return "; ".join(said)
 
 
 def html(paper: Paper, runs: Sequence[Run]) -> str:

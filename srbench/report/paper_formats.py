@@ -146,11 +146,7 @@ Shown = tuple[str, tuple[str, ...]]
 def _whose(block: Block, part: Part) -> str:
     """`measured` of the paper's own models; else the name of the family whose numbers stand there."""
     found = _beside(block)
-    if part != "measured" or found is None:
-        return part
-    if is_tiny(found.record):
-        return "random weights"
-    return found.record.family if found.is_stand_in else part
+    return part if part != "measured" or found is None else found.whose
 
 
 def _kinds(block: Block) -> list[tuple[Part, Callable[[Entry, int], Shown]]]:

@@ -52,6 +52,13 @@ class Beside:
         return self.record.family != self.setting.setting
 
     @property
+    def whose(self) -> str:
+        """`measured` of the paper's own models; else whose numbers stand in their place."""
+        if is_tiny(self.record):
+            return "random weights"
+        return self.record.family if self.is_stand_in else "measured"
+
+    @property
     def asked_suite(self) -> str:
         """The kind of suite that the run was made for."""
         return str(_suite_settings(self.record).get("kind"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -98,9 +99,10 @@ class Block:
         return any(e.difference is not None for e in self.entries.values())
 
     @property
-    def found(self) -> int:
-        """How many of its methods a run has."""
-        return len({m for (m, _), e in self.entries.items() if e.measured is not None})
+    def found(self) -> Counter[str]:
+        """How many of its methods have a number, by whose it is: `measured`, or a stand-in's name."""
+        of = {m: e.beside.whose for (m, _), e in self.entries.items() if e.measured is not None and e.beside}
+        return Counter(of.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ def short(table: Sequence[Row]) -> list[Row]:
 
 
 def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """The rows without costs and totals that no method has, and a line for each reason why.
+    """The rows without costs and totals that no method has, and one line, if any, that says why.
 
     As a CPU's peak memory, or the total of a suite of which a few dimensions are scored.  A metric
     that is missing everywhere keeps its column: it was asked for.
@@ -68,13 +68,24 @@ def without_empty(table: Sequence[Row]) -> tuple[list[Row], list[str]]:
     }
     kept = [v.column.key for v in table[0].values if v.column not in empty]
     by_reason: dict[str, list[str]] = {}
+    keys = {column.key for column in empty}
     for column, reason in empty.items():
-        by_reason.setdefault(reason, []).append(column.heading)
-    return narrowed(table, kept), [
-        f"no column{'s' * (len(headings) > 1)} {', '.join(headings)}: {reason}"
-        for reason, headings in by_reason.items()
-        if reason
-    ]
+        if reason and column.key.removesuffix("_difference") not in keys - {column.key}:
+            by_reason.setdefault(reason, []).append(column.heading)
+    told = "; ".join(f"{', '.join(headings)} ({reason})" for reason, headings in by_reason.items())
+    return narrowed(table, kept), [f"no column for: {told}"] if told else []
+
+
+def without_totals(table: Sequence[Row], dimensions: Sequence[Row]) -> list[Row]:
+    """The rows of the single dimensions, with those alone of suites that have no total in the table.
+
+    As of the scorers of VBench on other prompts.  dimensions: report.table.dimension_rows; empty
+    where there are none.
+    """
+    summed = {v.column.key.partition("/")[0] for v in table[0].values if v.column.kind == "total"}
+    keys = [v.column.key for row in dimensions[:1] for v in row.values]
+    own = [k for k in keys if k.partition("/")[0] not in summed]
+    return narrowed(dimensions, own) if own else []
 
 
 def columns(table: Sequence[Row]) -> list[Printed]:

@@ -40,7 +40,8 @@ def read(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     """As store.records.read_run, cells by prompt, seed and method, but for D.
 
     Every step's `change` is None, except in the reference's traces; `per_frame` and
-    `step_seconds` are arrays of the same numbers, where all are numbers.  Raises UserError
+    `step_seconds` are arrays of the same numbers, where all are numbers; labels are the run's
+    newest of the method.  Raises UserError
     as read_run does.
     """
     record, lean = read_run_record(run), Lean()
@@ -55,7 +56,21 @@ def read(run: Path) -> tuple[RunRecord, list[CellRecord]]:
     finally:
         if collecting:
             gc.enable()
-    return record, cells
+    return record, _labelled(record, cells)
+
+
+def _labelled(record: RunRecord, cells: Sequence[CellRecord]) -> list[CellRecord]:
+    """The cells with the labels that the run's record has for their methods, the newest.
+
+    A label is no part of a method's content: who changes it has the same videos under another name.
+    """
+    newest = {(m.id, m.name): m.label for m in record.methods}
+
+    def labelled(cell: CellRecord) -> CellRecord:
+        label = newest.get((cell.method_id, cell.method), cell.label)
+        return cell if cell.label == label else cell.model_copy(update={"label": label})
+
+    return [labelled(cell) for cell in cells]
 
 
 def _files(folder: Path) -> list[str]:

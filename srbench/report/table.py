@@ -14,11 +14,12 @@ from srbench.errors import UserError
 from srbench.report import quantities, roles, statistics, totals
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
 from srbench.report.statistics import Estimate
-from srbench.report.values import FEWEST_TO_RANK, Column, Row, Value, decimals, of_estimate, shown
+from srbench.report.values import FEWEST_TO_RANK, Column, Row, Value, best_of, decimals, of_estimate, shown
 from srbench.store.records import CellRecord, MethodRecord, MetricFacts, Outcome, RunRecord
 
 __all__ = ["Column", "Row", "Run", "Tables", "Value", "decimals", "dimension_rows", "make", "rows", "shown"]
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "missing", "skipped", "done")
+WORDS = {"failed": "failed: ", "missing": "lack it: ", "skipped": "skipped: ", "done": ""}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,8 @@ def make(run: RunRecord, cells: Sequence[CellRecord]) -> Tables:
     scores = quantities.Scores(cells)
     found = quantities.dimensions(scores)
     dimensions = [_dimension(facts, q, methods, keys) for facts, q in found]
-    of_suite = totals.columns(methods, dimensions, protocol, gaps)
+    summed = [d for d in dimensions if totals.has_totals(run, totals.suite(d.facts))]
+    of_suite = totals.columns(methods, summed, protocol, gaps)
     plain = [*quantities.similarity(scores), *quantities.cost(run, rivals)]
     looked: dict[object, tuple[list[Measured], list[Measured]]] = {}
     for q in plain:  # latency and speedup look at the same
@@ -289,7 +291,9 @@ def _mark_best(
     values: Sequence[Value],
     reference: Both | None,
 ) -> list[Value]:
-    """Mark the best and all that a paired interval can't tell from it; reference and scale rows apart.
+    """Mark the best and those after it that a paired interval can't tell from it (values.best_of).
+
+    The reference and scale rows are apart.
 
     Nothing is marked of a quantity whose errors leave out what tells methods apart (`is_ranked`), nor
     with fewer than FEWEST_TO_RANK prompts: next to nothing could be told from the best, and all
@@ -305,12 +309,14 @@ def _mark_best(
     if higher is None or not rivals or not quantity.is_ranked:
         return list(values)
     means = _over_common(quantity, methods, measured, rivals, reference)
-    known = {i: values[i].value if means is None else means[i] for i in rivals}
-    if None in known.values():
+    merits = {i: values[i].value if means is None else means[i] for i in rivals}
+    known = {i: merit for i, merit in merits.items() if merit is not None}
+    if len(known) < len(rivals):
         return list(values)
-    best = (max if higher else min)(rivals, key=lambda i: known[i] or 0.0)
+    best = (max if higher else min)(rivals, key=known.__getitem__)
     of_best = numbers(measured[best][1])
-    marked = {i for i in rivals if i == best or not _apart(numbers(measured[i][1]), of_best)}
+    alike = {i for i in rivals if i == best or not _apart(numbers(measured[i][1]), of_best)}
+    marked = best_of(known, alike, higher)
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 
@@ -353,8 +359,7 @@ def gaps(own: Mapping[Key, float | Gap]) -> tuple[Outcome, str]:
     parts = []
     for outcome in (o for o in WORST_FIRST if o in found):
         reasons = found[outcome]
-        word = "" if outcome == "done" else f"{outcome}: "
-        parts.append(f"{len(reasons)} of {len(own)} {word}{_first_sentence(reasons[0])}")
+        parts.append(f"{len(reasons)} of {len(own)} videos {WORDS[outcome]}{_first_sentence(reasons[0])}")
     return next((o for o in WORST_FIRST if o in found), "done"), "; ".join(parts)
 
 

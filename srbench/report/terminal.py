@@ -25,24 +25,40 @@ RULED = box.Box(
 SUPERSCRIPT = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹·")
 
 
-def show(run: RunRecord, cells: Sequence[CellRecord], table: Sequence[Row], console: Console) -> None:
+def show(
+    run: RunRecord,
+    cells: Sequence[CellRecord],
+    table: Sequence[Row],
+    console: Console,
+    dimensions: Sequence[Row] = (),
+) -> None:
     """Print header, table and notes; a table that is too wide is parted, never cut.
 
-    table: report.table.rows(run, cells).  Quality comes before cost where it is parted.  Of
-    the differences from the reference the total's alone is here; all other formats have all.
+    table: report.table.rows(run, cells).  dimensions: report.table.dimension_rows(run, cells), of which
+    those have a table of their own here that no total sums up.  Quality comes before cost where it
+    is parted.  Of the differences from the reference the total's alone is here; all other formats have all.
     """
     narrow, empty = printed.without_empty(printed.short(table))
+    single = printed.without_totals(narrow, dimensions)
     notes = Footnotes()
-    texts = {column.keys: _texts(column, notes) for column in printed.columns(narrow)}
-    labels = [row.label for row in narrow]
-    rule_after = sum(not row.is_scale for row in narrow) - 1
     _say(console, [*legend.warnings(run), *legend.header(run, cells)])
-    for block in _blocks(printed.columns(narrow), texts, labels, console.width):
-        console.print()
-        console.print(_rich_table(block, texts, labels, console.width, rule_after), highlight=False)
+    for part in (narrow, single):
+        _print(part, notes, console)
     console.print()
     reasons = [f"{_raised([n])} {text}" for text, n in notes.numbers.items()]
-    _say(console, [*reasons, *empty, *legend.below(narrow, BEST, short_counts=True)])
+    of_single = legend.headings(single) if single else []
+    _say(console, [*reasons, *legend.below(narrow, BEST, short_counts=True), *of_single, *empty])
+
+
+def _print(table: Sequence[Row], notes: Footnotes, console: Console) -> None:
+    """A table in as many blocks as its width needs; nothing where it has no rows."""
+    columns = printed.columns(table) if table else []
+    texts = {column.keys: _texts(column, notes) for column in columns}
+    labels = [row.label for row in table]
+    rule_after = sum(not row.is_scale for row in table) - 1
+    for block in _blocks(columns, texts, labels, console.width) if columns else []:
+        console.print()
+        console.print(_rich_table(block, texts, labels, console.width, rule_after), highlight=False)
 
 
 def _say(console: Console, lines: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from srbench.report import bootstrap
 from srbench.report.quantities import SCALE_ROW, Contender, Gap, Key, Measured, numbers
-from srbench.report.values import DASH, Column, Value
+from srbench.report.values import DASH, Column, Value, best_of
 from srbench.store.records import MetricFacts, Outcome, RunRecord
 
 GROUPS = ("quality", "semantic")
@@ -75,16 +75,30 @@ def suite_of(run: RunRecord, scored: Collection[str]) -> str:
 
     VBench's scorers take other prompts too, in nine dimensions, of which there is no total.
     """
+    return next(s for s in (_kind(run), "vbench", *scored) if s in scored)
+
+
+def has_totals(run: RunRecord, suite: str) -> bool:
+    """Can a suite's dimensions make totals here?  Those of a published suite on its own prompts alone."""
+    return suite not in WHOLE or "suite" not in run.resolved or _kind(run) == suite
+
+
+def _kind(run: RunRecord) -> str:
+    """The suite that a run was made for, as the files in conf/suite name it; imported videos' may be none."""
     asked = run.resolved.get("suite")
-    own = str(asked.get("kind")) if isinstance(asked, Mapping) else ""
-    return next(s for s in (own, "vbench", *scored) if s in scored)
+    return str(asked.get("kind") if isinstance(asked, Mapping) else asked)
+
+
+def suite(facts: MetricFacts) -> str:
+    """Whose dimension a metric is: the word before the slash."""
+    return facts.name.partition("/")[0]
 
 
 def suites(dimensions: Sequence[Dimension]) -> dict[str, list[Dimension]]:
-    """The dimensions by their suite, the word before the slash."""
+    """The dimensions by their suite."""
     found: dict[str, list[Dimension]] = {}
     for dimension in dimensions:
-        found.setdefault(dimension.facts.name.partition("/")[0], []).append(dimension)
+        found.setdefault(suite(dimension.facts), []).append(dimension)
     return found
 
 
@@ -96,7 +110,8 @@ def columns(
 ) -> list[list[Value]]:
     """quality, semantic and total of each suite, each with its difference from the reference.
 
-    methods: in the rows' order, as in each dimension's `measured`.  protocol: of a column and
+    dimensions: of suites that can have totals.  methods: in the rows' order, as in each
+    dimension's `measured`.  protocol: of a column and
     what was measured for it, each method's.  gaps: the worst outcome and a sentence.  Returns
     columns of values in the methods' order.
     """
@@ -357,7 +372,7 @@ Share = Callable[[Sequence[int]], Shared]  # methods, to their scores over the v
 def _mark_best(
     values: Sequence[Value], scores: Sequence[Score], methods: Sequence[Contender], share: Share
 ) -> list[Value]:
-    """The best, and all whose difference from it has an interval that holds 0; none if none can be told.
+    """The best, and those after it whose difference from it has an interval that holds 0 (values.best_of).
 
     The best is so over the videos that all rivals have: where the hard ones of a method failed,
     its own mean says nothing against the others'.
@@ -374,7 +389,8 @@ def _mark_best(
     if len(known) < len(rivals) or all_have.prompts < bootstrap.FEWEST:
         return list(values)
     best = max(rivals, key=lambda i: known[i])
-    marked = {i for i in rivals if i == best or _holds_zero(share([best, i]).difference(best, i)[1])}
+    alike = {i for i in rivals if i == best or _holds_zero(share([best, i]).difference(best, i)[1])}
+    marked = best_of(known, alike, higher_is_better=True)
     return [replace(v, best=i in marked) for i, v in enumerate(values)]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import median_low
 from typing import Literal
 
@@ -140,6 +141,20 @@ def of_estimate(
         high=high,
         no_error=estimate.reason if estimate.mean is not None else "",
     )
+
+
+def best_of(merits: Mapping[int, float], alike: Collection[int], higher_is_better: bool) -> set[int]:
+    """Which methods are marked as best: in order of merit, all down to the first that isn't `alike`.
+
+    merits: each rival's number.  alike: the best, and all that an interval can't tell from it. One of
+    them that is worse than a method which can be told from the best is only measured worse, so it
+    has no mark: nobody marked is worse than anybody who is not.
+
+    >>> best_of({0: 0.1534, 1: 0.0047, 2: 0.0475}, alike={0, 1}, higher_is_better=False)
+    {1}
+    """
+    ordered = sorted(merits, key=lambda i: (-merits[i] if higher_is_better else merits[i], i not in alike))
+    return set(takewhile(alike.__contains__, ordered))
 
 
 def decimals(values: Iterable[Value]) -> int:

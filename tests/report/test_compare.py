@@ -174,7 +174,7 @@ def test_videos_that_one_run_lacks_are_told_and_left_out(make, folders, capsys):
     ]
     gate = [*folders((run, cells), (run, failed)), "--margin", "psnr=0.5"]
     assert command.main(gate) == 0
-    assert "B: 2 of 24 failed: out of memory" in " ".join(capsys.readouterr().out.split())
+    assert "B: 2 of 24 videos failed: out of memory" in " ".join(capsys.readouterr().out.split())
     assert command.main([*gate, "--format", "json"]) == 0
     own = rows(capsys)[1]["srd_0.01", "psnr"]
     assert (own["n"], own["clusters"], own["lacking"]) == (22, 11, 2)
@@ -335,3 +335,69 @@ def test_one_name_of_several_paths_is_matched_by_its_path(make, folders, capsys)
     assert command.main([*folders((run, cells), (run, twin)), "--format", "json"]) == 0
     whole, _ = rows(capsys)
     assert whole["alone"] == [] and {r["difference"] for r in whole["rows"]} == {0}
+
+
+def without(cells, stem):
+    """The cells without the scores of one suite or metric."""
+    return [
+        c.model_copy(update={"scores": tuple(s for s in c.scores if not s.metric.name.startswith(stem))})
+        for c in cells
+    ]
+
+
+def test_metrics_that_one_run_alone_scored_are_no_difference_of_protocol(make, folders, capsys):
+    run, cells = records(make)
+    runs = folders((run, without(cells, "shapes/")), (run, cells))
+    assert command.main([*runs, "--format", "json"]) == 0
+    whole, found = rows(capsys)
+    assert whole["changes"] == [] and whole["alone"] == ["B also scored shapes (2 dimensions)"]
+    assert found["srd_0.01", "psnr"]["difference"] == 0
+    assert not any(r["across"] for r in found.values()) and "shapes/total" not in {c for _, c in found}
+    assert command.main([*runs[::-1], "--format", "json"]) == 0
+    assert rows(capsys)[0]["alone"] == ["A also scored shapes (2 dimensions)"]
+
+
+def test_a_metric_of_two_definitions_marks_its_own_column_alone(make, folders, capsys):
+    run, cells = records(make)
+    newer = make.dimension("shapes/sharp", "quality").model_copy(update={"version": 2})
+    other = [
+        c.model_copy(
+            update={
+                "scores": tuple(
+                    s.model_copy(update={"metric": newer}) if s.metric.name == newer.name else s
+                    for s in c.scores
+                )
+            }
+        )
+        for c in cells
+    ]
+    assert command.main([*folders((run, cells), (run, other)), "--across", "--format", "json"]) == 0
+    _, found = rows(capsys)
+    marked = {c for (_, c), r in found.items() if r["across"]}
+    assert marked == {"shapes/quality", "shapes/semantic", "shapes/total"}
+
+
+def test_times_that_differ_alike_in_every_prompt_have_no_interval(make, folders, capsys):
+    """As of a synthetic machine, or of the same videos from one store: a width of 0 would be no knowledge."""
+    run, cells = records(make)
+    slower = [
+        c.model_copy(update={"step_seconds": tuple(2 * s for s in c.step_seconds)})
+        if c.method == "small"
+        else c
+        for c in cells
+    ]
+    assert command.main([*folders((run, cells), (run, slower)), "--format", "json"]) == 0
+    _, found = rows(capsys)
+    small = found["small", "latency"]
+    assert small["difference"] > 100 and small["low"] is small["high"] is None
+    assert small["reason"].startswith("no interval: ")
+    assert found["large", "latency"]["difference"] == 0 and found["large", "latency"]["reason"] == ""
+
+
+def test_a_gate_says_what_failed_where_nothing_is_past_a_margin(make, folders, capsys):
+    run, cells = records(make)
+    left = [c for c in cells if c.method != "srd_0.01"]
+    less = run.model_copy(update={"methods": make.named("small", "large")})
+    assert command.main([*folders((run, cells), (less, left)), "--margin", "psnr=0.5"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.endswith("FAILED, though no number is past the margins (psnr 0.5): srd_0.01: not in B")

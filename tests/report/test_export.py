@@ -81,7 +81,7 @@ def test_markdown_is_a_table_that_no_word_breaks(make):
     bars = [line.replace(r"\|", "").count("|") for line in lines]
     assert len(set(bars)) == 1
     assert "<img" not in text.replace(r"\<img", "") and r"\[e\](f)" in text
-    assert "**" in text and "<sup>1</sup> 1 of 8 failed: broke" in text
+    assert "**" in text and "<sup>1</sup> 1 of 8 videos failed: broke" in text
 
 
 def test_markdown_warns_first(make):

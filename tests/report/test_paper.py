@@ -27,7 +27,7 @@ def written(make: Any, folder: Path, **changes: Any) -> paper.Paper:
     methods = tuple(m.model_copy(update={"path": paths[m.name]}) for m in make.named(*paths))
     run, cells = make.run(methods=methods, resolved={"family": {"steps": 50}}, **changes), make.cells()
     made = paper.write(folder, [(run, cells, table.make(run, cells))])
-    assert [b.found for b in made.tables[1].blocks] == [2, 2]
+    assert [b.found for b in made.tables[1].blocks] == [{"wan": 2}, {"wan": 2}]
     return made
 
 
@@ -113,6 +113,15 @@ def test_the_paper_is_printed_when_asked(
     assert "Table 2" not in short and "beside the paper (" in short
     assert main([str(folder), "--paper"]) == 0
     assert "Table 7" in capsys.readouterr().out
+
+
+def test_another_familys_numbers_are_none_of_the_papers(make: Any, tmp_path: Path) -> None:
+    made = written(make, tmp_path)
+    line = paper.pointer(made)
+    assert re.search(
+        r"\(none of 53 rows of its tables measured; \d+ filled with .* the family wan itself\)", line
+    )
+    assert not any(re.search(r"\b[1-9]\d* of \d+ methods measured", words) for _, _, words in made.summary)
 
 
 def test_label_of_every_method() -> None:

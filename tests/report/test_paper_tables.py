@@ -105,6 +105,12 @@ def test_the_papers_layout_without_any_run() -> None:
     assert all("python -m srbench +experiment=table" in e.absent for e in entries)
 
 
+def test_only_the_papers_own_models_measure_its_rows(make: Any) -> None:
+    assert block("2", WAN, a_run(make)).found == {"measured": 3}
+    assert block("2", WAN, a_run(make, scale="tiny")).found == {"random weights": 3}
+    assert block("2", WAN, a_run(make, family="shapes", suite="shapes")).found == {"shapes": 3}
+
+
 def test_differences_by_hand(make: Any) -> None:
     run = a_run(make)
     entry = block("2", WAN, run).entries["srd_c2", "psnr"]
@@ -168,7 +174,7 @@ def test_fewer_prompts_or_a_lost_video_have_no_differences(
     ]
     assert failed[1].method == "small"
     entries = block("2", WAN, (run, failed, table.make(run, failed))).entries
-    assert entries["small", "latency"].apart == "incomplete: 1 of 18 failed: broke"
+    assert entries["small", "latency"].apart == "incomplete: 1 of 18 videos failed: broke"
     assert entries["srd_c2", "psnr"].difference is not None
     monkeypatch.setattr(published, "settings", lambda: AS_PUBLISHED)
     assert "9 of 944 prompts" in block("2", WAN, a_run(make)).entries["srd_c2", "psnr"].apart
@@ -208,10 +214,12 @@ def test_missing_methods_say_which_path_and_which_command(make: Any) -> None:
 
 
 def test_other_steps_and_scale_rows_are_not_the_papers_method(make: Any) -> None:
-    assert block("2", WAN, a_run(make, steps=30)).found == 0
+    assert block("2", WAN, a_run(make, steps=30)).found == {}
     run, cells, tables = a_run(make)
     scale = tuple(m.model_copy(update={"role": "scale"}) if m.name == "small" else m for m in run.methods)
-    assert block("2", WAN, (run.model_copy(update={"methods": scale}), cells, tables)).found == 2
+    assert block("2", WAN, (run.model_copy(update={"methods": scale}), cells, tables)).found == {
+        "measured": 2
+    }
 
 
 def test_metrics_through_an_mp4_are_preferred_and_told(make: Any) -> None:
@@ -234,16 +242,16 @@ def test_each_setting_takes_its_own_run_and_the_real_one_before_a_twin(make: Any
     cog = a_run(make, family=COG, width=720, frames=49, fps=8)
     two = next(t for t in paper_tables.make([shapes, twin, cog, real]) if t.number == "2")
     assert [b.entries["large", "psnr"].beside.run for b in two.blocks] == [real, cog]
-    assert block("5", "wan21_720p", real, twin, cog).found == 0  # another of the paper's is no stand-in
-    assert block("5", "wan21_720p", real, shapes).found == 3
+    assert block("5", "wan21_720p", real, twin, cog).found == {}  # another of the paper's is no stand-in
+    assert block("5", "wan21_720p", real, shapes).found == {"shapes": 3}
 
 
 def test_two_runs_fill_one_block_only_under_one_protocol(make: Any) -> None:
     first, second = a_run(make, drop=["small"]), a_run(make, drop=["srd_0.01"])
     made = block("2", WAN, first, second)
-    assert made.found == 3 and made.entries["small", "psnr"].beside.run is second
+    assert made.found == {"measured": 3} and made.entries["small", "psnr"].beside.run is second
     other = a_run(make, drop=["srd_0.01"], record={"protocol": "q" * 64})
-    assert block("2", WAN, first, other).found == 2
+    assert block("2", WAN, first, other).found == {"measured": 2}
 
 
 def test_quoted_numbers_are_never_ranked_or_averaged_with_measured_ones(

@@ -129,3 +129,22 @@ def test_a_half_written_record_beside_the_others_is_none(make, run_folder):
     folder = run_folder(make.run(), make.cells())
     (folder / "cells" / ".0123456789abcdef.json").write_text('{"version"')
     assert len(reading.read(folder)[1]) == len(make.cells())
+
+
+def test_a_method_has_its_newest_label_on_every_video(make, run_folder):
+    """Its name for readers was given later: no content of it, so the earlier videos stay the method's."""
+    cells = [
+        c.model_copy(update={"label": "distilled, FILL-IN"}) if c.method == "small" and c.seed == 0 else c
+        for c in make.cells()
+    ]
+    run = make.run(methods=make.named("large", "small", "srd_0.01", small="distilled, LightX2V"))
+    record, read = reading.read(run_folder(run, cells))
+    assert {c.label for c in read if c.method == "small"} == {"distilled, LightX2V"}
+    assert [r.label for r in table.rows(record, read)] == ["large", "distilled, LightX2V", "srd_0.01"]
+
+
+def test_two_names_of_one_path_keep_both(make, run_folder):
+    cells = make.cells()
+    cells += [c.model_copy(update={"method": "twin", "label": "twin"}) for c in cells if c.method == "small"]
+    record, read = reading.read(run_folder(make.run(), cells))
+    assert [r.label for r in table.rows(record, read)][1] == "small = twin"

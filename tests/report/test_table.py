@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from srbench.errors import UserError
 from srbench.report.printed import columns
 from srbench.report.table import decimals, rows, shown
+from srbench.report.values import best_of
 from srbench.store.records import TimingPass
 
 
@@ -88,17 +91,17 @@ def test_failed_cell_is_told_of(make: Any) -> None:
     row = by_method(rows(make.run(), cells))["small"]
     for key in ("psnr", "latency", "speedup", "evaluations_small"):
         assert (row[key].outcome, row[key].n) == ("failed", 5)
-        assert row[key].footnote == "1 of 6 failed: CUDA out of memory"
+        assert row[key].footnote == "1 of 6 videos failed: CUDA out of memory"
 
 
 def test_missing_cells_methods_and_scores(make: Any) -> None:
     cells = [c for c in make.cells() if (c.method, c.prompt_index) != ("small", 2)]
     run = make.run(methods=make.named("small", "pab", pab="PAB"))
     table = by_method(rows(run, replaced(cells, "srd_0.01", 0, 0, scores=())))
-    assert table["small"]["psnr"].reason == "2 of 6 missing: the run has no record of it"
+    assert table["small"]["psnr"].reason == "2 of 6 videos lack it: the run has no record of it"
     assert (table["pab"].label, table["pab"]["psnr"].value) == ("PAB", None)
     assert table["pab"]["speedup"].outcome == "missing"
-    assert table["srd_0.01"]["psnr"].reason == "1 of 6 missing: no score recorded"
+    assert table["srd_0.01"]["psnr"].reason == "1 of 6 videos lack it: no score recorded"
     assert table["srd_0.01"]["latency"].outcome == "done"
 
 
@@ -161,6 +164,39 @@ def test_a_timing_pass_marks_no_best_of_its_times(make: Any) -> None:
     assert any(r["psnr"].best for r in table.values())
 
 
+def test_nobody_is_marked_who_is_worse_than_somebody_who_is_not(make: Any) -> None:
+    """One varies so much that its 95 % interval reaches the best; srd_0.01 is a sure 1 dB behind it."""
+    cells = make.cells(4)
+    levels = {"small": [5.0, 40.0, 22.0, 20.0], "srd_0.01": [29.0, 29.1, 28.9, 29.0], "srd_0.02": [30.0] * 4}
+    cells += [make.cell("srd_0.02", p, s, switch=12) for p in range(4) for s in range(2)]
+    scored = [
+        c.model_copy(update={"scores": make.scores(levels[c.method][c.prompt_index])})
+        if c.method in levels
+        else c
+        for c in cells
+    ]
+    table = by_method(rows(make.run(), scored))
+    assert table["small"]["psnr"].value < table["srd_0.01"]["psnr"].value
+    assert {m for m, r in table.items() if r["psnr"].best} == {"srd_0.02"}
+
+
+@given(
+    st.lists(st.tuples(st.floats(-10, 10), st.booleans()), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_marks_are_the_best_and_go_down_without_a_gap(rivals: list[tuple[float, bool]], higher: bool) -> None:
+    merits = {i: merit for i, (merit, _) in enumerate(rivals)}
+    best = (max if higher else min)(merits, key=merits.__getitem__)
+    alike = {best, *(i for i, (_, is_alike) in enumerate(rivals) if is_alike)}
+    marked = best_of(merits, alike, higher)
+    assert best in marked <= alike
+    for i in marked:
+        others = [merits[j] for j in merits if j not in marked]
+        assert all(merits[i] >= o if higher else merits[i] <= o for o in others)
+    gap = [i for i in alike - marked if all(j in alike for j in merits if (merits[j] > merits[i]) == higher)]
+    assert all(any(merits[j] == merits[i] for j in merits.keys() - alike) for i in gap)
+
+
 def test_nothing_is_best_of_three_prompts(make: Any) -> None:
     table = rows(make.run(), make.cells(3))
     assert not any(v.best for row in table for v in row.values)
@@ -206,7 +242,7 @@ def test_peak_memory_is_the_most_of_any_video(make: Any) -> None:
 def test_cells_that_never_switch_are_counted(make: Any) -> None:
     cells = replaced(make.cells(), "srd_0.01", 0, 0, trace=make.trace(50))
     switch = by_method(rows(make.run(), cells))["srd_0.01"]["switch_step"]
-    assert (switch.n, switch.footnote, switch.outcome) == (5, "1 of 6 never switched", "done")
+    assert (switch.n, switch.footnote, switch.outcome) == (5, "1 of 6 videos never switched", "done")
 
 
 def test_equal_paths_are_one_row(make: Any) -> None:

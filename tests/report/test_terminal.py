@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from srbench.report import table
 from srbench.report.printed import without_empty
 from srbench.report.table import decimals, rows, shown
 from srbench.report.terminal import show
+from srbench.store.records import Score
 
 ROOT = Path(__file__).parents[2]
 # The command as `python -m` runs it, but every import of these three fails.
@@ -28,7 +30,8 @@ runpy.run_module("srbench.report", run_name="__main__")
 def text(run: Any, cells: Any, width: int = 100) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None)
-    show(run, cells, rows(run, cells), console)
+    made = table.make(run, cells)
+    show(run, cells, made.main, console, made.dimensions)
     return out.getvalue()
 
 
@@ -40,8 +43,8 @@ def test_no_number_is_cut(make: Any, width: int, prompts: int) -> None:
     said = text(run, cells, width)
     assert max(map(len, said.splitlines())) <= width
     assert "…" not in said
-    table, _ = without_empty(rows(run, cells))
-    for column in zip(*(r.values for r in table), strict=True):
+    narrow, _ = without_empty(rows(run, cells))
+    for column in zip(*(r.values for r in narrow), strict=True):
         if not column[0].column.key.startswith("evaluations_"):
             for value in column:
                 assert shown(value, decimals(column)) in said
@@ -75,7 +78,7 @@ def test_footnotes_say_why(make: Any) -> None:
     cells = make.cells()
     cells[1] = cells[1].model_copy(update={"outcome": "failed", "reason": "out of memory. x"})
     said = text(make.run(warnings=("a [bold] warning",)), cells)
-    assert "¹ 1 of 6 failed: out of memory\n" in said
+    assert "¹ 1 of 6 videos failed: out of memory\n" in said
     assert said.count("out of memory") == 1
     assert "Warning: a [bold] warning" in said  # not taken for markup
     one = text(make.run(), make.cells(prompts=1))
@@ -99,6 +102,34 @@ def test_headings_are_explained_below(make: Any) -> None:
         "*: the best of its column",
     ):
         assert words in said
+
+
+def test_what_no_method_has_is_told_last_and_once(make: Any) -> None:
+    cells = [c.model_copy(update={"stages": ()}) for c in make.cells(4)]
+    lines = text(make.run(), cells, 200).splitlines()
+    assert lines[-1].startswith(
+        "no column for: peak memory (8 of 8 videos lack it: not recorded, as on a CPU"
+    )
+    assert sum("no column" in line for line in lines) == 1
+
+
+def test_dimensions_that_no_total_sums_up_have_a_table_of_their_own(make: Any) -> None:
+    """VBench's scorers take other prompts too, in nine dimensions; totals are of VBench's own prompts."""
+    flicker = make.dimension("vbench/temporal_flickering", "quality")
+    sharp, color = make.dimension("shapes/sharp", "quality"), make.dimension("shapes/color", "semantic")
+    cells = [
+        c.model_copy(update={"scores": tuple(Score(metric=d, value=0.75) for d in (flicker, sharp, color))})
+        for c in make.cells(4)
+    ]
+    shapes = make.run(resolved={"suite": {"kind": "shapes"}})
+    said = text(shapes, cells, 120)
+    head = next(line for line in said.splitlines() if "flickering" in line)
+    assert "sharp" not in head and "0.750" in said, "shapes' own are in its totals"
+    assert "vbench/temporal_flickering, version 1, quality" in said
+    assert "quality lacks" not in said and "vbench" not in said.partition("mean over")[0]
+    of_vbench = make.run(resolved={"suite": {"kind": "vbench"}})
+    said = text(of_vbench, cells, 120)
+    assert "quality lacks vbench/subject_consistency" in said and "flickering ↑" in said
 
 
 def test_scale_rows_stand_below_a_rule(make: Any) -> None:

@@ -109,7 +109,7 @@ def test_a_failed_video_is_told_of(make):
     cells[i] = cells[i].model_copy(update={"outcome": "failed", "reason": "out of memory", "scores": ()})
     total = by_method(make_tables(run, cells).main)["small"]["shapes/total"]
     assert (total.outcome, total.n) == ("failed", 19)
-    assert "1 of 20 failed: out of memory" in total.reason
+    assert "1 of 20 videos failed: out of memory" in total.reason
 
 
 def hard_half_failed(make):
