@@ -102,6 +102,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["suite.extended=a.json"], ["a key of suite as it is: kind,", "set suite=prompts or suite=v"]),
         (["engine.address=auto"], ["set engine=ray, which has it"]),
         (["family.large.revision=null"], ["a key of family.large\n", "known: source, subfolder"]),
+        (["suite.prompts=my.txt"], ["suite.prompts = 'my.txt'", "how many captions,", "suite=prompts"]),
+        (["suite.prompts=[1]"], ["given:    suite.prompts.0 = 1\n", "a caption, as 'a red circle"]),
+        (["suite.prompts=0"], ["given:    suite.prompts = 0\nexpected: greater than or equal to 1\n"]),
+        (["suite.seeds=few"], ["how many seeds, or a list of them"]),
         (["shard=3"], ["given:    shard = 3\n", "i/n with 1 ≤ i ≤ n, as 3/16"]),
         (["method=[large,distilled]"], ["FILL-IN/FILL-IN", "set method.distilled.revision"]),
         (["method=[large,distilled]", "method.distilled.sampler.solver=dpm"], ["unipc or euler"]),
@@ -140,6 +144,15 @@ def test_a_yaml_of_ones_own_that_is_none_is_told_with_file_and_line(refused: Ref
     said = refused("--config-dir", "my_conf", "method=[large,mine]", "engine.workers=many")
     assert f"line 5 of {file}: while parsing" in said and "expected YAML" in said
     assert "2 mistakes" in said and "engine.workers = 'many'" in said
+
+
+def test_a_yaml_of_ones_own_without_its_package_line(refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "my_conf" / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("label: mine\npath: [{model: large}]\n")
+    said = refused("--config-dir=my_conf", "method=[large,mine]")
+    assert "given:    method.label = 'mine', method.path = [{" in said
+    assert "let the first line be `# @package method.NAME`" in said
 
 
 def test_a_missing_file_and_a_wrong_number_are_told_together(refused: Refused) -> None:
