@@ -1,4 +1,4 @@
-"""`python -m srbench +experiment=NAME …`: the door, and the only importer of Hydra."""
+"""`python -m srbench +experiment=NAME …`: the door."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from typing import Annotated, Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from omegaconf import DictConfig
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,9 +32,10 @@ from rich.table import Table
 from rich.text import Text
 
 from srbench import configs, errors, ground, plan, price, report
-from srbench.errors import CannotWrite, UserError, did_you_mean
-from srbench.experiment import KEYS, METHOD_KEYS, Experiment, FolderName, Mistakes, check
-from srbench.places import as_typed, typed
+from srbench.errors import CannotWrite, UserError
+from srbench.experiment import Experiment, FolderName, Mistakes, check
+from srbench.overrides import compose, in_order, refuse, typed_places
+from srbench.places import as_typed
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
 from srbench.store.records import (
@@ -54,48 +52,6 @@ from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run", "shard", "timing", "timing_rounds")
 PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
-
-
-def compose(cfg: DictConfig) -> dict[str, Any]:
-    """Hydra's configuration as plain data.
-
-    Raises UserErrors where values are missing or cannot be resolved, or parameters unused.
-    """
-    mistakes = Mistakes()
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        mistakes.note(f"{key} is missing", "a value", f"set {key}=… on the command line")
-    _note_unused(OmegaConf.to_container(cfg, resolve=False), mistakes)
-    mistakes.stop_if_any()
-    try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
-        key = getattr(error, "full_key", None) or "the configuration"
-        raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def typed_places(cfg: DictConfig) -> dict[str, str]:
-    """Where a user typed what resolved settings say."""
-    return typed(OmegaConf.to_container(cfg, resolve=False))
-
-
-def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
-    """A method's parameter that nothing in the method mentions is a slip of the pen."""
-    methods = unresolved.get("method")
-    for name, method in methods.items() if isinstance(methods, dict) else ():
-        if not isinstance(method, dict):
-            continue
-        parameters = [k for k in method if k not in METHOD_KEYS]
-        for key in parameters:
-            if f".{key}}}" not in str(method):
-                others = [k for k in method if k != key]
-                mistakes.note(
-                    f"method.{name}.{key}",
-                    "a key that its path uses",
-                    did_you_mean(str(key), map(str, others)),
-                )
 
 
 def record(
@@ -352,9 +308,9 @@ def _typed_door(plain: Mapping[str, Any]) -> None:
         raise errors.UserErrors(explain(error, "", list(RUN_KEYS))) from None
 
 
-def _shard(text: str) -> str:
-    plan.Shard.read(text)
-    return text
+def _shard(given: Any) -> str:
+    plan.Shard.read(str(given))
+    return str(given)
 
 
 class Door(BaseModel):
@@ -364,7 +320,7 @@ class Door(BaseModel):
     results: Annotated[str, Field(min_length=1)] = "results"
     store: Annotated[str, Field(min_length=1)] = "results/store"
     dry_run: Annotated[bool, Field(strict=True)] = False
-    shard: Annotated[str, AfterValidator(_shard)] | None = None
+    shard: Annotated[str, BeforeValidator(_shard)] | None = None
     timing: Literal["shared", "exclusive"] = "shared"
     timing_rounds: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
 
@@ -538,161 +494,6 @@ def kept(run: Path, began: float) -> str:
     return f"{price.counted(len(times), 'cell')} {are} kept in {run}, {fresh} of them from now"
 
 
-# -- Hydra's own refusals, told as ours
-
-_VALUE_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i")
-
-
-def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command line's overrides, and the folders of `--config-dir`.
-
-    >>> overrides(["-m", "+experiment=x", "--config-dir", "mine", "--config-dir=b", "a=1"])
-    (['+experiment=x', 'a=1'], ['mine', 'b'])
-    """
-    found: list[str] = []
-    folders: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name, has_value, value = word.partition("=")
-        if not word.startswith("-"):
-            found.append(word)
-        elif name in _VALUE_OPTIONS:
-            value = value if has_value else next(words, "")
-            folders += [value] if name in ("--config-dir", "-cd") else []
-    return found, folders
-
-
-def in_order(arguments: Sequence[str]) -> list[str]:
-    """A command line as Hydra can read it, which wants its overrides in one stretch.
-
-    >>> in_order(["+experiment=x", "--config-dir", "mine", "a=1", "-m"])
-    ['+experiment=x', 'a=1', '--config-dir', 'mine', '-m']
-    """
-    asked, _ = overrides(arguments)
-    rest, left = list(arguments), list(asked)
-    options: list[str] = []
-    for word in rest:
-        if left and word == left[0]:
-            left.pop(0)
-        else:
-            options.append(word)
-    return [*asked, *options]
-
-
-def values(override: str) -> list[str]:
-    """An override for each of the values that it sweeps over; itself where it does not.
-
-    Raises UserError where it cannot be read.
-    """
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-        if not parsed.is_sweep_override():
-            return [override]
-        return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
-    except Exception:  # of all kinds, as below
-        raise UserError(
-            f"{override!r}",
-            "key=value, brackets closed",
-            "quote what is not plain: 'method=[large,small]', 'keep=\"window(6,20)\"'",
-        ) from None
-
-
-def refuse(arguments: Sequence[str]) -> None:
-    """Raise UserErrors for all that is wrong with a command line, before its first job begins.
-
-    One that composes and sweeps over nothing is left to its job, which checks the rest.
-    """
-    asked, folders = overrides(arguments)
-    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
-    kept, mistakes = search if folders else [], Mistakes()
-    choices = [v for v in (mistakes.attempt(lambda o=o: values(o)) for o in asked) if v]  # type: ignore[misc]
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
-        # groups first: they bring the keys that others set
-        for override in sorted((c[0] for c in choices), key=lambda o: not o.startswith("+")):
-            if (accepted := _accept(kept, override, mistakes)) is not None:
-                kept = [*kept, accepted]
-        swept = [[*kept, v] for c in choices for v in c[1:]]
-        for words in [kept, *swept] if mistakes.found or swept else []:
-            _note_job(words, mistakes)
-    mistakes.found = list({str(m): m for m in mistakes.found}.values())
-    mistakes.stop_if_any()
-
-
-def _note_job(words: list[str], mistakes: Mistakes) -> None:
-    """The mistakes of one job, as far as they do not follow from those found already."""
-    own = Mistakes()
-    composed = own.attempt(lambda: _compose(words))
-    if composed is not None:
-        own.attempt(lambda: settle(compose(composed), typed_places(composed)))
-    earlier = bool(mistakes.found)
-    # a method or value that was refused may be the very one that is missing now
-    follow = ("methods ", "no method")
-    mistakes.found += [
-        m for m in own.found if not earlier or not (m.got.startswith(follow) or m.got.endswith("is missing"))
-    ]
-
-
-def _compose(words: list[str]) -> DictConfig:
-    """Hydra's composition.  Raises UserError where it refuses."""
-    try:
-        return hydra.compose("config", words)
-    except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
-        choices = did_you_mean(name, error.options or configs.names(group))
-        raise UserError(f"{group} {name!r}", f"a file conf/{group}/NAME.yaml", choices) from error
-    except Exception as error:  # of all kinds: Hydra refuses `method=0` with a ValueError
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(first, "a configuration that composes", "see conf/config.yaml") from error
-
-
-def _accept(kept: list[str], override: str, mistakes: Mistakes) -> str | None:
-    """The override without what does not fit, which is noted; None where nothing is left of it."""
-    while True:
-        try:
-            _compose([*kept, override])
-            return override
-        except UserError as error:
-            cause = error.__cause__
-            if not isinstance(cause, MissingConfigException):
-                mistakes.found.append(_misfit(kept, override, error))
-                return None
-            mistakes.found.append(error)
-            shorter = _without((cause.missing_cfg_file or "").rpartition("/")[2], override)
-            if shorter is None:
-                return None
-            override = shorter
-
-
-def _without(name: str, override: str) -> str | None:
-    """A list of a group's files without one of them.
-
-    >>> _without("b", "method=[a,b]"), _without("b", "family=b"), _without("b", "method=[b]")
-    ('method=[a]', None, None)
-    """
-    key, _, listed = override.partition("=")
-    if not listed.startswith("["):
-        return None
-    names = [n for n in listed.strip("[]").split(",") if n.strip(" '\"") != name.removesuffix(".yaml")]
-    same = len(names) == len(listed.strip("[]").split(","))
-    return f"{key}=[{','.join(names)}]" if names and not same else None
-
-
-def _misfit(kept: list[str], override: str, error: UserError) -> UserError:
-    """An override that names no key, and the keys that it could have meant."""
-    key = override.partition("=")[0].lstrip("+~")
-    parent, _, last = key.partition("@")[0].rpartition(".")
-    try:
-        node = OmegaConf.select(_compose(kept), parent) if parent else None
-    except OmegaConfBaseException:  # the place itself is no key
-        node = None
-    known = list(node) if isinstance(node, DictConfig) else [*KEYS, *RUN_KEYS, "experiment"]
-    return UserError(
-        f"{override} ({error.got})",
-        f"a key of {parent or 'the configuration'}",
-        did_you_mean(last, map(str, known)),
-    )
-
-
 # What the jobs of one command left: their exit codes, and the runs to report once at the end.
 _codes: list[int] = []
 _to_report: dict[Path, None] = {}
@@ -719,7 +520,7 @@ def main() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
     sys.argv[1:] = in_order(sys.argv[1:])
     try:
-        refuse(sys.argv[1:])
+        refuse(sys.argv[1:], settle)
         _hydra()
         for run in _to_report:
             report.make(run, Console())

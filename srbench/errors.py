@@ -157,12 +157,20 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     >>> did_you_mean("srdifusion", ["large", "srdiffusion"])
     'did you mean srdiffusion? (known: large, srdiffusion)'
+    >>> did_you_mean("wan_480", ["fig1", "wan480_delta_sweep"])  # its beginning
+    'did you mean wan480_delta_sweep? (known: fig1, wan480_delta_sweep)'
     """
     names = sorted(known)
-    bare = {n.lstrip("-"): n for n in names}  # dashes make options no more alike than they are
-    near = [bare[n] for n in difflib.get_close_matches(str(name).lstrip("-"), bare, n=3, cutoff=0.5)]
+    bare = {n.lstrip("-+"): n for n in names}  # dashes make options no more alike than they are
+    near = [bare[n] for n in difflib.get_close_matches(str(name).lstrip("-+"), bare, n=3, cutoff=0.5)]
+    near = near or [n for n in names if _letters(name) and _letters(n).startswith(_letters(name))][:3]
     listed = ", ".join(names) if names else "none"
     return f"did you mean {' or '.join(near)}? (known: {listed})" if near else f"known: {listed}"
+
+
+def _letters(name: object) -> str:
+    """Letters and digits alone."""
+    return "".join(c for c in str(name).lower() if c.isalnum())
 
 
 class Parser(argparse.ArgumentParser):

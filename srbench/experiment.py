@@ -326,6 +326,19 @@ def _mapping(value: Any, where: str, mistakes: Mistakes) -> Mapping[str, Any]:
     return {}
 
 
+def _named(plain: Mapping[str, Any], group: str, mistakes: Mistakes) -> Mapping[str, Any]:
+    """A group's settings by name; one mistake for all that stand there without one."""
+    named = _mapping(plain.get(group), group, mistakes)
+    loose = {n: v for n, v in named.items() if v is not None and not isinstance(v, Mapping)}
+    if loose:
+        mistakes.note(
+            ", ".join(f"{group}.{n} = {v!r}" for n, v in loose.items()),
+            f"settings below a name, {group}.NAME, each with its keys",
+            f"in a YAML of your own let the first line be `# @package {group}.NAME`",
+        )
+    return {n: v for n, v in named.items() if n not in loose}
+
+
 def read_segment(plain: Any, where: str, mistakes: Mistakes) -> Segment | None:
     """One entry of a method's `path`: a denoiser's keys and `until`."""
     if not isinstance(plain, Mapping):
@@ -540,11 +553,11 @@ def check(plain: Mapping[str, Any]) -> Experiment:
         mistakes.note(f"key {key}", "a key of an experiment", did_you_mean(key, KEYS))
     # first, since all else may be made of what they bring
     mistakes.attempt(lambda: load(_files(plain.get("plugins"))))
-    asked = {n: m for n, m in _mapping(plain.get("method"), "method", mistakes).items() if m is not None}
+    asked = {n: m for n, m in _named(plain, "method", mistakes).items() if m is not None}
     methods = [read_method(n, m, mistakes) for n, m in asked.items()]
     metrics = [
         mistakes.attempt(lambda n=n, m=m: build("metrics", m, f"metric.{n}"))  # type: ignore[misc]
-        for n, m in _mapping(plain.get("metric"), "metric", mistakes).items()
+        for n, m in _named(plain, "metric", mistakes).items()
     ]
     parts = {
         group: mistakes.attempt(lambda g=group, k=kind: build(k, _or_empty(plain.get(g)), g))  # type: ignore[misc]

@@ -23,11 +23,12 @@ from scipy.special import gammaincinv
 from srbench.errors import EXIT_USER, Parser, UserError, except_hook, finish
 from srbench.report import bootstrap, paired, reading, statistics
 from srbench.report.paired import Bench, Paired
-from srbench.report.quantities import Contender
+from srbench.report.quantities import Contender, Quantity
 from srbench.report.statistics import POWER
 from srbench.report.terminal import RULED
 from srbench.report.values import DASH
 
+TOTAL = "total"
 FEWEST = 4  # prompts; from fewer the spread between them is hardly known
 MOST = 100_000  # prompts that are still looked at
 PROMPTS, SEEDS = (8, 16, 32, 64, 128, 256, 944), (1, 2, 5)
@@ -155,12 +156,13 @@ def answer(of: Bench, method: Contender, against: Contender, column: str) -> Ans
         raise UserError("column peak_memory", "a mean over videos, not a maximum", "name another --column")
     quantity = of.quantities.get(column)
     for one in (method, against):
-        told = quantity.word_of(one) if quantity else None
-        if told or (quantity is None and one.role == "scale"):
+        if not _has(one, quantity):
+            told = quantity.word_of(one) if quantity else None
+            others = [m.method for m in of.methods if m not in (method, one) and _has(m, quantity)]
             raise UserError(
                 f"{column} of {one.label}: {told[1] if told else 'a scale row has none'}",
                 "two methods that have numbers of that column",
-                "name another method, or --against, or --column",
+                f"--against {others[0]}" if others and one is against else "name another method, or --column",
             )
     own: Paired = paired.paired(of, method, against, column)
     is_total = column in of.totals
@@ -173,6 +175,11 @@ def answer(of: Bench, method: Contender, against: Contender, column: str) -> Ans
         components(own.values, own.clusters, own.strata),
         own.difference,
     )
+
+
+def _has(method: Contender, quantity: Quantity | None) -> bool:
+    """Whether a method has numbers of a column; of a total where there is no quantity."""
+    return method.role != "scale" if quantity is None else not quantity.word_of(method)
 
 
 def show(told: Answer, asked: Question, console: Console) -> None:
@@ -264,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--against", help="the other method of the pair (default: the run's reference)")
     made.add_argument(
         "--column",
-        default="total",
+        default=TOTAL,
         help="psnr, ssim, lpips, a suite's dimension, quality, semantic, total, …",
     )
     made.add_argument("--difference", nargs="+", type=_above_zero, default=[], help="true ones, in its unit")
@@ -312,6 +319,12 @@ def _share(text: str) -> float:
 def power(args: argparse.Namespace, console: Console) -> None:
     """Print the answer for each method.  Raises UserError where there is none."""
     of = paired.bench(*reading.read(args.run))
+    if args.column == TOTAL and not of.totals:
+        raise UserError(
+            "a run without a total",
+            "scores that one is made of, as metric shapes has them and VBench; or another column",
+            f"name one, as --column {next(iter(of.columns), 'psnr')} (known: {', '.join(of.columns)})",
+        )
     column = paired.find_column(args.column, of.columns)
     methods = [paired.find_method(name, of.methods) for name in args.method]
     against = _against(of, args.against)

@@ -379,7 +379,9 @@ def explain(error: ValidationError, where: str, names: list[str]) -> list[UserEr
             )
         else:
             expected = e["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            got = f"{place} is missing" if e["type"].startswith("missing") else f"{place} = {e['input']!r}"
+            got = f"{place} = {e['input']!r}"
+            if e["type"].startswith("missing"):
+                got, expected = f"{place} is missing", "a value"
             if mistakes and mistakes[-1].got == got:  # the next branch of the same union
                 expected = f"{mistakes.pop().expected}, or {expected}"
             mistakes.append(UserError(got, expected, f"change {place}"))

@@ -153,7 +153,7 @@ def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[s
     ]
     if lonely:
         raise UserErrorList(
-            f"{len(lonely)} videos without a reference",
+            f"{len(lonely)} video{'s' * (len(lonely) != 1)} without a reference",
             lonely,
             f"a video of the same prompt and seed in {reference.name}",
             "name them alike, `{prompt}-{seed}`, or pair them with --pairs CSV",

@@ -209,6 +209,8 @@ def _stacked(decoded: Iterator[Any], frames: int) -> Iterator[Video]:
 
 
 def _unreadable(path: Path, why: str) -> UserError:
+    if path.is_dir():
+        return UserError(f"{path}, a folder", "a video file", "name one of the files in it")
     return UserError(
         f"{path}: {why}",
         "a video file that FFmpeg can read",

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from srbench import __main__ as door
-from srbench import configs, errors, ground, price
+from srbench import configs, errors, ground, overrides, price
 from srbench.errors import CannotWrite, UserError, UserErrors, cannot_write
 from srbench.families import _checkpoint
 from srbench.store.objects import Store, write_atomic
@@ -89,6 +89,24 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["suite=prompts"], ["suite.prompts is missing", "set suite.prompts="]),
         (["method=0"], ["method=0", "must be a string or a list"]),
         (["reference=smal"], ["the reference 'smal'"]),
+        (["method.srdiffusion.delta=0.02", "method=[large]"], ["no srdiffusion in the list method=[…]",
+                                                               "'method=[large,srdiffusion]'"]),
+        (["metric.psnr.cap=90", "metric=[]"], ["no psnr in the list", "add it, as 'metric=[psnr]'"]),
+        (["method.srdifusion.delta=1"], ["a key of method\n", "did you mean srdiffusion?"]),
+        (["preset=paper"], ["given:    preset=paper\nexpected: a + before it", "write +preset=paper\n"]),
+        (["preset=papr"], ["write +preset=papr\n", "did you mean paper?"]),
+        (["expriment=table6"], ["did you mean +experiment"]),
+        (["+experiment=wan_480"], ["did you mean wan480_delta_sweep?"]),
+        (["method=[large,mine]"], ["method 'mine'", "or method/NAME.yaml in the folder of --config-dir"]),
+        (["--config-dir", "nowhere", "method=[large,mine]"], ["given:    --config-dir nowhere\n"]),
+        (["suite.extended=a.json"], ["a key of suite as it is: kind,", "set suite=prompts or suite=v"]),
+        (["engine.address=auto"], ["set engine=ray, which has it"]),
+        (["family.large.revision=null"], ["a key of family.large\n", "known: source, subfolder"]),
+        (["suite.prompts=my.txt"], ["suite.prompts = 'my.txt'", "how many captions,", "suite=prompts"]),
+        (["suite.prompts=[1]"], ["given:    suite.prompts.0 = 1\n", "a caption, as 'a red circle"]),
+        (["suite.prompts=0"], ["given:    suite.prompts = 0\nexpected: greater than or equal to 1\n"]),
+        (["suite.seeds=few"], ["how many seeds, or a list of them"]),
+        (["shard=3"], ["given:    shard = 3\n", "i/n with 1 ≤ i ≤ n, as 3/16"]),
         (["method=[large,distilled]"], ["FILL-IN/FILL-IN", "set method.distilled.revision"]),
         (["method=[large,distilled]", "method.distilled.sampler.solver=dpm"], ["unipc or euler"]),
         (["method=[large,distilled]", "method.distilled.name=a name"], ["given:    method.distilled.name ="]),
@@ -117,6 +135,24 @@ def test_mistakes_of_every_kind_are_told_in_one_message(refused: Refused) -> Non
     said = refused("method=[large,srdifusion]", "engine.thred=4", "metric.psnr.cap=-3", "family.dtype=float8")
     assert "4 mistakes" in said
     assert all(x in said for x in ("'srdifusion'", "engine.thred=4", "metric.psnr.cap = -3", "family.dtype"))
+
+
+def test_a_yaml_of_ones_own_that_is_none_is_told_with_file_and_line(refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "my_conf" / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package method.mine\nlabel: mine\npath:\n  - model: large\n - model: small\n")
+    said = refused("--config-dir", "my_conf", "method=[large,mine]", "engine.workers=many")
+    assert f"line 5 of {file}: while parsing" in said and "expected YAML" in said
+    assert "2 mistakes" in said and "engine.workers = 'many'" in said
+
+
+def test_a_yaml_of_ones_own_without_its_package_line(refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "my_conf" / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("label: mine\npath: [{model: large}]\n")
+    said = refused("--config-dir=my_conf", "method=[large,mine]")
+    assert "given:    method.label = 'mine', method.path = [{" in said
+    assert "let the first line be `# @package method.NAME`" in said
 
 
 def test_a_missing_file_and_a_wrong_number_are_told_together(refused: Refused) -> None:
@@ -407,7 +443,7 @@ override = st.one_of(
 @given(st.lists(override.filter(lambda o: not o.startswith("-")), min_size=1, max_size=3))
 def test_any_command_line_is_accepted_or_refused_in_words(words: list[str]) -> None:
     try:
-        door.refuse(words)
+        overrides.refuse(words, door.settle)
     except UserError as error:
         assert len(str(error).splitlines()) <= 12
 

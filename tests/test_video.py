@@ -138,6 +138,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.webm").write_text("not a video")
     with pytest.raises(UserError, match=r"text.webm: Invalid data"):
         read(tmp_path / "text.webm")
+    with pytest.raises(UserError, match=r"a folder\nexpected: a video file\n"):
+        read(tmp_path)
 
 
 def test_a_file_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+FILES = (".safetensors", *PICKLES)
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _FETCH = "fetch or convert the weights again, as safetensors in diffusers layout"
 
@@ -127,7 +128,7 @@ def expected(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
             yield from _EXPECTED[name](config).items() if name in _EXPECTED else ()
     except (KeyError, TypeError, ValueError) as error:
         raise Fault(
-            f"the config.json of a {names[0] or names[1]} ({error!r})", "the model's settings"
+            f"the config.json of {names[0] or names[1]} ({error!r})", "the model's settings"
         ) from None
 
 

@@ -47,7 +47,7 @@ def folder(family: FamilySettings, denoiser: Denoiser) -> Path:
 def lora_file(lora: LoRA) -> Path:
     """The file that a LoRA means on this machine, whether it is there or not."""
     place = Weights(source=lora.source, revision=lora.revision).folder
-    return place if place.suffix in (".safetensors", *_checkpoint.PICKLES) else place / lora.weight_name
+    return place if place.suffix in _checkpoint.FILES else place / lora.weight_name
 
 
 def named(own: OwnWeights) -> OwnWeights:
@@ -105,10 +105,13 @@ def mistakes(family: FamilySettings, denoiser: Denoiser, where: str) -> list[Use
 
 
 def _told(found: list[UserError], weights: Weights, where: str) -> list[UserError]:
-    """With what is likely to be meant: a pipeline's folder, or a folder that is not there."""
+    """With what is likely to be meant: a pipeline's folder, a model's, or a folder that is not there."""
     if weights.subfolder is None and (weights.folder / "transformer" / "config.json").exists():
         got = f"{where}.source = {weights.source}, which has no config.json"
         return [UserError(got, "a model's folder", f"set {where}.subfolder=transformer")]
+    if weights.subfolder is not None and weights.is_local and (weights.folder / "config.json").exists():
+        got = f"{where}.subfolder = {weights.subfolder}, but {weights.source} has a config.json itself"
+        return [UserError(got, "the folder inside it that the model lies in", f"set {where}.subfolder=null")]
     if weights.is_hub and not weights.is_pinned:
         first = found[0]
         return [UserError(first.got, f"{first.expected}; or a folder that is there", first.do)]
@@ -122,8 +125,8 @@ def _unfit(family: FamilySettings, denoiser: Denoiser, own: Path, where: str) ->
     config, known = _config(own), family.TRANSFORMER
     if known and config.get("_class_name") != known:
         return UserError(
-            f"{where}: a {config.get('_class_name') or 'model of no class'} in {own}",
-            f"a {known}, as the family's {denoiser.model} model is",
+            f"{where}: {config.get('_class_name') or 'a model of no class'} in {own}",
+            f"{known}, as the family's {denoiser.model} model is",
             f"take a checkpoint of {family.name}'s architecture",
         )
     theirs = folder(family, replace(denoiser, weights=None))

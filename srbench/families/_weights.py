@@ -24,6 +24,7 @@ BUILTIN, TINY = "builtin:", "tiny:"
 # Raised by hand when the recipe of the tiny twins changes.
 TINY_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 # a model that lies in no subfolder of its repository
 _MODEL = ("config.json", "diffusion_pytorch_model*")
 PLUMBING = "or family.scale=tiny to try the plumbing without weights"
@@ -64,7 +65,10 @@ class Weights:
     @property
     def is_local(self) -> bool:
         """Whether the source can only be meant as a folder of this machine."""
-        return self.source.startswith((BUILTIN, "/", ".", "~")) or Path(self.source).exists()
+        if self.is_tiny:
+            return False
+        is_name = _REPOSITORY.fullmatch(self.source) and Path(self.source).suffix not in _checkpoint.FILES
+        return not is_name or self.source.startswith((".", "~")) or Path(self.source).exists()
 
     @property
     def is_hub(self) -> bool:
@@ -132,7 +136,7 @@ class Weights:
             return list({str(m): m for m in found}.values())
         return [
             UserError(
-                f"{where}.source = {self.source}: {wrong[0]}",
+                f"{where}.source = {self.source}: {wrong[0] if self.folder.exists() else 'no such folder'}",
                 "a folder in diffusers layout with safetensors weights in it",
                 "give its path, or a hub repository's name with its commit",
             )
@@ -146,11 +150,11 @@ class Weights:
 
     def _unpinned(self, where: str) -> UserError:
         main = self._repository / "refs" / "main"
-        known = ""
+        known, at = "", f"at revision {self.revision!r}" if self.revision else "without a revision"
         if main.exists():
             known = f"{where}.revision={main.read_text().strip()} is what this machine has as main"
         return UserError(
-            f"{where}: {self.source} at revision {self.revision!r}",
+            f"{where}: {self.source} {at}",
             "a commit of 40 hexadecimal digits, since a name such as main moves",
             f"pin a commit: {known or f'set {where}.revision'}",
         )
@@ -180,7 +184,8 @@ def incomplete(folder: Path) -> str | None:
         return f"no {folder.name} in it"
     if not (folder / "config.json").exists():
         small = any(folder.glob("*.json")) or any(folder.glob("*.model"))
-        return None if small else f"{folder.name} is empty"
+        told = f"no config.json in {folder.name}" if any(folder.iterdir()) else f"{folder.name} is empty"
+        return None if small else told
     for index in folder.glob("*.safetensors.index.json"):
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         missing = sorted(s for s in shards if not (folder / s).exists())

@@ -73,8 +73,7 @@ class Paper:
             said.append((f"table-{table.number}", paper_formats.title(table), "; ".join(words)))
         if self.verdicts:
             measured = [v.measured.word for v in self.verdicts if v.is_measured]
-            words = (f"{measured.count(w)} {w}" for w in dict.fromkeys(measured))
-            told = ", ".join(words) or "no run was judged"
+            told = claims.tally(measured) or "no run was judged"
             said.insert(0, ("claims", CLAIMS, f"{told}; {len(self.verdicts)} with the printed numbers"))
         kinds = [finding.kind for _, finding in self.found]
         count = kinds.count("disagrees")

@@ -456,7 +456,7 @@ def parted(text: bytes) -> tuple[bytes, bytes]:
 def _read(path: Path, kind: type[BaseModel]) -> Any:
     try:
         return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             str(path), "a file written by a run", "name a folder results/<experiment>/<run>"
         ) from None

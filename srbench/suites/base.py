@@ -9,14 +9,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Protocol
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
 from srbench.registry import STRICT
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
+NUMBER, LIST = Tag("a number"), Tag("a list")
+
+
+def number_or_list(told: str) -> Discriminator:
+    """Which of the two a setting is, so that its mistakes are told as of that one.
+
+    told: what is expected, where it is neither.
+    """
+
+    def kind(value: object) -> str | None:
+        if isinstance(value, (list, tuple)):
+            return LIST.tag
+        return NUMBER.tag if isinstance(value, (int, float)) or str(value).isdecimal() else None
+
+    return Discriminator(kind, custom_error_type="neither", custom_error_message=told)
+
+
+Seeds = Annotated[
+    Annotated[int, Field(ge=1, le=10_000), NUMBER] | Annotated[tuple[Seed, ...], Field(min_length=1), LIST],
+    number_or_list("how many seeds, or a list of them, as [0,7]"),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,13 +7,28 @@ import hashlib
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from srbench.errors import UserError
 from srbench.registry import plugin
 from srbench.shapes.world import parse, scenes
 from srbench.suites import base
-from srbench.suites.base import Seeding, Seeds
+from srbench.suites.base import LIST, NUMBER, Seeding, Seeds, number_or_list
+
+EXAMPLE = "as 'a red circle moving left on a black background'"
+
+
+def _sentence(given: object) -> object:
+    if not isinstance(given, str):
+        raise ValueError(f"a caption, {EXAMPLE}; a number alone says how many")
+    return given
+
+
+Captions = Annotated[
+    Annotated[int, Field(ge=1), NUMBER]
+    | Annotated[tuple[Annotated[str, BeforeValidator(_sentence)], ...], LIST],
+    number_or_list("how many captions, or a list of them; a file, or any other text, takes suite=prompts"),
+]
 
 
 @plugin
@@ -26,7 +41,7 @@ class Shapes:
     seeding: of the noise, by a caption's place among all of the split, or among those listed.
     """
 
-    prompts: Annotated[int, Field(ge=1)] | tuple[str, ...] = 64
+    prompts: Captions = 64
     seeds: Seeds = 5
     split: Literal["tune", "test"] = "test"
     seeding: Seeding | None = field(default=None, metadata={"if_set": True})
@@ -67,8 +82,7 @@ def _caption(prompt: str) -> str:
         raise UserError(
             f"suite.prompts: {prompt!r}",
             "a sentence of the shapes world",
-            "for example 'a red circle moving left on a black background'; "
-            "for any other text use suite=prompts",
+            f"{EXAMPLE}; for any other text use suite=prompts",
         ) from None
 
 

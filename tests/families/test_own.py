@@ -62,7 +62,7 @@ def test_a_copy_of_the_familys_own_model_fits(copy: Path) -> None:
 def test_another_class_is_refused(copy: Path) -> None:
     edit(copy, _class_name="CogVideoXTransformer3DModel")
     said = told(small(source=str(copy)))
-    assert "a CogVideoXTransformer3DModel in" in said and "a WanTransformer3DModel" in said
+    assert ": CogVideoXTransformer3DModel in" in said and "expected: WanTransformer3DModel" in said
     assert f"{WHERE}.weights" in said
 
 
@@ -137,11 +137,30 @@ def test_a_pipelines_folder_is_understood(copy: Path) -> None:
     assert f"set {WHERE}.weights.subfolder=transformer" in said
 
 
+def test_a_models_folder_with_a_subfolder_that_it_has_not(copy: Path) -> None:
+    said = told(small(source=str(copy), subfolder="transformer"))
+    assert f"{copy} has a config.json itself" in said and f"set {WHERE}.weights.subfolder=null" in said
+
+
+@pytest.mark.parametrize("source", ["./distiled", "distiled", "my/own/distiled", "/nowhere/distiled"])
+def test_what_no_repository_is_called_is_a_folder_that_is_not_there(source: str) -> None:
+    assert f"source = {source}: no such folder\n" in told(small(source=source, subfolder="transformer"))
+
+
+def test_weights_without_their_config(copy: Path) -> None:
+    (copy / "config.json").unlink()
+    assert "no config.json in own\n" in told(small(source=str(copy)))
+    (copy / "diffusion_pytorch_model.safetensors").unlink()
+    assert "own is empty\n" in told(small(source=str(copy)))
+
+
 def test_a_hub_repository_is_pinned_and_told_with_size_and_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert "a commit of 40 hexadecimal digits" in told(small(source="org/distilled", revision="main"))
+    said = told(small(source="org/distilled", revision="main"))
+    assert "org/distilled at revision 'main'\n" in said and "a commit of 40 hexadecimal digits" in said
+    assert "org/distilled without a revision\n" in told(small(source="org/distilled"))
     own = {"source": "org/distilled", "revision": COMMIT, "size": 5.7e9}
     for subfolder, files in ((None, "'config.json' --include 'diff"), ("transformer", "'transformer/*'")):
         (mistake,) = family().mistakes_of(small(**own, subfolder=subfolder), WHERE)
@@ -206,6 +225,8 @@ def test_a_pickled_lora_a_missing_one_and_no_lora_at_all(tmp_path: Path) -> None
     (tmp_path / "a.pt").write_bytes(b"\x80\x02")
     assert "a pickle can run any code" in told(small(lora={"source": str(tmp_path / "a.pt")}))
     assert "No such file" in told(small(lora={"source": str(tmp_path / "b.safetensors")}))
+    for source in ("b.safetensors", "loras/b.safetensors"):  # no repository is called that
+        assert f"{source} (No such file" in told(small(lora={"source": source}))
     save_file({"transformer.x": torch.zeros(2)}, tmp_path / "c.safetensors")
     assert "without one lora_A" in told(small(lora={"source": str(tmp_path / "c.safetensors")}))
 

@@ -166,7 +166,8 @@ def test_the_command_prints_grids_and_what_it_takes(make, run_folder, capsys):
 def test_similarity_is_compared_with_a_method_that_has_it(make, run_folder, capsys):
     folder = run_folder(*scored(make))
     assert command.main([str(folder), "srd_0.01", "--column", "psnr"]) == 2
-    assert "psnr of large: what the others are compared with" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "psnr of large: what the others are compared with" in said and "--against small\n" in said
     assert command.main([str(folder), "srd_0.01", "--column", "psnr", "--against", "small"]) == 0
     assert "PSNR: srd_0.01 − small" in capsys.readouterr().out
 
@@ -185,9 +186,20 @@ def test_mistakes(make, run_folder, capsys, arguments, told):
     assert told in capsys.readouterr().err
 
 
+def test_a_run_without_a_total_is_told_the_columns_it_has(make, run_folder, capsys):
+    folder = run_folder(make.run(), make.cells())
+    assert command.main([str(folder), "srd_0.01", "--difference", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "given:    a run without a total\n" in said and "metric shapes" in said
+    assert "name one, as --column " in said and "psnr" in said.rpartition("known: ")[2]
+
+
 def test_no_run_one_seed_few_prompts(make, run_folder, tmp_path, capsys):
     assert command.main([str(tmp_path / "nothing"), "small"]) == 2
     assert "a file written by a run" in capsys.readouterr().err
+    (tmp_path / "report.html").write_text("")
+    assert command.main([str(tmp_path / "report.html"), "small"]) == 2
+    assert "name a folder results/<experiment>/<run>" in capsys.readouterr().err
     for size, told in (((9, 1), "one seed of every prompt"), ((3, 2), "3 prompts in common")):
         folder = run_folder(*scored(make, *size))
         assert command.main([str(folder), "small"]) == 2

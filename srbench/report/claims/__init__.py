@@ -10,6 +10,18 @@ from __future__ import annotations
 from srbench.report.claims.base import Claim, Finding, Judgement, Verdict
 from srbench.report.claims.judge import judge
 from srbench.report.claims.paper import CLAIMS
-from srbench.report.claims.written import HOW, MARK, lines, write
+from srbench.report.claims.written import HOW, MARK, lines, tally, write
 
-__all__ = ["CLAIMS", "HOW", "MARK", "Claim", "Finding", "Judgement", "Verdict", "judge", "lines", "write"]
+__all__ = [
+    "CLAIMS",
+    "HOW",
+    "MARK",
+    "Claim",
+    "Finding",
+    "Judgement",
+    "Verdict",
+    "judge",
+    "lines",
+    "tally",
+    "write",
+]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from srbench.report.claims import quoted
 from srbench.report.claims.base import Finding, Judgement, Verdict
+from srbench.report.inference import Word
 from srbench.store.objects import write_text
 
 COLUMNS = (
@@ -16,7 +17,7 @@ COLUMNS = (
     "estimate", "low", "high", "unit", "needed", "bound", "p", "p_holm", "prompts", "videos",
     "videos_dropped", "estimated", "methods", "columns", "places",
 )  # fmt: skip
-MARK = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}
+MARK: dict[Word, str] = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}
 HOW = """\
 Each claim is judged twice. **As printed**: on the paper's own numbers, where an interval in brackets is
 what the last printed digit leaves open; the paper gives no errors, so this says nothing of chance.
@@ -131,6 +132,15 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def tally(words: Sequence[Word]) -> str:
+    """How often each was said.
+
+    >>> tally(["does not hold", "holds", "does not hold"])
+    'holds: 1, does not hold: 2'
+    """
+    return ", ".join(f"{word}: {words.count(word)}" for word in MARK if word in words)
+
+
 def lines(verdicts: Sequence[Verdict]) -> list[str]:
     """For a terminal: two lines for each claim that was measured, then how many were not.
 
@@ -148,10 +158,9 @@ def lines(verdicts: Sequence[Verdict]) -> list[str]:
             said.append(f"{MARK[verdict.measured.word]} {verdict.text}: {_measured(verdict)}")
             said.append(f"    {verdict.measured.why}")
     words = [v.measured.word for v in shown]
-    counts = ", ".join(f"{words.count(w)} {w}" for w in MARK if w in words)
     rest = len(verdicts) - len(shown)
     if shown:
-        said.append(f"{len(shown)} claims: {counts}")
+        said.append(f"{len(shown)} claims, {tally(words)}")
     if rest:
         said.append(f"{rest} more are about models of which no run was given: judged as printed alone")
     return said

@@ -1,0 +1,301 @@
+"""A command line as Hydra reads it: plain data, or its refusals told as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from srbench import configs
+from srbench.errors import UserError, did_you_mean
+from srbench.experiment import METHOD_KEYS, Mistakes
+from srbench.places import typed
+
+Settle = Callable[[Mapping[str, Any], Mapping[str, str]], object]
+SEVERAL = ("method", "metric")  # groups of which a list is chosen
+
+
+def compose(cfg: DictConfig) -> dict[str, Any]:
+    """Hydra's configuration as plain data.
+
+    Raises UserErrors where values are missing or cannot be resolved, or parameters unused.
+    """
+    mistakes = Mistakes()
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        mistakes.note(f"{key} is missing", "a value", f"set {key}=… on the command line")
+    _note_unused(OmegaConf.to_container(cfg, resolve=False), mistakes)
+    mistakes.stop_if_any()
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        key = getattr(error, "full_key", None) or "the configuration"
+        raise UserError(f"{key}: {first}", "a value", f"set {key}=… on the command line") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def typed_places(cfg: DictConfig) -> dict[str, str]:
+    """Where a user typed what resolved settings say."""
+    return typed(OmegaConf.to_container(cfg, resolve=False))
+
+
+def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
+    """A method's parameter that nothing in the method mentions is a slip of the pen."""
+    methods = unresolved.get("method")
+    for name, method in methods.items() if isinstance(methods, dict) else ():
+        if not isinstance(method, dict):
+            continue
+        parameters = [k for k in method if k not in METHOD_KEYS]
+        for key in parameters:
+            if f".{key}}}" not in str(method):
+                others = [k for k in method if k != key]
+                mistakes.note(
+                    f"method.{name}.{key}",
+                    "a key that its path uses",
+                    did_you_mean(str(key), map(str, others)),
+                )
+
+
+# -- Hydra's own refusals
+
+_VALUE_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i")
+
+
+def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line's overrides, and the folders of `--config-dir`.
+
+    >>> overrides(["-m", "+experiment=x", "--config-dir", "mine", "--config-dir=b", "a=1"])
+    (['+experiment=x', 'a=1'], ['mine', 'b'])
+    """
+    found: list[str] = []
+    folders: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not word.startswith("-"):
+            found.append(word)
+        elif name in _VALUE_OPTIONS:
+            value = value if has_value else next(words, "")
+            folders += [value] if name in ("--config-dir", "-cd") else []
+    return found, folders
+
+
+def in_order(arguments: Sequence[str]) -> list[str]:
+    """A command line as Hydra can read it, which wants its overrides in one stretch.
+
+    >>> in_order(["+experiment=x", "--config-dir", "mine", "a=1", "-m"])
+    ['+experiment=x', 'a=1', '--config-dir', 'mine', '-m']
+    """
+    asked, _ = overrides(arguments)
+    rest, left = list(arguments), list(asked)
+    options: list[str] = []
+    for word in rest:
+        if left and word == left[0]:
+            left.pop(0)
+        else:
+            options.append(word)
+    return [*asked, *options]
+
+
+def values(override: str) -> list[str]:
+    """An override for each of the values that it sweeps over; itself where it does not.
+
+    Raises UserError where it cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override():
+            return [override]
+        return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
+    except Exception:  # of all kinds, as below
+        raise UserError(
+            f"{override!r}",
+            "key=value, brackets closed",
+            "quote what is not plain: 'method=[large,small]', 'keep=\"window(6,20)\"'",
+        ) from None
+
+
+def refuse(arguments: Sequence[str], settle: Settle) -> None:
+    """Raise UserErrors for all that is wrong with a command line, before its first job begins.
+
+    One that composes and sweeps over nothing is left to its job, which checks the rest.
+    settle: what raises a job's other mistakes, of its plain data and `typed_places`.
+    """
+    asked, folders = overrides(arguments)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"--config-dir {folder}", "a folder that is there", "check the path")
+    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
+    kept, mistakes = search if folders else [], Mistakes()
+    choices = [v for v in (mistakes.attempt(lambda o=o: values(o)) for o in asked) if v]  # type: ignore[misc]
+    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+        for override in sorted((c[0] for c in choices), key=_turn):
+            if (accepted := _accept(kept, override, mistakes)) is not None:
+                kept = [*kept, accepted]
+        swept = [[*kept, v] for c in choices for v in c[1:]]
+        for words in [kept, *swept] if mistakes.found or swept else []:
+            _note_job(words, settle, mistakes)
+    mistakes.found = list({str(m): m for m in mistakes.found}.values())
+    mistakes.stop_if_any()
+
+
+def _key(override: str) -> str:
+    """What an override sets.
+
+    >>> _key("+method@method.fast=srdiffusion"), _key("method.large.steps=20")
+    ('method', 'method.large.steps')
+    """
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _turn(override: str) -> tuple[bool, bool]:
+    """Groups first: they bring the keys that others set."""
+    return "." in _key(override), not override.startswith("+")
+
+
+def _note_job(words: list[str], settle: Settle, mistakes: Mistakes) -> None:
+    """The mistakes of one job, as far as they do not follow from those found already."""
+    own = Mistakes()
+    composed = own.attempt(lambda: _compose(words))
+    if composed is not None:
+        own.attempt(lambda: settle(compose(composed), typed_places(composed)))
+    earlier = bool(mistakes.found)
+    # a method or value that was refused may be the very one that is missing now
+    follow = ("methods ", "no method")
+    mistakes.found += [
+        m for m in own.found if not earlier or not (m.got.startswith(follow) or m.got.endswith("is missing"))
+    ]
+
+
+def _compose(words: list[str]) -> DictConfig:
+    """Hydra's composition.  Raises UserError where it refuses."""
+    try:
+        return hydra.compose("config", words)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+        file = f"a file conf/{group}/NAME.yaml, or {group}/NAME.yaml in the folder of --config-dir"
+        choices = did_you_mean(name, error.options or configs.names(group))
+        raise UserError(f"{group} {name!r}", file, choices) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1} of {mark.name}" if mark else "a file"
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{where}: {told}", "YAML", "mend the file at this line, or just above it") from error
+    except Exception as error:  # of all kinds: Hydra refuses `method=0` with a ValueError
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(first, "a configuration that composes", "see conf/config.yaml") from error
+
+
+def _accept(kept: list[str], override: str, mistakes: Mistakes) -> str | None:
+    """The override without what does not fit, which is noted; None where nothing is left of it."""
+    left: str | None = override
+    while left is not None:
+        try:
+            _compose([*kept, left])
+            return left
+        except UserError as error:
+            if (file := _at_fault(error.__cause__)) is not None:
+                mistake, left = error, _without(file, left)
+            else:
+                mistake, left = _misfit(kept, left, error)
+            mistakes.found.append(mistake)
+    return None
+
+
+def _at_fault(cause: BaseException | None) -> str | None:
+    """The name of the file that is missing or no YAML; None where Hydra refuses for another reason."""
+    if isinstance(cause, MissingConfigException):
+        return Path(cause.missing_cfg_file or "").stem
+    if isinstance(cause, yaml.MarkedYAMLError) and (mark := cause.problem_mark or cause.context_mark):
+        return Path(mark.name).stem
+    return None
+
+
+def _without(name: str, override: str) -> str | None:
+    """A list of a group's files without one of them.
+
+    >>> _without("b", "method=[a,b]"), _without("b", "family=b"), _without("b", "method=[b]")
+    ('method=[a]', None, None)
+    """
+    key, _, listed = override.partition("=")
+    if not listed.startswith("["):
+        return None
+    names = [n for n in listed.strip("[]").split(",") if n.strip(" '\"") != name.removesuffix(".yaml")]
+    same = len(names) == len(listed.strip("[]").split(","))
+    return f"{key}=[{','.join(names)}]" if names and not same else None
+
+
+def _misfit(kept: list[str], override: str, error: UserError) -> tuple[UserError, str | None]:
+    """The mistake in an override that Hydra refuses for its key or value; and what was meant, if known."""
+    node, parts, above = OmegaConf.to_container(_compose(kept), resolve=False), _key(override).split("."), 0
+    assert isinstance(node, dict)
+    added = [g for g in _options(kept, "") if g not in (*node, "hydra")]
+    while above < len(parts) and isinstance(node, dict) and parts[above] in node:
+        node, above = node[parts[above]], above + 1
+    group, where = parts[0], ".".join(parts[:above])
+    if above == len(parts) or not isinstance(node, dict):  # the key, or one above it, has a value of its own
+        names = _options(kept, group) if len(parts) == 1 else []
+        do = did_you_mean(override.partition("=")[2], names) if names else "see conf/config.yaml"
+        return UserError(f"{override} ({error.got})", "an override that composes", do), None
+    if len(parts) == 1 and group in added and override[0] not in "+~":
+        missing = f"a + before it, for the configuration has no {group} that it could replace"
+        return UserError(override, missing, f"write +{override}"), f"+{override}"
+    known = list(map(str, node))
+    if len(parts) > 1 and (fits := _of_another(kept, parts, above, override, known)):
+        return fits, None
+    known += [] if above else [f"+{g}" for g in added]
+    return UserError(
+        override, f"a key of {where or 'the configuration'}", did_you_mean(parts[above], known)
+    ), None
+
+
+def _of_another(
+    kept: list[str], parts: list[str], above: int, override: str, known: list[str]
+) -> UserError | None:
+    """Where a setting is that of another file of its group than those that are chosen.
+
+    parts: of its key; above: how many of them are there.  known: what there is in their place.
+    """
+    group, name, *inside = parts
+    names = _options(kept, group)
+    if group in SEVERAL and above <= 1 and name in names:
+        chosen = ",".join([*(n for n in known if n in names), name])
+        return UserError(
+            f"{override}, and no {name} in the list {group}=[…]",
+            f"a setting of what is in it: {', '.join(known) if above else 'nothing'}",
+            f"add it, as '{group}=[{chosen}]', or leave the setting out",
+        )
+    others = [] if group in SEVERAL or inside else [n for n in names if _fits(kept, group, n, override)]
+    if not others:
+        return None
+    return UserError(
+        override,
+        f"a key of {group} as it is: {', '.join(sorted(known))}",
+        f"set {' or '.join(f'{group}={n}' for n in others)}, which has it",
+    )
+
+
+def _options(kept: list[str], group: str) -> list[str]:
+    """The names of a group's files, those of `--config-dir` too; of the groups where it is empty."""
+    kind = ObjectType.CONFIG if group else ObjectType.GROUP
+    search = [w for w in kept if w.startswith("hydra.searchpath=")]
+    return GlobalHydra.instance().config_loader().get_group_options(group, kind, "config", search)
+
+
+def _fits(kept: list[str], group: str, name: str, override: str) -> bool:
+    """Whether Hydra takes an override with another file of its group."""
+    try:
+        _compose([*kept, f"{group}={name}", override])
+    except UserError:
+        return False
+    return True
