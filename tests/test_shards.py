@@ -46,7 +46,8 @@ def test_shards_add_up_to_the_run_and_say_what_is_missing_until_then(
     assert {c.prompt_index for c in cells(parts).values()} == {1}
     (run,) = (parts / "trial").iterdir()
     report.make(run, Console(width=200))
-    assert "4 of 6 missing" in (told := capsys.readouterr().out) or "2 of 3 missing" in told
+    told = capsys.readouterr().out
+    assert "4 of 6 videos lack it" in told or "2 of 3 videos lack it" in told
     assert "2 of 6 cells done: 4 missing" in (run / "report.html").read_text("utf-8")
     assert job(plain(parts, "shard=1/2"), []) == 0
     assert list(door._to_report) == [run]
