@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -158,11 +159,13 @@ def answer(of: Bench, method: Contender, against: Contender, column: str) -> Ans
     for one in (method, against):
         if not _has(one, quantity):
             told = quantity.word_of(one) if quantity else None
-            others = [m.method for m in of.methods if m not in (method, one) and _has(m, quantity)]
+            others = [m.label for m in of.methods if m not in (method, one) and _has(m, quantity)]
             raise UserError(
                 f"{column} of {one.label}: {told[1] if told else 'a scale row has none'}",
                 "two methods that have numbers of that column",
-                f"--against {others[0]}" if others and one is against else "name another method, or --column",
+                f"--against {shlex.quote(others[0])}"
+                if others and one is against
+                else "name another method, or --column",
             )
     own: Paired = paired.paired(of, method, against, column)
     is_total = column in of.totals

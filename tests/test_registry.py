@@ -93,10 +93,27 @@ def test_all_mistakes_of_one_plug_in_are_told_together() -> None:
 
 def test_a_value_of_several_types_is_told_once_and_at_the_users_key() -> None:
     with pytest.raises(UserErrors) as told:
-        build("suites", {"kind": "shapes", "seeds": "many"}, "suite")
+        build("suites", {"kind": "prompts", "prompts": 3}, "suite")
     (mistake,) = told.value.mistakes
-    assert mistake.got == "suite.seeds = 'many'"
-    assert "integer" in mistake.expected and "tuple" in mistake.expected
+    assert mistake.got == "suite.prompts = 3"
+    assert "string" in mistake.expected and "tuple" in mistake.expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "got", "expected"),
+    [
+        ("many", "suite.seeds = 'many'", "how many seeds, or a list of them"),
+        (0, "suite.seeds = 0", "greater than or equal to 1"),
+        ([0, "b"], "suite.seeds.1 = 'b'", "a valid integer"),
+        (["b"], "suite.seeds.0 = 'b'", "a valid integer"),
+        ([], "suite.seeds = []", "one seed at least"),
+    ],
+)
+def test_a_number_or_a_list_is_told_as_that_one(seeds: object, got: str, expected: str) -> None:
+    with pytest.raises(UserErrors) as told:
+        build("suites", {"kind": "shapes", "seeds": seeds}, "suite")
+    (mistake,) = told.value.mistakes
+    assert mistake.got == got and expected in mistake.expected
 
 
 def test_a_missing_setting_is_called_missing() -> None:

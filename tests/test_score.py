@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from srbench import score, video
+from srbench.errors import UserError
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
 from srbench.report.printed import without_empty
@@ -268,6 +269,13 @@ def test_every_video_that_differs_is_in_the_list(folders: Path, capsys: pytest.C
     assert command(folders) == 2
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("  teacache_fast/a very long") and "2 frames" in line for line in lines) == 30
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((0,), "1 video without"), ((0, 1), "2 videos without")])
+def test_videos_without_a_reference_are_counted(seeds: tuple[int, ...], told: str) -> None:
+    own = score.Imported("mine", {Key("a cat", s): Path(f"a cat-{s}.mp4") for s in seeds})
+    with pytest.raises(UserError, match=told):
+        score.paired([own], score.Imported("original", {}), None)
 
 
 def test_videos_without_a_reference_are_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Protocol
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from srbench.errors import UserError
@@ -33,8 +33,14 @@ def number_or_list(told: str) -> Discriminator:
     return Discriminator(kind, custom_error_type="neither", custom_error_message=told)
 
 
+def _some(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds:
+        raise ValueError("one seed at least")
+    return seeds
+
+
 Seeds = Annotated[
-    Annotated[int, Field(ge=1, le=10_000), NUMBER] | Annotated[tuple[Seed, ...], Field(min_length=1), LIST],
+    Annotated[int, Field(ge=1, le=10_000), NUMBER] | Annotated[tuple[Seed, ...], AfterValidator(_some), LIST],
     number_or_list("how many seeds, or a list of them, as [0,7]"),
 ]
 
