@@ -216,9 +216,9 @@ def apart(values) -> float:
 
 
 def test_link_sort_step_and_play(browser, site):
-    view = opened(browser, site, "#prompt=0&seed=0&method=srd_0.01-id-s&frame=6")
+    view = opened(browser, site, "#prompt=0&seed=0&method=srd_0.01-id-srd_0&frame=6")
     until(view, f"() => ({FRAMES_NOW})().every(f => f === 6)")
-    assert view.evaluate("() => document.querySelector('.chosen').dataset.method") == "srd_0.01-id-s"
+    assert view.evaluate("() => document.querySelector('.chosen').dataset.method") == "srd_0.01-id-srd_0"
     assert view.text_content("#prompt-title") == HOSTILE
 
     view.click("#forward")
