@@ -117,9 +117,9 @@ def spread_over(
 
     One prompt was walked, so prompts as such say nothing of how well a time is known; rounds do.
     The standard error of the G values' mean is then that of the mean of R rounds, exactly where R
-    divides G.  Empty with one round, of which no spread is known.
+    divides G.  Empty with one round, of which no spread is known, and where there is no video.
     """
-    if len(rounds) < 2:
+    if len(rounds) < 2 or not prompts:
         return {}
     scale = math.sqrt((len(prompts) - 1) / (len(rounds) - 1))
     found: dict[int, dict[str, float]] = {p: {} for p in prompts}

@@ -147,6 +147,7 @@ def test_a_means_error_over_prompts_is_that_of_the_rounds(make: Any, prompts: in
     found = times(make.run(passes=(one,)), [make.cell("large", p, 0) for p in range(prompts)])
     own = [found.by_prompt[p]["large 2+0"] for p in range(prompts)]
     assert stdev(own) / prompts**0.5 == pytest.approx(stdev([4.0, 5.0]) / 2**0.5)
+    assert times(make.run(passes=(one,)), []).by_prompt == {}
     # of one round no spread is known
     single = a_pass(make, "monday", {"large": [4.0]})
     assert times(make.run(passes=(single,)), [make.cell("large", 0, 0)]).by_prompt == {0: {}}
