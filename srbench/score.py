@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import io
 import os
 import platform
 import re
@@ -61,7 +62,7 @@ class Imported:
     name: str
     videos: Mapping[Key, Path]
     is_reference: bool = False
-    seconds: Mapping[Key, float] = field(default_factory=dict)
+    seconds: Mapping[Key, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -70,6 +71,15 @@ class Imported:
     @property
     def label(self) -> str:
         return f"{self.name} (imported)"
+
+    def keys_of(self, file: str) -> list[Key]:
+        """The videos with a file's name, with or without its suffix; all of them without a name."""
+        if not file:
+            return list(self.videos)
+        wanted = unicodedata.normalize("NFC", file)
+        names = {key: unicodedata.normalize("NFC", path.name) for key, path in self.videos.items()}
+        whole = [key for key, name in names.items() if name == wanted]
+        return whole or [key for key, name in names.items() if Path(name).stem == wanted]
 
     @property
     def places(self) -> list[str]:
@@ -107,38 +117,74 @@ def by_name(folder: Path) -> dict[Key, Path]:
     return found
 
 
-def table(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[dict[str, str]]:
-    """A CSV's lines by column.  Raises UserError where a column is lacking or unknown."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file, strict=True))
-            columns = list(lines[0]) if lines else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: {error}", "a CSV file in UTF-8 with a header", "check it") from None
-    if not set(needed) <= set(columns) <= set(known):
+class Line(NamedTuple):
+    """A line of a CSV: its number in the file, from 1, and its cells by column."""
+
+    number: int
+    cells: Mapping[str, str]
+
+
+def table(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[Line]:
+    """A CSV's lines by column; blank ones are left out.
+
+    Raises UserError, with the line's number, where the file is not exactly a header and lines of as many
+    cells: a column that is missing, unknown or there twice, a line that is too short or too
+    long, a quote that is not closed, text that is not UTF-8.
+    """
+    read = _csv(path)
+    number, columns = next(read, (1, []))
+    if not set(needed) <= set(columns) <= set(known) or len(set(columns)) < len(columns):
         raise UserError(
-            f"{path} with the columns {', '.join(map(str, columns)) or 'none'}",
+            f"{path}, line {number}: the columns {', '.join(map(repr, columns)) or 'none'}",
             f"{', '.join(needed)}" + "".join(f"; if wanted {k}" for k in known if k not in needed),
-            "write them as the first line",
+            "write each of them once as the first line",
         )
+    lines = []
+    for number, cells in read:
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{path}, line {number}: {len(cells)} cells ({', '.join(cells)})",
+                f"{len(columns)} cells, {', '.join(columns)}",
+                "quote a cell that has a comma, and close every quote on its own line",
+            )
+        lines.append(Line(number, dict(zip(columns, cells, strict=True))))
     return lines
+
+
+def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line that is not blank, and its cells."""
+    number, content = 1, b""
+    try:
+        content = path.read_bytes()
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        for cells in reader:
+            if cells:
+                yield number, cells
+            number = reader.line_num + 1
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, UnicodeDecodeError):
+            number = content.count(b"\n", 0, error.start) + 1
+        where = f"{path}: " if isinstance(error, OSError) else f"{path}, line {number}: "
+        raise UserError(f"{where}{error}", "a CSV file in UTF-8 with a header", "correct it") from None
 
 
 def by_table(path: Path, folders: Sequence[Path], reference: Path) -> list[dict[Key, Path]]:
     """Videos of each folder, the reference's last, as a CSV pairs them."""
     found: list[dict[Key, Path]] = [{} for _ in [*folders, reference]]
-    for line in table(path, ("video", "reference"), ("video", "reference", "prompt", "seed")):
+    for number, line in table(path, ("video", "reference"), ("video", "reference", "prompt", "seed")):
         guess = key_of(Path(line["video"]).stem)
         seed = line.get("seed") or str(guess.seed)
         if not seed.isdecimal():
-            raise UserError(f"{path}: seed {seed!r}", "a whole number from 0 on", "correct it")
+            raise UserError(f"{path}, line {number}: seed {seed!r}", "a whole number from 0 on", "correct it")
         key = Key(line.get("prompt") or guess.prompt, int(seed))
         for videos, file in zip(
             found, [*(f / line["video"] for f in folders), reference / line["reference"]], strict=True
         ):
             if videos.setdefault(key, file) != file:
                 raise UserError(
-                    f"{path}: {key.prompt!r}, seed {key.seed} twice", "one line each", "give them seeds"
+                    f"{path}, line {number}: {key.prompt!r}, seed {key.seed} twice",
+                    "one line each",
+                    "give them seeds",
                 )
     return found
 
@@ -209,26 +255,70 @@ def _differs(own: video.Look, other: video.Look) -> str:
     return "; ".join(f"{a}, expected {b}" for a, b in facts if a != b)
 
 
-def latencies(path: Path, methods: Sequence[Imported]) -> dict[str, dict[Key, float]]:
-    """Seconds of each video by the row's name, from a CSV of seconds and method or video or both."""
-    found: dict[str, dict[Key, float]] = {m.name: {} for m in methods}
-    for line in table(path, ("seconds",), ("method", "video", "seconds")):
-        rows = [m for m in methods if line.get("method") in (None, "", m.name)]
-        asked = line.get("video") or ""
-        keys = {m.name: [k for k, p in m.videos.items() if asked in ("", p.name, p.stem)] for m in rows}
+Given = dict[Key, tuple[float, int]]  # seconds, and how many videos that one number was given for
+SHORTEST, LONGEST = 1e-6, 1e9  # seconds that a video can take
+
+
+def latencies(path: Path, methods: Sequence[Imported]) -> dict[str, Given]:
+    """Seconds of each video by the row's name, from a CSV of seconds and method or video or both.
+
+    A line by method is one number for all videos of that row.  Raises UserError with every line that
+    does not name seconds and one row's videos, or names videos that another line has.
+    """
+    found: dict[str, Given] = {m.name: {} for m in methods}
+    taken: dict[tuple[str, Key], int] = {}
+    wrong = []
+    for number, line in table(path, ("seconds",), ("method", "video", "seconds")):
         try:
-            seconds = float(line["seconds"])
-        except ValueError:
-            seconds = -1.0
-        if seconds <= 0 or not any(keys.values()):
-            raise UserError(
-                f"{path}: {', '.join(f'{k} {v}' for k, v in line.items())}",
-                f"seconds above 0 of one of {', '.join(m.name for m in methods)} and a video of it",
-                "correct the line",
-            )
-        for name, own in keys.items():
-            found[name] |= dict.fromkeys(own, seconds)
+            seconds = _seconds(line["seconds"])
+            method, keys = _named(methods, line.get("method", ""), line.get("video", ""))
+            _refuse_second(method.name, keys, taken, number)
+        except ValueError as error:
+            wrong.append(f"line {number} ({', '.join(line.values())}): {error}")
+            continue
+        taken |= {(method.name, key): number for key in keys}
+        found[method.name] |= dict.fromkeys(keys, (seconds, len(keys)))
+    if wrong:
+        raise UserErrorList(
+            f"{path}: {len(wrong)} line{'s' * (len(wrong) != 1)} that cannot be used",
+            wrong,
+            f"one number of seconds for each video; the rows are {', '.join(m.name for m in methods)}",
+            "correct the lines",
+        )
     return found
+
+
+def _seconds(text: str) -> float:
+    """Raises ValueError for what is no number that a latency can be, NaN and infinity included."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"seconds {text!r} is not a number") from None
+    if not SHORTEST <= seconds <= LONGEST:  # false for NaN
+        raise ValueError(f"seconds {text!r} is not between {SHORTEST:g} and {LONGEST:g}")
+    return seconds
+
+
+def _named(methods: Sequence[Imported], name: str, file: str) -> tuple[Imported, list[Key]]:
+    """The row that a line is of, and which of its videos.  Raises ValueError unless that is one row."""
+    if not name and not file:
+        raise ValueError("it names neither a method nor a video")
+    rows = [m for m in methods if name in ("", m.name)]
+    if not rows:
+        raise ValueError(f"no row is called {name!r}")
+    of = [(m, keys) for m in rows if (keys := m.keys_of(file))]
+    if not of:
+        raise ValueError(f"no video is called {file!r}{f' in {name}' if name else ''}")
+    if len(of) > 1:
+        raise ValueError(f"{file!r} is a video of {', '.join(m.name for m, _ in of)}; name the method too")
+    return of[0]
+
+
+def _refuse_second(name: str, keys: Sequence[Key], taken: Mapping[tuple[str, Key], int], number: int) -> None:
+    """Raise ValueError where another line has given a number for one of the videos."""
+    others = sorted({taken[name, key] for key in keys if (name, key) in taken})
+    if others:
+        raise ValueError(f"line {others[0]} has given a number for the same video of {name}")
 
 
 # Records
@@ -269,6 +359,16 @@ class Import:
         place = {p: i for i, p in enumerate(self.prompts)}
         return sorted(self.methods[0].videos, key=lambda k: (place[k.prompt], k.seed))
 
+    def due(self) -> list[tuple[int, int]]:
+        """Number of the prompt, and seed, of each video that a row should have: those of the reference.
+
+        Of a suite's prompt that the reference lacks, every seed.
+        """
+        place = {p: i for i, p in enumerate(self.prompts)}
+        there = [(place[k.prompt], k.seed) for k in self.keys()]
+        gone = set(place.values()) - {i for i, _ in there}
+        return sorted(there + [(i, s) for i in gone for s in {k.seed for k in self.keys()}])
+
     def absent(self, method: Imported) -> str:
         """As in `pab: no video of 2 of 10 prompts and seeds, as a dog runs, seed 1`, or empty."""
         due = self.keys()
@@ -286,6 +386,7 @@ class Import:
         warnings += [f"latencies as {self.told} says, not measured here"] if self.told else []
         warnings += filter(None, map(self.absent, self.methods))
         commit, dirty = ground.commit()
+        seeds = sorted({k.seed for k in self.keys()})
         return RunRecord(
             experiment=self.name,
             run=run.name,
@@ -305,7 +406,8 @@ class Import:
                 for m in self.methods
             ),
             prompts=self.prompts,
-            seeds=tuple(sorted({k.seed for k in self.keys()})),
+            seeds=tuple(seeds),
+            videos=tuple(self.due()),
             timing="exclusive" if self.told else "shared",
             protocol=self.protocol,
             commit=commit,
@@ -330,6 +432,7 @@ class Import:
     def cell(self, method: Imported, key: Key) -> CellRecord:
         """One video, not scored yet."""
         sha256 = file_hash(method.videos[key])
+        seconds, videos = method.seconds.get(key, (None, 1))
         return CellRecord(
             id=self.cell_id(method, key),
             family="imported",
@@ -348,7 +451,8 @@ class Import:
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=platform.node(),
             source="imported",
-            latency_seconds=method.seconds.get(key),
+            latency_seconds=seconds,
+            latency_videos=videos,
         )
 
 

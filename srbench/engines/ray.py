@@ -122,11 +122,12 @@ class Ray:
         from srbench.engines._parcel import PackedExperiment
         from srbench.ground import ground
         from srbench.plan import protocol
+        from srbench.store.records import new_job
 
         here = ground(self.threads, experiment.family.device)
         packed = PackedExperiment.of(experiment)
         own = protocol(experiment, here)
-        return packed, run.absolute(), store.absolute(), self.threads, Path.cwd(), own
+        return packed, run.absolute(), store.absolute(), self.threads, Path.cwd(), own, new_job()
 
 
 def knock(address: str | None) -> None:

@@ -93,7 +93,7 @@ def headings(table: Sequence[Row], short_counts: bool = False) -> list[str]:
     """What the columns' headings mean."""
     columns = [v.column for v in table[0].values]
     of = {
-        kind: list(dict.fromkeys(c.note for c in columns if c.kind == kind and c.note))
+        kind: list(dict.fromkeys(c.whole_note for c in columns if c.kind == kind and c.whole_note))
         for kind in ("total", "difference", "similarity", "dimension")
     }
     joined = ["; ".join(notes) for notes in (of["similarity"], of["dimension"]) if notes]
@@ -103,8 +103,8 @@ def headings(table: Sequence[Row], short_counts: bool = False) -> list[str]:
     for column in cost:
         if column in counts and short_counts:
             says += [counts_note([c.key.removeprefix(EVALUATIONS) for c in counts])] * (column is counts[0])
-        elif column.note:
-            says.append(column.note)
+        elif column.whole_note:
+            says.append(column.whole_note)
     return says
 
 

@@ -45,6 +45,10 @@ SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is t
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
 PARTS = 8  # of the prompts, each of which a process of its own writes
+POOLED = (
+    "No method is named as the fastest: the speedups rest on step times of several jobs. "
+    "Run the same command with timing=exclusive to time all methods in one job."
+)
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
 
@@ -310,7 +314,7 @@ def _cell_facts(cell: CellRecord) -> Facts:
 def details(run: RunRecord, row: Row, value: Value) -> Facts:
     """A number's protocol, as (term, words)."""
     column = value.column
-    facts: Facts = [("method", row.label), ("quantity", column.note or column.title)]
+    facts: Facts = [("method", row.label), ("quantity", column.own_note(row.method_id) or column.title)]
     if value.value is not None:
         facts.append(("mean", f"{value.value:.6g} {column.marked_unit}".strip()))
         facts += _interval(value)
@@ -321,6 +325,8 @@ def details(run: RunRecord, row: Row, value: Value) -> Facts:
         facts += _interval(difference)
     if value.best:
         facts.append(("best", "the best, or not told from it"))
+    if value.pooled:
+        facts.append(("not ranked", "the estimate rests on step times of several jobs"))
     if value.outcome != "done" or value.reason:
         facts.append((value.outcome if value.outcome != "done" else "note", value.reason))
     return [*facts, ("protocol", value.protocol), ("device", run.device)]
@@ -351,13 +357,11 @@ def protocol_facts(run: RunRecord) -> Facts:
     """What the numbers of this run share."""
     family = _family(run)
     facts: Facts = [("protocol", run.protocol), ("experiment", run.experiment), ("run", run.run)]
-    facts += [
-        (key.replace("_", " "), _words(value)) for key, value in family.items() if value not in ("", {})
-    ]
+    # the device that was asked for is no fact of the numbers; that which computed them is below
+    facts += [(key.replace("_", " "), _words(value)) for key, value in family.items() if key != "device"]
     dirty = {True: ", with changes not committed", False: "", None: ""}[run.dirty]
-    return [
-        *facts,
-        ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}{legend.seeding(run)}"),
+    facts += [
+        ("prompts and seeds", f"{run.extent}{legend.seeding(run)}"),
         _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
         ("commit", f"{run.commit or 'unknown'}{dirty}"),
@@ -365,6 +369,7 @@ def protocol_facts(run: RunRecord) -> Facts:
         ("asked", " ".join(run.asked)),
         ("started", run.started),
     ]
+    return [(term, words) for term, words in facts if words]
 
 
 def _family(run: RunRecord) -> Mapping[str, Any]:
@@ -373,9 +378,13 @@ def _family(run: RunRecord) -> Mapping[str, Any]:
 
 
 def _words(value: Any) -> str:
+    """A setting for readers, without the parts of it that are not set; empty where none is."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items() if inner is not None)
-    return "none" if value is None else str(value)
+        parts = ((key, _words(inner)) for key, inner in value.items())
+        return ", ".join(f"{str(key).replace('_', ' ')} {words}" for key, words in parts if words)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(filter(None, map(_words, value)))
+    return "" if value is None else str(value).strip()
 
 
 def _count(n: int, word: str) -> str:
@@ -403,15 +412,14 @@ def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) 
     videos: dict[tuple[str, int, int], Outcome] = {}
     for cell in sorted(cells, key=lambda c: c.outcome == "done"):  # one that is done outdoes another try
         videos[cell.method_id, cell.prompt_index, cell.seed] = cell.outcome
-    planned = max(len(found) * len(run.prompts) * len(run.seeds), len(videos))
+    planned = max(len(found) * len(run.due), len(videos))
     outcomes = Counter(videos.values())
     outcomes["missing"] += planned - len(videos)
     rest = [f"{n:,} {outcome}" for outcome, n in outcomes.items() if outcome != "done" and n]
     return (
         f"{outcomes['done']:,} of {_count(planned, 'cell')} done"
         f"{': ' + ', '.join(rest) if rest else ''} "
-        f"({_count(len(found), 'method')}, {_count(len(run.prompts), 'prompt')}, "
-        f"{_count(len(run.seeds), 'seed')})."
+        f"({_count(len(found), 'method')}, {run.extent})."
     )
 
 
@@ -448,6 +456,8 @@ def _fastest(found: Sequence[Method]) -> list[str]:
         lines = SIMILAR.get(column.key.partition("/")[0], ())
         for line in lines:
             over = [m for m in rivals if (_number(m, column.key) or -math.inf) >= line]
+            if any(m.row["speedup"].pooled for m in over):
+                return [POOLED]
             if over:
                 best = max(over, key=lambda m: _number(m, "speedup") or 0.0)
                 at_least = f"{line:g} {column.unit}".rstrip()
@@ -469,6 +479,10 @@ def _number(method: Method, key: str) -> float | None:
     return next((v.value for v in method.row.values if v.column.key == key), None)
 
 
+def _is_pooled(method: Method) -> bool:
+    return any(v.pooled for v in method.row.values if v.column.key == "speedup")
+
+
 def _said(method: Method, key: str) -> str:
     """As in `1.19× (est.)`"""
     value = method.row[key]
@@ -483,7 +497,8 @@ def _alone(found: Sequence[Method]) -> list[str]:
     for who, words in (("small", "The small model alone"), ("fewer", "The large model with fewer steps")):
         for method in (m for m in found if m.role == who):
             columns = [v.column for v in method.row.values]
-            keys = ["speedup", *(c.key for c in columns if c.kind in ("similarity", "total"))]
+            keys = [] if _is_pooled(method) else ["speedup"]
+            keys += [c.key for c in columns if c.kind in ("similarity", "total")]
             numbers = [
                 f"{method.row[k].column.heading} {_said(method, k)}" for k in keys if _number(method, k)
             ]

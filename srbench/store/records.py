@@ -10,9 +10,11 @@ RUN/
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +129,14 @@ class CellRecord(_Record):
         default=(), description="device-synchronised, one a step; null where an earlier run did the step"
     )
     stages: tuple[Stage, ...] = ()
+    job: str = Field(
+        default="", description="the job that timed the steps and stages; empty in records of older versions"
+    )
+    computes: dict[str, str] = Field(
+        default_factory=dict,
+        description="denoisers of the trace, each with the id of that which computes the same in a step "
+        "that reuses nothing; without those that are their own",
+    )
     peak_memory_bytes: int | None = None
     scores: tuple[Score, ...] = ()
     shared_steps: int = Field(default=0, description="steps computed once for several methods")
@@ -136,6 +146,9 @@ class CellRecord(_Record):
     latency_seconds: float | None = Field(
         default=None, description="of an imported video, as whoever made it says; not measured here"
     )
+    latency_videos: int = Field(
+        default=1, description="how many videos that one number was given for; of several it has no spread"
+    )
 
 
 class TextTimes(_Record):
@@ -143,6 +156,7 @@ class TextTimes(_Record):
 
     version: Literal[1] = VERSION
     seconds: dict[str, float]
+    jobs: dict[str, str] = Field(default_factory=dict, description="text: the job that encoded it")
 
 
 class MethodRecord(_Record):
@@ -211,6 +225,11 @@ class RunRecord(_Record):
     methods: tuple[MethodRecord, ...] = Field(description="of all jobs that wrote to this run")
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
+    videos: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="number of the prompt, and seed, of each video that a method should have; empty: every "
+        "prompt with every seed",
+    )
     timing: Literal["shared", "exclusive"] = Field(
         default="shared", description="step times of the sweep itself, or of a pass of its own"
     )
@@ -230,9 +249,28 @@ class RunRecord(_Record):
     )
 
     @property
+    def due(self) -> list[tuple[int, int]]:
+        """The prompts and seeds that every method should have a video of, in order."""
+        return sorted(self.videos or {(i, s) for i in range(len(self.prompts)) for s in self.seeds})
+
+    @property
+    def extent(self) -> str:
+        """How many prompts and seeds, as in `12 prompts × 2 seeds`."""
+        prompts, seeds = len(self.prompts), len(self.seeds)
+        whole = f"{prompts:,} prompt{'s' * (prompts != 1)}"
+        if self.videos and len(self.videos) != prompts * seeds:
+            return f"{whole} with seeds of their own, {len(self.videos):,} videos a method"
+        return f"{whole} × {seeds:,} seed{'s' * (seeds != 1)}"
+
+    @property
     def alone(self) -> TimingPass | None:
         """The newest timing pass, whose times come before those of earlier ones."""
         return self.passes[0] if self.passes else None
+
+
+def new_job() -> str:
+    """An id for one command's processes, whose times are comparable: when it began, and a random end."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:

@@ -64,7 +64,7 @@ def test_frames_at_psnrs_cap_are_counted_below_the_table_with_the_mean_without_t
     row = by_method(rows(make.run(methods=()), cells))["small"]
     assert row["psnr"].value == pytest.approx((65 + 100 + 22) / 3)
     # the second prompt has no other frame; (30 + 22) / 2
-    assert row["psnr"].column.note.endswith("small: 3 of 6 frames at 100 dB, mean 26.00 without")
+    assert row["psnr"].column.whole_note.endswith("small: 3 of 6 frames at 100 dB, mean 26.00 without")
 
 
 def test_reference_is_named_not_scored(make: Any) -> None:
