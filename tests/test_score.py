@@ -110,10 +110,8 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert [r.method for r in made] == ["original", "teacache_fast", "another"]
     assert [v.column.key for v in made[0].values] == ["psnr", "latency", "speedup"]
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "no column for: latency, speedup (4 of 4 videos lack it: no latency was given (--latency of srbench.score))"
-        in shown
-    )
+    lacking = "4 of 4 videos lack it: no latency was given (--latency of srbench.score)"
+    assert f"no column for: latency, speedup ({lacking})" in shown
 
 
 def test_a_video_that_a_folder_lacks_is_told_above_the_table(
@@ -353,7 +351,7 @@ def test_the_order_of_lines_changes_nothing(folders: Path) -> None:
 REFUSED = [
     # no number of seconds
     *((f"method,seconds\noriginal,80\nteacache_fast,{s}\n", "line 3") for s in (
-      "nan", "NaN", "inf", "-inf", "infinity", "-1", "0", "-0.0", "1e400", "1e300", "1e-300", "80s", "", "1;5",
+      "nan", "NaN", "inf", "-inf", "-1", "0", "-0.0", "1e400", "1e300", "1e-300", "80s", "", "1;5",
     )),
     # two numbers for one video
     ("method,seconds\noriginal,80\noriginal,81\n", "line 2 has given a number for the same video"),
