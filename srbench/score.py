@@ -573,7 +573,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suite", help=told)
     told = "CSV: video, reference, and if wanted prompt, seed (default: videos of one name are a pair)"
     parser.add_argument("--pairs", type=Path, help=told)
-    told = "CSV: seconds, with method or video or both (default: none is shown)"
+    told = (
+        "CSV: seconds, with method, or with method and video; one number for a video (default: none is shown)"
+    )
     parser.add_argument("--latency", type=Path, help=told)
     told = "where the run goes (default: %(default)s)"
     parser.add_argument("--results", type=Path, default=Path("results"), help=told)
