@@ -34,7 +34,7 @@ TYPES = {
     "prompt_index": "int32",
     "n": "int32",
     "clusters": "int32",
-    "seed": "int64",
+    "seed": "uint64",  # as other tools draw them, up to 2^64 - 1
 }
 TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
 CHUNK = 8_000  # cells whose lines are written to Parquet at a time
