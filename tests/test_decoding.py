@@ -230,7 +230,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for share in (0.6, 0.9, 0.99):
         file.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(UserError, match="ends after|damaged|error|incomplete"):
+        with pytest.raises(UserError, match=r"ends after|damaged|error|incomplete"):
             look(file)
 
 
