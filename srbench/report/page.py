@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from srbench.report.paper import Paper
 
 ASSETS = Path(__file__).parent / "page_assets"
+MOST_COMMANDS = 10  # that the page lists after the first
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
@@ -180,7 +181,7 @@ def index_data(
             name: [[details(run, row, value) for value in row.values] for row in rows]
             for name, rows in (("table", tables.main), ("dimensions", tables.dimensions))
         },
-        "protocol": protocol_facts(run),
+        "protocol": protocol_facts(run, cells),
     }
 
 
@@ -347,24 +348,32 @@ def _times(run: RunRecord) -> tuple[str, str]:
     return "step times", f"of a pass of its own, each method alone: {rounds}, begun {run.alone.began}"
 
 
-def protocol_facts(run: RunRecord) -> Facts:
-    """What the numbers of this run share."""
+def protocol_facts(run: RunRecord, cells: Sequence[CellRecord]) -> Facts:
+    """What the numbers of this run share, and the software of every command that made some of them."""
     family = _family(run)
     facts: Facts = [("protocol", run.protocol), ("experiment", run.experiment), ("run", run.run)]
     facts += [
         (key.replace("_", " "), _words(value)) for key, value in family.items() if value not in ("", {})
     ]
-    dirty = {True: ", with changes not committed", False: "", None: ""}[run.dirty]
     return [
         *facts,
         ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}{legend.seeding(run)}"),
         _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
-        ("commit", f"{run.commit or 'unknown'}{dirty}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in run.packages.items())),
-        ("asked", " ".join(run.asked)),
+        ("commit", legend.code_names(run, cells)),
+        ("packages", ", ".join(f"{k} {v}" for k, v in legend.versions(run, cells).items())),
+        ("command", " ".join(run.asked)),
         ("started", run.started),
+        *_later_commands(run),
     ]
+
+
+def _later_commands(run: RunRecord) -> Facts:
+    """The commands after the first; of the many jobs of an array only how many there were."""
+    later = run.later_jobs
+    if len(later) > MOST_COMMANDS:
+        return [("later commands", f"{len(later)}, the last of them started {later[-1].started}")]
+    return [(f"later command, {job.started}", " ".join(job.asked)) for job in later]
 
 
 def _family(run: RunRecord) -> Mapping[str, Any]:
@@ -510,10 +519,9 @@ def html(
     prompts = _prompts(run, cells)
     hero, notes = _hero(figures), (*legend.own(run), *table_notes(tables.main), *more_notes)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
-    commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(
         title=escape(run.experiment),
-        lead=escape(f"{run.family} · {run.device} · {commit} · protocol {run.protocol[:12]}"),
+        lead=escape(" · ".join([f"family {run.family}", *legend.made_on(run, cells)])),
         verdicts="\n".join(f"<li>{escape(line)}</li>" for line in verdicts(run, cells, tables.main)),
         warnings="\n".join(f'<p class="warning">{escape(w)}</p>' for w in legend.warnings(run)),
         table=table_html(tables.main, "table"),
@@ -524,7 +532,7 @@ def html(
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
-            for term, words in protocol_facts(run)
+            for term, words in protocol_facts(run, cells)
             if words
         ),
         started=escape(run.started),
