@@ -250,7 +250,7 @@ def _object(parts: Mapping[Any, str]) -> str:
 
 
 def _cell(folder: Path, cell: CellRecord) -> str:
-    video = str(linked(folder, cell))[len(str(folder)) + 1 :]
+    video = os.path.relpath(linked(folder, cell), folder)
     reason = cell.reason
     if cell.outcome == "done" and not os.path.exists(f"{folder}/{video}"):
         video, reason = "", "its video is not in the run's folder"
@@ -460,10 +460,11 @@ def _fastest(found: Sequence[Method]) -> list[str]:
             if over:
                 best = max(over, key=lambda m: _number(m, "speedup") or 0.0)
                 at_least = f"{line:g} {column.unit}".rstrip()
+                speedup, likeness = (_said(found, best, key) for key in ("speedup", column.key))
                 return [
                     f"Fastest of the {_count(len(over), 'method')} with a mean {column.heading} of at "
-                    f"least {at_least} to the reference: {best.row.label}, {_said(best, 'speedup')} at "
-                    f"{_said(best, column.key)}. That line is this page's, not a limit of what one sees."
+                    f"least {at_least} to the reference: {best.row.label}, {speedup} at {likeness}. "
+                    "That line is this page's, not a limit of what one sees."
                 ]
         if lines and any(_number(m, column.key) is not None for m in rivals):
             return [
@@ -478,11 +479,12 @@ def _number(method: Method, key: str) -> float | None:
     return next((v.value for v in method.row.values if v.column.key == key), None)
 
 
-def _said(method: Method, key: str) -> str:
-    """As in `1.19× (est.)`"""
-    value = method.row[key]
-    column = value.column
-    number = f"{value.value:.{column.decimals}f}{'' if column.unit == '×' else ' '}{column.unit}".strip()
+def _said(found: Sequence[Method], method: Method, key: str) -> str:
+    """A method's number with as many digits as in the table, as in `1.19× (est.)`."""
+    rows = [m.row for m in found]
+    column = method.row[key].column
+    number = fixed(method.row[key].value, printed.digits_of(rows, [row[key] for row in rows]))
+    number = f"{number}{'' if column.unit == '×' else ' '}{column.unit}".strip()
     return f"{number} (est.)" if column.estimated else number
 
 
@@ -494,7 +496,9 @@ def _alone(found: Sequence[Method]) -> list[str]:
             columns = [v.column for v in method.row.values]
             keys = ["speedup", *(c.key for c in columns if c.kind in ("similarity", "total"))]
             numbers = [
-                f"{method.row[k].column.heading} {_said(method, k)}" for k in keys if _number(method, k)
+                f"{method.row[k].column.heading} {_said(found, method, k)}"
+                for k in keys
+                if _number(method, k)
             ]
             name = words if method.row.label == who else f"{words} ({method.row.label})"
             said.append(f"{name}: {', '.join(numbers) or 'no numbers'}.")
