@@ -94,6 +94,7 @@ def record(
         prompts=prompts,
         seeds=seeds,
         protocol=plan.protocol(experiment, here),
+        weights=experiment.family.weights_identity(),
         commit=made.commit,
         dirty=made.dirty,
         packages=made.packages,

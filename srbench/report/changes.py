@@ -62,12 +62,13 @@ def _both(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str | N
 def _kind(field: str, one_sided: bool = False) -> Literal["protocol", "time", "other"]:
     """Return what a field's difference means; one_sided: only one of the records has the field.
 
-    A package that only one record names is one that only some methods or metrics need.
+    A package that only one record names is one that only some methods or metrics need; records
+    from before weights were kept name none.
     """
     root, _, rest = field.partition(".")
-    if root == "packages" and one_sided:
+    if root in ("packages", "weights") and one_sided:
         return "other"
-    if root in ("protocol", "family", "packages", "metric", "source", "threads"):
+    if root in ("protocol", "family", "weights", "packages", "metric", "source", "threads"):
         return "other" if root == "family" and rest.partition(".")[0] in _NO_BITS else "protocol"
     if field == "suite.extended" or field.startswith("suite.seeding"):
         return "protocol"
@@ -80,6 +81,7 @@ def _fields(of: Bench, metrics: Collection[str]) -> Iterator[tuple[str, str]]:
     for name in ("source", "device", "threads", "timing", "warnings"):
         yield name, _words(getattr(run, name))
     yield "commit", legend.code_names(of.run, of.cells)
+    yield from _flat("weights", run.weights) if run.weights else ()
     yield from _flat("packages", legend.versions(run, of.cells))
     for part in ("family", "suite", "engine"):
         yield from _flat(part, run.resolved.get(part) or {})

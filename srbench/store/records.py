@@ -235,6 +235,10 @@ class RunRecord(_Record):
         default="shared", description="step times of the sweep itself, or of a pass of its own"
     )
     protocol: str
+    weights: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what names the family's weights, by role and subfolder: a commit, or the files' hash",
+    )
     commit: str | None = Field(description="of the first command, as dirty, packages and started")
     dirty: bool | None
     packages: dict[str, str]
