@@ -34,10 +34,10 @@ from srbench.store.records import (
     CellRecord,
     MethodRecord,
     RunRecord,
-    Score,
     cell_path,
     link_name,
     read_cell,
+    read_run_record,
     write_cell,
     write_json,
 )
@@ -47,7 +47,6 @@ UNKNOWN = "unknown (imported)"
 LARGEST_SEED = 2**64 - 1  # as ComfyUI draws them
 LARGEST_DIGITS = 30
 SHOWN = 5  # broken videos in a warning
-PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image", "lpips")
 
 
 class Key(NamedTuple):
@@ -281,7 +280,7 @@ class Import:
 
     def record(self, run: Path, store: Path, asked: Sequence[str]) -> RunRecord:
         """What is known of the run, and that the rest is not."""
-        commit, dirty = ground.commit()
+        made = ground.software()
         return RunRecord(
             experiment=as_text(self.name),
             run=run.name,
@@ -304,9 +303,9 @@ class Import:
             seeds=tuple(sorted({k.seed for k in self.keys()})),
             timing="exclusive" if self.told else "shared",
             protocol=self.protocol,
-            commit=commit,
-            dirty=dirty,
-            packages=ground.versions(PACKAGES),
+            commit=made.commit,
+            dirty=made.dirty,
+            packages=made.packages,
             device=f"of the videos unknown; scored on {ground.described()}",
             threads=1,
             warnings=tuple(self.warnings()),
@@ -354,6 +353,7 @@ class Import:
             outcome="done",
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=ground.software(),
             host=platform.node(),
             source="imported",
             latency_seconds=method.seconds.get(key),
@@ -374,7 +374,7 @@ def score_key(job: Import, key: Key, run: Path) -> bool:
         if cell.outcome != "done":
             cells.append(cell)
             continue
-        cells.append(cell.model_copy(update={"scores": _scores_of(cell_path(run, cell.id), cell)}))
+        cells.append(cell.model_copy(update=_kept(cell_path(run, cell.id), cell)))
         paths[cell.id] = method.videos[key].resolve()
         # the page looks for this name; browsers tell containers by their bytes
         shown = link_name(cell.prompt_index, key.seed, method.name, method.id)
@@ -393,10 +393,17 @@ def score_key(job: Import, key: Key, run: Path) -> bool:
     return not any(failed)
 
 
-def _scores_of(path: Path, cell: CellRecord) -> tuple[Score, ...]:
-    """What an earlier call scored of these very bytes, read by the same decoder."""
+def _kept(path: Path, cell: CellRecord) -> dict[str, Any]:
+    """What an earlier call recorded of these very bytes: their scores, and by what and when.
+
+    Scores that another decoder read are not kept.
+    """
     known = read_cell(path) if path.exists() else None
-    return still_true(known, cell) if known else ()
+    if known is None or known.video != cell.video:
+        return {}
+    if known.decoder != cell.decoder:
+        return {"scores": still_true(known, cell)}
+    return {name: getattr(known, name) for name in ("scores", "made", "finished", "host")}
 
 
 def forget_others(job: Import, run: Path) -> None:
@@ -503,7 +510,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(job.broken)} videos cannot be read; the others are scored:", file=sys.stderr)
             print("\n".join(f"  {errors.one_line(line, 400)}" for line in job.broken), file=sys.stderr)
         run = job.folder(args.results)
-        write_json(run / "run.json", job.record(run, args.results / "store", given))
+        with locked(run):
+            earlier = read_run_record(run) if (run / "run.json").exists() else None
+            now = job.record(run, args.results / "store", given)
+            write_json(run / "run.json", now.continuing(earlier))
         keys = job.keys()
         sound = True
         for i, key in enumerate(keys):
