@@ -25,7 +25,7 @@ BEHIND = {
 EXTRAS = {"flash-attn", "sageattention", "peft", "ray", "lpips"}
 # They come with hydra-core and pydantic, which fix their versions.
 COMPANIONS = {"omegaconf", "pydantic-core"}
-NOT_YET = {"pandas", "scikit-image"}
+NOT_YET = {"scikit-image"}
 # Another environment's, see srbench.vbench; and torch's, where it comes with CUDA.
 ELSEWHERE = {"vbench", "detectron2"}
 
