@@ -22,7 +22,7 @@ from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
-from srbench.ground import ground
+from srbench.ground import ground, new_job, software
 from srbench.metrics.base import CHUNK
 from srbench.paths import late_attach
 from srbench.plan import (
@@ -42,7 +42,6 @@ from srbench.store.records import (
     TextTimes,
     cell_path,
     link_name,
-    new_job,
     read_cell,
     read_text_times,
     write_cell,
@@ -427,6 +426,7 @@ class Runner:
             shared_steps=0,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=software(method.packages),
             host=platform.node(),
         )
 

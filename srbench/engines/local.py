@@ -18,8 +18,8 @@ from pydantic import Field
 
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
+from srbench.ground import new_job
 from srbench.registry import plugin
-from srbench.store.records import new_job
 from srbench.suites.base import text
 
 if TYPE_CHECKING:

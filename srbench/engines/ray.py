@@ -120,9 +120,8 @@ class Ray:
 
     def _arguments(self, experiment: Experiment, run: Path, store: Path) -> tuple[Any, ...]:
         from srbench.engines._parcel import PackedExperiment
-        from srbench.ground import ground
+        from srbench.ground import ground, new_job
         from srbench.plan import protocol
-        from srbench.store.records import new_job
 
         here = ground(self.threads, experiment.family.device)
         packed = PackedExperiment.of(experiment)
