@@ -408,5 +408,5 @@ def test_prompts_may_have_seeds_of_their_own(folders: Path) -> None:
     record, found = read_run(run)
     row = next(r for r in rows(record, found) if not r.is_reference)
     assert (row["psnr"].n, row["psnr"].outcome, row["psnr"].reason) == (3, "done", "")
-    assert "2 prompts with seeds of their own, 3 videos a method" in (run / "report.html").read_text()
+    assert "2 prompts with different seeds, 3 videos a method" in (run / "report.html").read_text()
     assert "6 of 6 cells done" in (run / "report.html").read_text()

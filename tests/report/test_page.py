@@ -147,7 +147,7 @@ def test_a_numbers_details_are_of_its_own_row(make):
 )
 def test_the_protocols_list_has_each_term_once_and_none_without_words(make, empty):
     family = {"kind": "wan", "device": "auto", "memory": empty, "price": {"step": 0.1, "switch": empty}}
-    facts = page.protocol_facts(make.run(resolved={"family": family}))
+    facts = page.protocol_facts(make.run(resolved={"family": family}), [])
     terms = dict(facts)
     assert len(terms) == len(facts)
     assert terms["price"] == "step 0.1"
