@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from srbench import video
+from srbench import decoding, video
 from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
@@ -72,6 +72,7 @@ class Runner:
         self, experiment: Experiment, run: Path, store: Store, threads: int, job: str | None = None
     ) -> None:
         """job: the id that all processes of one command share; a new one where None."""
+        decoding.require()
         torch.set_num_threads(threads)
         self.job = job or new_job()
         self.experiment, self.run, self.store = experiment, run, store

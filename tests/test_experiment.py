@@ -65,6 +65,11 @@ def mistakes(plain: dict[str, Any]) -> list[str]:
     return [f"{m.got} | {m.expected} | {m.do}" for m in told.value.mistakes]
 
 
+def test_a_metric_of_encoded_videos_takes_the_familys_frame_rate() -> None:
+    experiment = check(changed("metric", {"encoded": {"kind": "mp4", "of": "psnr", "fps": None}}))
+    assert [m.facts.name for m in experiment.metrics] == ["psnr/x264-medium-crf25-8fps"]
+
+
 def test_a_good_one_becomes_typed() -> None:
     experiment = check(good())
     assert isinstance(experiment, Experiment)
