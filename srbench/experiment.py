@@ -569,6 +569,7 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     sound = [m for m in methods if m]
     family = parts["family"]
     if family is not None:
+        mistakes.found += family.unfit()
         sound = [_settle(m, family, mistakes) for m in sound]
         for method in sound:
             _check_switches(method, family, mistakes)

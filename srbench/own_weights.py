@@ -125,4 +125,3 @@ def peft() -> str | None:
     if importlib.util.find_spec("peft") is None:
         return None
     return f"peft {importlib.metadata.version('peft')}"
-

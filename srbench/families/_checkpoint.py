@@ -36,7 +36,7 @@ def mistakes(folder: Path, where: str) -> list[UserError]:
     """
     try:
         found = tensors(folder)
-        for name, shape in expected(_json(folder / "config.json")):
+        for name, shape in expected(read_json(folder / "config.json")):
             if name not in found:
                 raise Fault(
                     f"{folder} has no tensor {name}", f"one of {list(shape)}, as its config.json says"
@@ -66,7 +66,7 @@ def _files(folder: Path) -> list[Path]:
     for stem in ("diffusion_pytorch_model", "model"):
         index = folder / f"{stem}.safetensors.index.json"
         if index.exists():
-            shards = _json(index).get("weight_map")
+            shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
                 raise Fault(f"{index} without a weight_map", "which file each tensor is in")
             return [folder / name for name in dict.fromkeys(shards.values())]
@@ -105,7 +105,7 @@ def header(file: Path) -> Shapes:
     return shapes
 
 
-def _json(file: Path) -> Mapping[str, Any]:
+def read_json(file: Path) -> Mapping[str, Any]:
     try:
         plain = json.loads(file.read_bytes())
     except OSError as error:

@@ -65,7 +65,6 @@ class DiffusersSampler(ABC, Generic[F]):
     vae_class: ClassVar[Any]
     vae_dtype: torch.dtype
     encoder_class: ClassVar[Any]
-    batched: ClassVar[bool] = False  # both guidance branches always in one call
 
     def __init__(self, family: F) -> None:
         pin()
@@ -78,6 +77,8 @@ class DiffusersSampler(ABC, Generic[F]):
         self._residents = Residents(family.residency, self.device)
         for weights in (family.large, family.small, family.components):
             _tiny.make_if_missing(weights)
+        raise_all(family.unfit())
+        self._facts = family.facts()
 
     # -- a family's own
 
@@ -120,10 +121,6 @@ class DiffusersSampler(ABC, Generic[F]):
         """The video of a finished state: (frames, height, width, 3), RGB."""
 
     # -- components, each loaded when it is first needed
-
-    @functools.cached_property
-    def _vae_config(self) -> dict[str, Any]:
-        return self.vae_class.load_config(self.family.components.path, subfolder="vae")
 
     @functools.cached_property
     def _loaded_vae(self) -> Any:
@@ -244,25 +241,16 @@ class DiffusersSampler(ABC, Generic[F]):
         return randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
 
     def _latent_size(self) -> tuple[int, int, int]:
-        """Frames, height and width of the latents, which the VAEs make 4 and 8 times smaller."""
-        f = self.family
-        return (f.frames - 1) // 4 + 1, f.height // 8, f.width // 8
+        """Frames, height and width of the latents."""
+        return self._facts.latent_size(self.family.frames, self.family.height, self.family.width)
 
     # -- denoising
 
-    def guidance(self, denoiser: Denoiser) -> float:
-        """The scale that decides whether there is guidance at all."""
-        own = denoiser.guidance_scale
-        return self.family.guidance_scale if own is None else own
-
     def _guidance_at(self, denoiser: Denoiser, t: float, steps: int) -> float:
-        return self.guidance(denoiser)
-
-    def _one_batch(self, denoiser: Denoiser) -> bool:
-        return self.batched or denoiser.batch_guidance
+        return self.family.guidance(denoiser)
 
     def calls_per_step(self, denoiser: Denoiser) -> int:
-        return 2 if self.guidance(denoiser) > 1 and not self._one_batch(denoiser) else 1
+        return self.family.calls_per_step(denoiser)
 
     @contextlib.contextmanager
     def attach(self, denoiser: Denoiser, steps: int) -> Iterator[None]:
@@ -324,9 +312,9 @@ class DiffusersSampler(ABC, Generic[F]):
             with context:
                 return self._forward(model, x, t.expand(n), embedding)
 
-        if self.guidance(denoiser) <= 1:
+        if self.family.branches(denoiser) == 1:
             return call("cond", text.prompt)
-        if self._one_batch(denoiser):
+        if self.family.batch(denoiser) == 2:
             uncond, cond = call("cond_uncond", text.negative, text.prompt).chunk(2)
         else:
             cond, uncond = call("cond", text.prompt), call("uncond", text.negative)

@@ -191,14 +191,3 @@ def incomplete(folder: Path) -> str | None:
         missing = sorted(s for s in shards if not (folder / s).exists())
         return f"{len(missing)} of {len(shards)} shards of {folder.name} are missing" if missing else None
     return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder.name}"
-
-
-def headers(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """(dtype, shape) of every tensor in a folder's safetensors files, from their headers alone."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        found += [(t["dtype"], tuple(t["shape"])) for name, t in header.items() if name != "__metadata__"]
-    return found

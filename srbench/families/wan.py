@@ -5,6 +5,8 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +14,8 @@ from pydantic import Field
 
 from srbench.errors import UserError
 from srbench.experiment import Sampling
+from srbench.families import _facts
+from srbench.families._facts import Facts
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
 from srbench.registry import plugin
@@ -40,6 +44,52 @@ class Wan(FamilySettings):
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
     max_sequence_length: Annotated[int, Field(gt=0)] = 512
     sigma_grid: Literal["wan", "diffusers"] = "wan"
+
+    def facts(self) -> Facts:
+        vae = _facts.config(self, "components", "vae", "config.json")
+        patches = [m.listed("patch_size", (1, 2, 2)) for m in _facts.transformers(self)]
+        for model, patch in zip(_facts.transformers(self), patches, strict=True):
+            if len(patch) != 3 or patch[0] != 1 or 0 in patch:
+                raise model.refusal("patch_size", "[1, height, width]: a token covers one latent frame")
+        return Facts(
+            spatial=vae.whole("scale_factor_spatial", 8),
+            temporal=vae.whole("scale_factor_temporal", 4),
+            channels=vae.whole("z_dim", 16),
+            patch=(math.lcm(*(p[1] for p in patches)), math.lcm(*(p[2] for p in patches))),
+        )
+
+    def unfit_configs(self) -> Iterator[UserError]:
+        for pipeline in _facts.pipelines(self):
+            if pipeline.get("expand_timesteps"):
+                yield pipeline.refusal(
+                    "expand_timesteps",
+                    "false: models with a timestep for each token (Wan 2.2 TI2V-5B) are not supported yet",
+                    "take Wan 2.1, or Wan 2.2 T2V-A14B",
+                )
+            yield from pipeline.unless_one_of("_class_name", ["WanPipeline"], "WanPipeline, text to video")
+        vae = _facts.config(self, "components", "vae", "config.json")
+        yield from vae.unless_one_of("_class_name", ["AutoencoderKLWan"], "AutoencoderKLWan, Wan's VAE")
+        yield from _strides_of_other_layers(vae)
+        for model in _facts.transformers(self):
+            yield from _facts.unfit_model(model, self.TRANSFORMER, vae.whole("z_dim", 16))
+            for key in ("image_dim", "added_kv_proj_dim"):
+                yield from model.unless_one_of(
+                    key, [None], "null: this family runs text to video, without an image"
+                )
+        scheduler = _facts.config(self, "components", "scheduler", "scheduler_config.json")
+        yield from scheduler.unless_one_of(
+            "_class_name",
+            ["UniPCMultistepScheduler"],
+            "UniPCMultistepScheduler, whose settings UniPC is made from here",
+        )
+        flow = "the flow matching that Wan was trained with"
+        yield from scheduler.unless_one_of(
+            "prediction_type", ["flow_prediction"], f"flow_prediction, {flow}", "epsilon"
+        )
+        yield from scheduler.unless_one_of("use_flow_sigmas", [True], f"true, {flow}", False)
+        yield from scheduler.unless_one_of(
+            "num_train_timesteps", [1000], "1000 timesteps, as Wan has them", 1000
+        )
 
     def twin(self) -> dict[str, Any]:
         """5 frames of 32×32; weights by the recipe `tiny:wan`."""
@@ -105,6 +155,19 @@ class Wan(FamilySettings):
         from srbench.families._wan import WanSampler
 
         return WanSampler(self)
+
+
+def _strides_of_other_layers(vae: _facts.Config) -> Iterator[UserError]:
+    """A VAE whose layers make another size of video than its scale factors say."""
+    if not vae.there:
+        return
+    patch = 1 if vae.get("patch_size") is None else vae.whole("patch_size", 1)
+    halvings = len(vae.listed("dim_mult", (1, 2, 4, 4))) - 1
+    down = vae.listed("temperal_downsample", (False, True, True))[:halvings]
+    made = {"scale_factor_spatial": (8, patch * 2**halvings), "scale_factor_temporal": (4, 2 ** sum(down))}
+    for key, (default, factor) in made.items():
+        if vae.whole(key, default) != factor:
+            yield vae.refusal(key, f"{factor}, which its layers make", "correct the VAE's config.json")
 
 
 def _euler(steps: int, shift: float, sigma: np.ndarray | None) -> tuple[float, ...]:

@@ -135,7 +135,10 @@ def test_an_old_package_counts_as_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "enough"),
     [
-        *[(v, True) for v in ("2.1.1", "2.2", "2.1.1rc1", "2.1.1+cu128torch2.9", "2.10.0", "3", "2.1.1.dev7")],
+        *[
+            (v, True)
+            for v in ("2.1.1", "2.2", "2.1.1rc1", "2.1.1+cu128torch2.9", "2.10.0", "3", "2.1.1.dev7")
+        ],
         *[(v, False) for v in ("2.1", "2.1.0.post2", "1.99", "2.0.9rc3")],
         ("built-here", True),  # a version that nobody can compare
     ],

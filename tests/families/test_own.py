@@ -123,7 +123,7 @@ def test_a_plan_knows_no_size_of_what_is_no_model(copy: Path, spoilt: str) -> No
         (copy / "config.json").write_text(spoilt.partition(" = ")[2])
     own = small(source=str(folder))
     assert told(own) and _budget.model(family(), own) is None
-    assert [n for n in _budget.further(family(), [own]).values()] == [None]
+    assert _budget.bytes_of(family(), own) is None and _budget.need(family(), [own]) is None
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -389,12 +389,9 @@ def test_a_key_that_weights_have_not(weights: Any, said: str) -> None:
 
 def test_a_plan_counts_the_further_model(copy: Path) -> None:
     own = dataclasses.replace(small(source=str(copy), name="mine"), guidance_scale=1.0)
-    more = _budget.further(family(), [own, Denoiser(model="large"), own])
     parameters = _budget.parameters(copy)
-    assert more == {"small+mine": 4 * parameters}
-    assert _budget.further(family(), [small(source="a/b", revision=COMMIT, size=7.0)]) == {
-        "small+weights": 7.0
-    }
+    assert _budget.bytes_of(family(), own) == 4 * parameters
+    assert _budget.bytes_of(family(), small(source="a/b", revision=COMMIT, size=7.0)) == 7.0
     both = _budget.need(family(), [Denoiser(model="small"), own])
     alone = _budget.need(family(), [Denoiser(model="small")])
     assert both is not None and alone is not None
@@ -408,16 +405,16 @@ def test_a_plan_counts_one_evaluation_for_a_step_without_guidance(copy: Path) ->
     few["path"][0]["guidance_scale"] = 1.0
     made = check(plain(mine=few, steps={"path": [{"model": "small"}], "steps": 10}))
     whole = price.cost(made, made.methods, price.earliest)
-    assert whole.alone == whole.shared == price.Steps(50, 12, {"small": 2})
-    assert whole.alone.evaluations("small", calls=2) == 22
-    assert whole.alone.guided("small", guidance=True) == 11.0
+    assert whole.alone == whole.shared and (whole.alone.large, whole.alone.small) == (50, 12)
+    assert whole.alone.evaluations("small", made.family) == 22
+    assert whole.alone.plain("small", made.family) == 11.0
 
 
 def test_methods_of_two_samplers_share_no_step_in_a_plan() -> None:
     path = [{"model": "large"}]
     made = check(plain(mine={"path": path, "sampler": {"shift": 8.0}}))
     whole = price.cost(made, made.methods, price.earliest)
-    assert whole.alone == whole.shared == price.Steps(100, 0)
+    assert whole.alone == whole.shared == price.Steps({Denoiser(model="large"): 100})
     assert made.family.settled_sampler(Sampling(shift=1.0)) is None
 
 
