@@ -9,10 +9,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from diffusers.utils import logging as diffusers_logging
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
@@ -24,13 +26,13 @@ from srbench.accelerators.base import Attachment
 from srbench.clock import timed
 from srbench.errors import UserError, raise_all
 from srbench.experiment import Denoiser, DType, Role, Sampling, digest
-from srbench.families import _own, _tiny
+from srbench.families import _checkpoint, _fusing, _own, _tiny
 from srbench.families._attention import pin, refuse_other_version, using
 from srbench.families._budget import loaded, shortage
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
 from srbench.families.base import Encoded, State, Text
-from srbench.own_weights import LoRA, OwnWeights
+from srbench.own_weights import OwnWeights
 from srbench.registry import identity
 from srbench.trace import Step
 
@@ -51,6 +53,27 @@ def to_pixels(video: Tensor) -> NDArray[np.uint8]:
     """A VAE's output (3, frames, height, width) in [-1, 1] → uint8 (frames, height, width, 3)."""
     pixels = (video / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).float().cpu().numpy()
     return np.rint(pixels * 255).astype(np.uint8)
+
+
+def refuse_other_tensors(cls: Any, folder: Path) -> None:
+    """Refuse a folder whose tensors are not those of the class, before they are loaded.
+
+    diffusers would leave out what the class does not know, with a line in a log, as the scales of a
+    quantized model.  Raises UserError.
+    """
+    with init_empty_weights():
+        known = set(cls.from_config(cls.load_config(str(folder))).state_dict())
+    there = set(_checkpoint.tensors(folder))
+    # position tables are computed, whatever a file says
+    ignored = [*(cls._keys_to_ignore_on_load_unexpected or ()), r"pos_embedding$"]
+    strange = {name for name in there - known if not any(re.search(i, name) for i in ignored)}
+    if wrong := sorted(strange) or sorted(known - there):
+        has = "has" if strange else "lacks"
+        raise UserError(
+            f"{folder} {has} {wrong[0]}" + f" and {len(wrong) - 1} more" * (len(wrong) > 1),
+            f"the tensors of {cls.__name__}, all of them and no others",
+            "convert the checkpoint again, or take that of this architecture",
+        )
 
 
 class DiffusersSampler(ABC, Generic[F]):
@@ -124,6 +147,7 @@ class DiffusersSampler(ABC, Generic[F]):
 
     @functools.cached_property
     def _loaded_vae(self) -> Any:
+        refuse_other_tensors(self.vae_class, self.family.components.folder / "vae")
         vae = self.vae_class.from_pretrained(
             self.family.components.path, subfolder="vae", dtype=self.vae_dtype, use_safetensors=True
         ).eval()
@@ -155,14 +179,16 @@ class DiffusersSampler(ABC, Generic[F]):
         own = denoiser.weights
         if own is not None:
             self._refuse_other_weights(denoiser)
+        folder, update = _own.folder(self.family, denoiser), None
+        refuse_other_tensors(self.transformer_class, folder)
+        if own is not None and own.lora is not None:
+            update = _fusing.read(_own.lora_file(own.lora), _checkpoint.tensors(folder), self.family)
         # not .to(dtype) afterwards: this keeps in float32 what its class says must be
         model = self.transformer_class.from_pretrained(
-            str(_own.folder(self.family, denoiser)),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
+            str(folder), dtype=getattr(torch, dtype), use_safetensors=True
         ).eval()
-        if own is not None and own.lora is not None:
-            self._fuse(model, own.lora)
+        if own is not None and own.lora is not None and update is not None:
+            _fusing.fuse(model, update, own.lora.scale)
         return model
 
     def _refuse_other_weights(self, denoiser: Denoiser) -> None:
@@ -179,27 +205,6 @@ class DiffusersSampler(ABC, Generic[F]):
                 "those that these cells are named by",
                 "let every machine have the same files and packages, and start the run again",
             )
-
-    def _fuse(self, model: Any, lora: LoRA) -> None:
-        """As the stock pipeline does it, on the CPU; then what peft hung on the model goes.
-
-        Raises UserError where a part of the LoRA is for no module here: diffusers would leave it out.
-        """
-        file = _own.lora_file(lora)
-        keys, metadata = self.pipeline_class.lora_state_dict(
-            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
-        )
-        modules = {name for name, _ in model.named_modules()}
-        targets = {re.sub(r"\.(lora_[AB]\..+|alpha)$", "", key.removeprefix("transformer.")) for key in keys}
-        if strange := sorted(targets - modules):
-            raise UserError(
-                f"{file}, {len(strange)} of its {len(targets)} parts for {strange[0]} and the like",
-                "a LoRA of this model's own modules",
-                "take one of this architecture, text to video",
-            )
-        model.load_lora_adapter(keys, metadata=metadata)
-        model.fuse_lora(lora_scale=lora.scale)
-        model.unload_lora()
 
     # -- text
 

@@ -157,6 +157,10 @@ class FamilySettings:
     def open(self) -> Sampler:
         """The sampler (torch and diffusers are imported here)."""
 
+    def lora_names(self, layer: str) -> tuple[str, ...]:
+        """What LoRA files call a layer of the transformer; each begins as one of LORA_LAYOUTS."""
+        return (f"transformer.{layer}",)
+
     def subfolders(self, role: str) -> tuple[str, ...]:
         """What is read from `large`, `small` or `components`."""
         if role == "components":

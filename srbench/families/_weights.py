@@ -6,7 +6,6 @@ a commit.  So the same YAML names the same bytes for ever, online or not.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -126,6 +125,11 @@ class Weights:
         """
         if self.is_tiny:
             return []  # made when it is first opened
+        try:
+            for place in (self.folder, *(self.folder / s for s in subfolders if not s.endswith(".json"))):
+                _checkpoint.refuse_single_file(place)
+        except _checkpoint.Fault as fault:
+            return [_checkpoint.user_error(fault, f"{where}.source")]
         wrong = [w for s in subfolders if (w := incomplete(self.folder / s))]
         if self.is_hub and (wrong or not self.is_pinned):
             return self.lacking(where, subfolders, next(iter(wrong), ""), otherwise)
@@ -186,8 +190,8 @@ def incomplete(folder: Path) -> str | None:
         small = any(folder.glob("*.json")) or any(folder.glob("*.model"))
         told = f"no config.json in {folder.name}" if any(folder.iterdir()) else f"{folder.name} is empty"
         return None if small else told
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        missing = sorted(s for s in shards if not (folder / s).exists())
-        return f"{len(missing)} of {len(shards)} shards of {folder.name} are missing" if missing else None
-    return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder.name}"
+    try:
+        _checkpoint.files(folder)
+    except _checkpoint.Fault as fault:
+        return str(fault.args[0])
+    return None

@@ -6,6 +6,7 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -44,6 +45,10 @@ class Wan(FamilySettings):
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
     max_sequence_length: Annotated[int, Field(gt=0)] = 512
     sigma_grid: Literal["wan", "diffusers"] = "wan"
+
+    def lora_names(self, layer: str) -> tuple[str, ...]:
+        native = native_name(layer)
+        return f"transformer.{layer}", f"diffusion_model.{native}", f"lora_unet_{native.replace('.', '_')}"
 
     def facts(self) -> Facts:
         vae = _facts.config(self, "components", "vae", "config.json")
@@ -155,6 +160,37 @@ class Wan(FamilySettings):
         from srbench.families._wan import WanSampler
 
         return WanSampler(self)
+
+
+# diffusers' names of Wan's layers → those of Wan's own code, the first that fits each place
+_NATIVE = (
+    (r"^condition_embedder\.time_embedder\.linear_1", "time_embedding.0"),
+    (r"^condition_embedder\.time_embedder\.linear_2", "time_embedding.2"),
+    (r"^condition_embedder\.text_embedder\.linear_1", "text_embedding.0"),
+    (r"^condition_embedder\.text_embedder\.linear_2", "text_embedding.2"),
+    (r"^condition_embedder\.time_proj", "time_projection.1"),
+    (r"^proj_out", "head.head"),
+    (r"^scale_shift_table", "head.modulation"),
+    (r"\.scale_shift_table", ".modulation"),
+    (r"\.attn1\.", ".self_attn."),
+    (r"\.attn2\.", ".cross_attn."),
+    (r"\.to_out\.0$", ".o"),
+    (r"\.to_([qkv])$", r".\1"),
+    (r"\.ffn\.net\.0\.proj$", ".ffn.0"),
+    (r"\.ffn\.net\.2$", ".ffn.2"),
+    (r"\.norm2$", ".norm3"),
+)
+
+
+def native_name(layer: str) -> str:
+    """What Wan's own code calls a layer of diffusers' transformer.
+
+    >>> native_name("blocks.3.attn2.to_out.0"), native_name("blocks.0.norm2")
+    ('blocks.3.cross_attn.o', 'blocks.0.norm3')
+    """
+    for ours, theirs in _NATIVE:
+        layer = re.sub(ours, theirs, layer)
+    return layer
 
 
 def _strides_of_other_layers(vae: _facts.Config) -> Iterator[UserError]:
