@@ -482,6 +482,8 @@ def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
         settled = family.settled(segment.denoiser)
         package = attention.installed(settled.attention)
         segments.append(replace(segment, denoiser=replace(settled, attention_package=package)))
+    denoisers, rules = [s.denoiser for s in segments], [s.until for s in segments]
+    mistakes.found += family.objections_to_path(denoisers, rules, f"method.{method.name}")
     mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
     sampler = method.sampler
     if sampler is not None:

@@ -15,7 +15,7 @@ from srbench.errors import UserError
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
 # Raised by hand when our own code changes the bits of a video or a state.
-BITS = 1
+BITS = 2
 # Of those that decide which kernels the libraries below torch choose, and so the bits.
 SETTINGS = (
     "ATEN_CPU_CAPABILITY",

@@ -330,7 +330,7 @@ class DiffusersSampler(ABC, Generic[F]):
         i, scheduler = state.index, self._fork(state.scheduler)
         timesteps = [float(t) for t in scheduler.timesteps[i : i + 2]]
         attachment = self._attachment or Attachment(denoiser.model, len(scheduler.timesteps), 1)
-        attachment.begin_step(timesteps[0])
+        attachment.begin_step(i, timesteps[0])
         output = self._predict(denoiser, state, text)
         after = self._advance(scheduler, state, output)
         after = replace(after, index=i + 1, scheduler=scheduler, sample=state.latents, output=output)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from srbench import attention, ground
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, DType, Role, Sampling
-from srbench.families import _facts, _own
+from srbench.families import _checkpoint, _facts, _own
 from srbench.families._facts import Facts
 from srbench.families._weights import Weights
 from srbench.own_weights import lacking_peft
@@ -53,6 +53,14 @@ class Price:
     switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     gpu: str | None = None
     source: str
+
+
+def _numbers(listed: Sequence[float]) -> tuple[float, ...]:
+    """A polynomial's coefficients.  Raises ValueError for anything else."""
+    made = tuple(float(n) for n in listed)
+    if not made or not all(map(math.isfinite, made)):
+        raise ValueError("no coefficients")
+    return made
 
 
 def _known_device(device: str) -> str:
@@ -188,6 +196,12 @@ class FamilySettings:
         """Why this family cannot run a denoiser, told at the door; `where` is its place."""
         return _own.objections(denoiser, where)
 
+    def objections_to_path(
+        self, denoisers: Sequence[Denoiser], rules: Sequence[Any], where: str
+    ) -> list[UserError]:
+        """Why this family cannot walk a path; rules: what ends each of its segments."""
+        return []
+
     def lacking(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """What this machine lacks to run a denoiser, and how to get it."""
         own = denoiser.weights
@@ -248,8 +262,15 @@ class FamilySettings:
         file = self.components.local / "teacache.json" if self.components.local else None
         if file is None or not file.exists():
             return {}
-        fits: Mapping[str, Any] = json.loads(file.read_text("utf-8")).get(role, {})
-        return {mode: tuple(fit["coefficients"]) for mode, fit in fits.items()}
+        try:
+            fits: Mapping[str, Any] = _checkpoint.read_json(file).get(role, {})
+            return {mode: _numbers(fit["coefficients"]) for mode, fit in fits.items()}
+        except (_checkpoint.Fault, AttributeError, LookupError, TypeError, ValueError):
+            raise UserError(
+                f"{file}, which holds no polynomials",
+                'JSON as {"large": {"default": {"coefficients": [1.0, 0.0]}}}',
+                "make it again by python -m srbench.calibrate teacache, or remove it",
+            ) from None
 
     def settled(self, denoiser: Denoiser) -> Denoiser:
         """The denoiser with what its accelerators take from the family written into it.

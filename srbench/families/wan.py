@@ -5,16 +5,17 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from srbench.errors import UserError
-from srbench.experiment import Sampling
+from srbench.experiment import Denoiser, Sampling
 from srbench.families import _facts
 from srbench.families._facts import Facts
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
@@ -32,7 +33,7 @@ class Wan(FamilySettings):
     """A Wan family: two transformers, one VAE, one UMT5 text encoder; see `FamilySettings`.
 
     steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is the grid of Wan's own
-    code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
+    code, to the last bit (diffusers up to 0.36 differs from it by rounding), `diffusers` that of 0.37 on.
     A method's own sampler may be `unipc` or `euler` (diffusers' flow-match Euler), with a shift and a
     grid, or with a list of timesteps.
     """
@@ -110,6 +111,23 @@ class Wan(FamilySettings):
         """UniPC on the flow schedule."""
         return Sampling(solver="unipc", shift=self.shift, sigma_grid=self.sigma_grid)
 
+    def objections_to_path(
+        self, denoisers: Sequence[Denoiser], rules: Sequence[Any], where: str
+    ) -> list[UserError]:
+        """WanPipeline decides by the scale before its boundary whether there is guidance at all."""
+        return [
+            UserError(
+                f"{where}.path.{i + 1} with guidance {self.guidance(after):g} behind a boundary, "
+                f"before which it is {self.guidance(before):g}",
+                "guidance above 1 before the boundary too: WanPipeline takes guidance_scale ≤ 1 "
+                "as no guidance in both segments, whatever guidance_scale_2 is",
+                f"set {where}.path.{i}.guidance_scale above 1, or end that segment by fixed_step, where each "
+                "segment has its own guidance",
+            )
+            for i, (before, after) in enumerate(itertools.pairwise(denoisers))
+            if rules[i].kind == "boundary" and self.branches(before) < self.branches(after)
+        ]
+
     def objections_to_sampler(self, sampler: Sampling, where: str) -> list[UserError]:
         found = []
         if sampler.solver not in (None, "unipc", "euler"):
@@ -134,7 +152,9 @@ class Wan(FamilySettings):
         if sampler.timesteps is not None:
             return np.array(sampler.timesteps) / 1000
         if sampler.sigma_grid == "wan":
-            return np.flip(1 - np.linspace(1, 1 / 1000, steps + 1))[:-1].copy()
+            # Wan's scheduler keeps its σ in float32 and begins a schedule from the first of them
+            first = float(np.float32(1) - np.float32(1e-3))
+            return np.linspace(first, 0, steps + 1)[:-1]
         return None
 
     def timesteps(self, steps: int | None = None, sampler: Sampling | None = None) -> tuple[float, ...]:
