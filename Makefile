@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench bench-ray bench-report bench-gpu lpips-weights vbench train-shapes clean
+.PHONY: help install demo test test-all lint format bench bench-ray bench-report bench-gpu lpips-weights vbench train-shapes example-run clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -51,6 +51,9 @@ bench-report: install ## tables, figures and page of 75,520 synthetic cells: sec
 
 lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
 	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)
+
+example-run: install ## make the run that the notebooks read again, with the shapes model of today (minutes)
+	$(BIN)/python notebooks/make_example_run.py
 
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

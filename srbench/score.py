@@ -34,17 +34,16 @@ from srbench.store.records import (
     CellRecord,
     MethodRecord,
     RunRecord,
-    Score,
     cell_path,
     link_name,
     read_cell,
+    read_run_record,
     write_cell,
     write_json,
 )
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 UNKNOWN = "unknown (imported)"
-PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image", "lpips")
 
 
 class Key(NamedTuple):
@@ -285,7 +284,7 @@ class Import:
         warnings = ["videos imported: how they were made is not known here"]
         warnings += [f"latencies as {self.told} says, not measured here"] if self.told else []
         warnings += filter(None, map(self.absent, self.methods))
-        commit, dirty = ground.commit()
+        made = ground.software()
         return RunRecord(
             experiment=self.name,
             run=run.name,
@@ -308,9 +307,9 @@ class Import:
             seeds=tuple(sorted({k.seed for k in self.keys()})),
             timing="exclusive" if self.told else "shared",
             protocol=self.protocol,
-            commit=commit,
-            dirty=dirty,
-            packages=ground.versions(PACKAGES),
+            commit=made.commit,
+            dirty=made.dirty,
+            packages=made.packages,
             device=f"of the videos unknown; scored on {ground.described()}",
             threads=1,
             warnings=tuple(warnings),
@@ -346,6 +345,7 @@ class Import:
             video_bytes=method.videos[key].stat().st_size,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=ground.software(),
             host=platform.node(),
             source="imported",
             latency_seconds=method.seconds.get(key),
@@ -360,7 +360,7 @@ def score_key(job: Import, key: Key, run: Path) -> None:
     paths: dict[str, Path] = {}
     for method in (m for m in job.methods if key in m.videos):
         cell = job.cell(method, key)
-        cells.append(cell.model_copy(update={"scores": _scores_of(cell_path(run, cell.id), cell)}))
+        cells.append(cell.model_copy(update=_kept(cell_path(run, cell.id), cell)))
         paths[cell.id] = method.videos[key].resolve()
         # the page looks for this name; browsers tell containers by their bytes
         shown = link_name(cell.prompt_index, key.seed, method.name, method.id)
@@ -375,10 +375,12 @@ def score_key(job: Import, key: Key, run: Path) -> None:
             write_cell(run, merged(cell, read_cell(at) if at.exists() else None, cells[0]))
 
 
-def _scores_of(path: Path, cell: CellRecord) -> tuple[Score, ...]:
-    """What an earlier call scored of these very bytes."""
+def _kept(path: Path, cell: CellRecord) -> dict[str, Any]:
+    """What an earlier call recorded of these very bytes: their scores, and by what and when."""
     known = read_cell(path) if path.exists() else None
-    return known.scores if known and known.video == cell.video else ()
+    if known is None or known.video != cell.video:
+        return {}
+    return {name: getattr(known, name) for name in ("scores", "made", "finished", "host")}
 
 
 def forget_others(job: Import, run: Path) -> None:
@@ -478,7 +480,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job, console = arranged(args), Console()
         run = job.folder(args.results)
-        write_json(run / "run.json", job.record(run, args.results / "store", given))
+        with locked(run):
+            earlier = read_run_record(run) if (run / "run.json").exists() else None
+            now = job.record(run, args.results / "store", given)
+            write_json(run / "run.json", now.continuing(earlier))
         keys = job.keys()
         for i, key in enumerate(keys):
             score_key(job, key, run)

@@ -14,12 +14,13 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, ground, plan, video
-from srbench.__main__ import RUN_KEYS
+from srbench import configs, ground, plan, runner, video
+from srbench.__main__ import RUN_KEYS, record
 from srbench.experiment import Experiment, check
+from srbench.report import legend, reading
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
-from srbench.store.records import CellRecord, read_cell
+from srbench.store.records import CellRecord, Software, read_cell, read_run_record, write_json
 
 SMALL_RUN = ["suite.prompts=1", "suite.seeds=1", "family.steps=10", "+experiment=shapes_delta_sweep"]
 
@@ -248,3 +249,38 @@ def test_the_model_is_given_the_extended_text_and_the_cell_keeps_the_prompt(lab:
     plain = run(f"suite.prompts=['{long}']")
     assert lab.steps == []  # the store had it
     assert (plain.prompt, plain.text, plain.video) == (long, None, extended.video)
+
+
+def test_a_record_keeps_what_made_each_part_when_another_version_of_srbench_resumes(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commit A makes a video of large; commit B adds small, and a report names both."""
+
+    def job(commit: str, methods: str) -> None:
+        software = Software(commit=commit, dirty=commit == "b" * 40, packages={"torch": f"2.9.{commit[0]}"})
+        for module in (ground, runner):
+            monkeypatch.setattr(module, "software", lambda further=(): software, raising=False)
+        experiment = make(methods=methods)
+        write_json(
+            lab.run / "run.json", record(experiment, [methods], lab.run, lab.store.root, ground.ground(1))
+        )
+        lab.execute(experiment)
+
+    lab.run.mkdir(parents=True)
+    job("a" * 40, "large")
+    first = read_run_record(lab.run)
+    job("b" * 40, "large,small")
+    made = {c.method: c.made and (c.made.commit, c.made.dirty) for c in lab.cells()}
+    assert made["large"] == ("a" * 40, False) and made["small"] == ("b" * 40, True)
+
+    both = read_run_record(lab.run)
+    assert (both.started, both.commit, both.asked) == (first.started, "a" * 40, ["large"])
+    assert [(j.commit, j.asked) for j in both.jobs] == [
+        ("a" * 40, ["large"]),
+        ("b" * 40, ["large,small"]),
+    ]
+    run, cells = reading.read(lab.run)
+    assert legend.header(run, cells)[1].split(" · ")[1] == (
+        f"commits {'a' * 12}: 4 videos, {'b' * 12} (dirty): 1 video"
+    )
+    assert legend.versions(run, cells) == {"torch": "2.9.a and 2.9.b"}

@@ -56,6 +56,39 @@ def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
         assert {s: len(cells) for s, cells in seeds.items()} == {"0": 3, "1": 3}
 
 
+@pytest.mark.parametrize("name", [".", "{}", "./../{}", "{}/"])
+def test_videos_are_found_however_the_folder_is_named(make, tmp_path, monkeypatch, name):
+    """As after `cd RUN; python -m srbench.report .`"""
+    monkeypatch.chdir(tmp_path)
+    cell = make.cells(1, 1)[1]
+    at = linked(tmp_path, cell)
+    at.parent.mkdir(parents=True)
+    at.write_bytes(b"a video")
+    write(make, Path(name.format(tmp_path.name if "/../" in name else tmp_path)), [cell])
+    (own,) = data(tmp_path, "p0000")["seeds"]["0"].values()
+    assert own["video"] == f"report/{at.relative_to(tmp_path)}" and own["reason"] == ""
+
+
+def test_verdicts_have_the_tables_digits(make, tmp_path):
+    """An LPIPS of 0.0065 is no 0.01."""
+    cells = [
+        c.model_copy(update={"scores": make.scores(24.0, lpips=0.0065)}) if c.method == "small" else c
+        for c in make.cells()
+    ]
+    own = make.named("small", "large", "srd_0.01")
+    small = own[0].model_copy(update={"path": [{"denoiser": {"model": "small"}}]})
+    run = make.run(methods=(small, *own[1:]))
+    (line,) = [
+        v for v in page.verdicts(run, cells, table.rows(run, cells)) if v.startswith("The small model")
+    ]
+    assert "LPIPS 0.0065" in line
+
+
+def test_the_header_names_the_device_as_one(make, tmp_path):
+    text = write(make, tmp_path, family="imported", device="of the videos unknown; scored on CPU x86_64")
+    assert "family imported · device of the videos unknown; scored on CPU x86_64 · commit" in text
+
+
 def test_losses_are_prompt_means_without_the_reference(make, tmp_path):
     write(make, tmp_path)
     index = data(tmp_path, "index")
