@@ -174,7 +174,8 @@ def tallies_what_it_computed(subject: Subject) -> None:
         )
     if any(s.modules_reused for s in end.trace.steps):
         return
-    for name, runs in plain.parts.items():
+    # whole blocks first, then what is in them
+    for name, runs in sorted(plain.parts.items(), key=lambda part: part[0].count(".")):
         expected = runs * told // plain.evaluations
         if own.parts[name] < expected:
             seen = f"{name} ran {own.parts[name]} times in {told} evaluations, not {expected}"

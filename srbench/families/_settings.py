@@ -231,7 +231,11 @@ class FamilySettings:
         return found + [
             mistake
             for role in ("large", "small", "components")
-            for mistake in self.weights(role).mistakes(f"family.{role}", self.subfolders(role))
+            for mistake in self.weights(role).mistakes(
+                f"family.{role}",
+                self.subfolders(role),
+                also=("model_index.json",) if role == "components" else (),
+            )
         ]
 
     def mistakes_of(self, denoiser: Denoiser, where: str) -> list[UserError]:

@@ -118,10 +118,13 @@ class Weights:
         paths = {s: self.folder / s for s in subfolders}
         return {s: file_hash(p) if p.is_file() else folder_hash(p) for s, p in paths.items()}
 
-    def mistakes(self, where: str, subfolders: Sequence[str], otherwise: str = PLUMBING) -> list[UserError]:
+    def mistakes(
+        self, where: str, subfolders: Sequence[str], otherwise: str = PLUMBING, also: Sequence[str] = ()
+    ) -> list[UserError]:
         """What is missing, told before anything is imported or loaded.
 
         subfolders: `.` is the source itself.  otherwise: what a reader can do without the weights.
+        also: files that are read where they exist, and so belong into a download.
         """
         if self.is_tiny:
             return []  # made when it is first opened
@@ -132,7 +135,7 @@ class Weights:
             return [_checkpoint.user_error(fault, f"{where}.source")]
         wrong = [w for s in subfolders if (w := incomplete(self.folder / s))]
         if self.is_hub and (wrong or not self.is_pinned):
-            return self.lacking(where, subfolders, next(iter(wrong), ""), otherwise)
+            return self.lacking(where, [*subfolders, *also], next(iter(wrong), ""), otherwise)
         # a model that is there, whole or not, is looked into; what has no config is only looked for
         models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
         found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
