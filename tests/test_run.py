@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hydra
@@ -180,25 +179,36 @@ def test_a_method_that_fails_is_a_word_and_a_sentence_and_the_rest_goes_on(lab: 
     assert lab.steps.count("large") == 24
 
 
+KILLED = """
+import os, runpy, signal
+from srbench.runner import Runner
+
+keep = Runner._keep
+
+def kept(runner, cell):
+    keep(runner, cell)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Runner._keep = kept
+runpy.run_module("srbench", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "srbench", *SMALL_RUN, "method=[large,small]", "run=r"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """It is killed by itself, right after the first record, so that no clock matters."""
 
-    def start(results: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, f"results={results}"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+    def start(results: str, *program: str) -> int:
+        command = [sys.executable, *program, *SMALL_RUN, "method=[large,small]", "run=r"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, f"results={tmp_path / results}"], env=environment, capture_output=True
         )
+        return done.returncode
 
-    assert start(tmp_path / "whole").wait() == 0
-    process, cells = start(tmp_path / "cut"), tmp_path / "cut" / "shapes_delta_sweep" / "r" / "cells"
-    while process.poll() is None and not list(cells.glob("[!.]*.json")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert start(tmp_path / "cut").wait() == 0
+    assert start("whole", "-m", "srbench") == 0
+    assert start("cut", "-c", KILLED) == -signal.SIGKILL
+    assert len(list((tmp_path / "cut/shapes_delta_sweep/r/cells").glob("[!.]*.json"))) == 1
+    assert start("cut", "-m", "srbench") == 0
     whole, cut = (Lab(tmp_path / n) for n in ("whole", "cut"))
     for lab in (whole, cut):
         lab.run = next((lab.run.parent / "shapes_delta_sweep").iterdir())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from srbench import score, video
+from srbench import ground, score, video
 from srbench.errors import UserError
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
@@ -18,7 +18,7 @@ from srbench.report.printed import without_empty
 from srbench.report.table import dimension_rows, rows
 from srbench.report.terminal import show
 from srbench.score import Key, key_of
-from srbench.store.records import CellRecord, Score, read_run
+from srbench.store.records import CellRecord, Score, Software, read_run, read_run_record
 from srbench.vbench.score import facts as vbench_facts
 from srbench.video import Video
 
@@ -312,3 +312,21 @@ def test_latencies_that_mean_nothing_are_refused(
     (folders / "latency.csv").write_text(text)
     assert command(folders, "--latency", str(folders / "latency.csv")) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_later_call_keeps_when_and_by_what_the_videos_were_first_scored(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(letter: str) -> Software:
+        return Software(commit=letter * 40, dirty=False, packages={"av": f"17.{letter}"})
+
+    monkeypatch.setattr(ground, "software", lambda: made("a"))
+    command(folders)
+    (at,) = folders.rglob("run.json")
+    first = read_run_record(at.parent)
+    monkeypatch.setattr(ground, "software", lambda: made("b"))
+    command(folders)
+    again = read_run_record(at.parent)
+    assert (again.started, again.commit) == (first.started, "a" * 40)
+    assert [job.commit for job in again.jobs] == ["a" * 40, "b" * 40]
+    assert all(c.made == made("a") for c in cells(folders))

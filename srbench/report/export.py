@@ -118,15 +118,16 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     types = TYPES | {"seed": _seed_type(cells)}
     parts = chain([_methods(run, cells, tables)], (_videos(run, own, types) for own in _chunks(cells)))
     partial, file = path.with_name(f".{path.name}.partial"), None
-    try:
-        for frame in parts:
-            table = pa.Table.from_pandas(_typed(run, frame, types), preserve_index=False)
-            table = table.replace_schema_metadata(None)
-            file = file or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            file.write_table(table)
-    finally:
-        if file is not None:
-            file.close()
+    with open(partial, "wb") as target:  # Arrow opens no path that is not UTF-8
+        try:
+            for frame in parts:
+                table = pa.Table.from_pandas(_typed(run, frame, types), preserve_index=False)
+                table = table.replace_schema_metadata(None)
+                file = file or pq.ParquetWriter(target, table.schema, compression="zstd")
+                file.write_table(table)
+        finally:
+            if file is not None:
+                file.close()
     partial.replace(path)
 
 

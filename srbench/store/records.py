@@ -153,6 +153,13 @@ class CellRecord(_Record):
     )
     host: str = ""
     source: Source = "generated"
+    encoding: str = Field(
+        default="", description="of an imported video: its codec, pixel format, matrix and range"
+    )
+    decoder: str = Field(
+        default="",
+        description="of an imported video: who decoded it and how it became RGB; scores hold for it alone",
+    )
     latency_seconds: float | None = Field(
         default=None, description="of an imported video, as whoever made it says; not measured here"
     )
@@ -275,6 +282,9 @@ class RunRecord(_Record):
         return self.passes[0] if self.passes else None
 
 
+LONGEST_NAME = 255  # bytes, of a file's name on common disks
+
+
 def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
     """Where a video's link lies below RUN/videos: p003-seed1/<method>-<id>.webm.
 
@@ -284,8 +294,13 @@ def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
 
 
 def slug(method: str, method_id: str) -> str:
-    """A method in file names and addresses: `srd_01-6a17c80b`."""
-    return f"{method}-{method_id[:8]}"
+    """A method in file names and addresses: `srd_01-6a17c80b`.
+
+    A name that is too long for a file is cut; the id tells those apart that begin alike.
+    """
+    most = LONGEST_NAME - len(VIDEO) - 1 - 8
+    cut = method.encode()[:most].decode(errors="ignore")  # never inside a character
+    return f"{cut}-{method_id[:8]}"
 
 
 def linked(run: Path, cell: CellRecord) -> Path:

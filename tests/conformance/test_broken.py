@@ -80,8 +80,7 @@ ACCELERATORS = {
 }
 
 
-# What reuses and says that it need not: name → its body.  Steps from 2 on, odd calls of the model and so on
-# are only where something is left out.
+# Reuse that is not tallied: name → the body of the plug-in's context manager, and what the rule reports.
 WRAPPED = """
     own, kept, calls = OWNER.forward, {}, [0]
     def forward(*args, **kwargs):

@@ -112,7 +112,7 @@ def test_latex_compiles(make, tmp_path):
     )
     (tmp_path / "all.tex").write_text(document, "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout.decode("latin-1")[-2000:]
 
 
