@@ -107,7 +107,7 @@ def test_a_label_is_the_name_where_none_is_given() -> None:
         ("methods", {}, "key methods | a key of an experiment | did you mean method"),
         ("family.kind", "wann", "family.kind = 'wann' | one of the families .* | did you mean wan"),
         ("family.stepps", 3, "key family.stepps | .* | did you mean steps"),
-        ("family.height", 60, "family.height = 60 | a multiple of 16"),
+        ("family.height", 60, "family.height = 60 | a multiple of 16: the VAE's stride 8 times the patch 2"),
         ("family.height", "tall", "family.height = 'tall' | a valid integer"),
         ("family.frames", 0, "family.frames = 0 | greater than 0"),
         ("family.dtype", "float8", "family.dtype = 'float8' | 'float32', 'bfloat16' or 'float16'"),
