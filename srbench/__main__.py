@@ -34,7 +34,7 @@ from rich.text import Text
 from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Experiment, FolderName, Mistakes, check
-from srbench.overrides import compose, in_order, refuse, typed_places
+from srbench.overrides import checked, compose, typed_places
 from srbench.places import as_typed
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
@@ -518,15 +518,12 @@ def main() -> int:
     sys.excepthook = errors.except_hook
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm and timeout end it: told as Ctrl-C
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
-    sys.argv[1:] = in_order(sys.argv[1:])
     try:
-        refuse(sys.argv[1:], settle)
+        sys.argv[1:] = checked(sys.argv[1:], settle)
         _hydra()
         for run in _to_report:
             report.make(run, Console())
     except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
-        if isinstance(stop.__context__, BrokenPipeError):
-            raise
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return max(_codes, default=0)
 

@@ -10,8 +10,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, conform, new, plan, registry
-from srbench.__main__ import RUN_KEYS, in_order
+from srbench import configs, conform, new, overrides, plan, registry
+from srbench.__main__ import RUN_KEYS, settle
 from srbench.errors import UserError
 from srbench.experiment import Experiment, check
 from srbench.runner import Runner
@@ -122,10 +122,11 @@ def test_what_is_there_is_not_written_over(pair: list[Path], tmp_path: Path) -> 
     assert pair[0].read_text() == "mine alone"
 
 
-def test_overrides_may_follow_an_option() -> None:
+def test_overrides_may_follow_an_option(tmp_path: Path) -> None:
     """Hydra's parser alone would refuse them, and the printed command ends with --config-dir."""
-    words = ["+experiment=compare", "--config-dir", "mine_conf", "engine.workers=2", "-m"]
-    assert in_order(words) == ["+experiment=compare", "engine.workers=2", "--config-dir", "mine_conf", "-m"]
+    words = ["+experiment=compare", "--config-dir", str(tmp_path), "engine.workers=2", "-m"]
+    ordered = ["+experiment=compare", "engine.workers=2", "--config-dir", str(tmp_path), "-m"]
+    assert overrides.checked(words, settle) == ordered
 
 
 def test_the_pages_own_yaml_is_enough_for_a_row(tmp_path: Path) -> None:
