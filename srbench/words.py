@@ -72,14 +72,15 @@ def _item(name: str, value: str) -> str:
         if not value.endswith("]"):
             raise ValueError
         texts = [_unquoted(t) for t in _parted(value[1:-1])] if value[1:-1].strip() else []
-        return f"[{','.join(map(_plain_or_quoted, texts))}]"
+        return f"[{','.join(map(text, texts))}]"
     if name == "prompts" and value.isdecimal():  # how many
         return value
-    return _plain_or_quoted(_unquoted(value))
+    return text(_unquoted(value))
 
 
-def _plain_or_quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else quoted(text)
+def text(typed: str) -> str:
+    """A text as it stands in an override: between quotes where it needs them."""
+    return typed if _PLAIN.fullmatch(typed) else quoted(typed)
 
 
 def _unquoted(value: str) -> str:
