@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench bench-ray bench-report bench-gpu lpips-weights vbench train-shapes clean
+.PHONY: help install demo test test-all lint format bench bench-ray bench-report bench-gpu lpips-weights vbench train-shapes example-run clean
 PYTHON ?= python3
 BIN := .venv/bin
 # one torch thread a process, and idle threads asleep: on few cores everything else is slower
@@ -17,6 +17,8 @@ install: .venv/.installed ## make .venv with everything in it (needs Python 3.11
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	$(BIN)/python -m srbench.lpips_weights || echo "warning: without its weights the column LPIPS says missing;" \
+		"run \`make lpips-weights\` to try again" >&2
 	@touch $@
 
 demo: install ## run the demo sweep on this machine's CPU and print its table
@@ -49,8 +51,11 @@ bench-gpu: install ## step times of true-size Wan and CogVideoX on this GPU, ran
 bench-report: install ## tables, figures and page of 75,520 synthetic cells: seconds and memory (ten minutes, 2 GB)
 	$(BIN)/python -m tests.bench.report_scale $(BENCH)
 
-lpips-weights: install ## get what LPIPS needs into your own cache (NET=vgg for its other network)
+lpips-weights: install ## install the weights of LPIPS into .venv (NET=vgg for its other network)
 	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)
+
+example-run: install ## make the run that the notebooks read again, with the shapes model of today (minutes)
+	$(BIN)/python notebooks/make_example_run.py
 
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

@@ -51,13 +51,12 @@ from srbench.store.records import (
 from srbench.vbench import environment
 
 RUN_KEYS = ("run", "results", "store", "dry_run", "shard", "timing", "timing_rounds")
-PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image")
 
 
 def record(
     experiment: Experiment, asked: list[str], run: Path, store: Path, here: Mapping[str, str]
 ) -> RunRecord:
-    """The run's record; methods, prompts and seeds of earlier jobs on it are kept.
+    """The run's record; methods, prompts, seeds, commits and times of earlier jobs on it are kept.
 
     here: the ground.  Call it with the run locked, since it reads what it replaces.
     """
@@ -83,8 +82,8 @@ def record(
         methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
-    sha, dirty = ground.commit()
-    return RunRecord(
+    made = ground.software(tuple(p for m in experiment.methods for p in m.packages))
+    now = RunRecord(
         experiment=experiment.name,
         run=run.name,
         family=experiment.family.name,
@@ -95,22 +94,17 @@ def record(
         prompts=prompts,
         seeds=seeds,
         protocol=plan.protocol(experiment, here),
-        commit=sha,
-        dirty=dirty,
-        packages=ground.versions(PACKAGES) | own_packages(experiment, earlier),
+        weights=experiment.family.weights_identity(),
+        commit=made.commit,
+        dirty=made.dirty,
+        packages=made.packages,
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
         warnings=experiment.family.warnings(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def own_packages(experiment: Experiment, earlier: RunRecord | None) -> dict[str, str]:
-    """Versions of those that only some methods of this run need, now or in earlier jobs."""
-    named = [p for m in experiment.methods for p in m.packages]
-    named += [p for m in (earlier.methods if earlier else ()) for p in m.packages]
-    return dict(p.split(" ", 1) for p in reversed(named))
+    return now.continuing(earlier)
 
 
 def earlier_record(run: Path) -> RunRecord | None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, except_hook, finish
-from srbench.report import paired, reading, statistics, table, totals
+from srbench.report import legend, paired, reading, statistics, table, totals
 from srbench.report.changes import Change, changes
 from srbench.report.paired import Bench, find_column, find_method
 from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
@@ -386,7 +386,7 @@ def margins(asked: Sequence[str], known: Mapping[str, bool | None]) -> dict[str,
 
 def as_text(found: Match, changed: Sequence[Change], told: Sequence[Row], notes: Sequence[str]) -> list[Any]:
     """Lines and a table, in the order in which they are read."""
-    lines: list[Any] = [f"A {_title(found.a.run)}", f"B {_title(found.b.run)}", ""]
+    lines: list[Any] = [f"A {_title(found.a)}", f"B {_title(found.b)}", ""]
     lines += [_change(c) for c in changed[:MOST_SHOWN]] or ["no field of the records differs"]
     lines += [f"… and {len(changed) - MOST_SHOWN} more"] if len(changed) > MOST_SHOWN else []
     lines += [
@@ -397,9 +397,14 @@ def as_text(found: Match, changed: Sequence[Change], told: Sequence[Row], notes:
     return [*lines, _table(told), "", *notes]
 
 
-def _title(run: RunRecord) -> str:
-    commit = (run.commit or "unknown")[:12] + (" (dirty)" if run.dirty else "")
-    return f"{run.experiment} · run {run.run} · commit {commit} · protocol {run.protocol[:12]} · {run.device}"
+def _title(of: Bench) -> str:
+    run, commits = of.run, legend.commits(of.run, of.cells)
+    return f"{run.experiment} · run {run.run} · {commits} · protocol {run.protocol[:12]} · {run.device}"
+
+
+def _plain_title(of: Bench) -> dict[str, str]:
+    commit = legend.code_names(of.run, of.cells)
+    return {"run": of.run.run, "protocol": of.run.protocol, "commit": commit}
 
 
 def _change(change: Change) -> str:
@@ -461,8 +466,8 @@ def as_json(
 ) -> str:
     """Everything, one object; `passed` is null where no margin was stated."""
     whole = {
-        "a": {"run": found.a.run.run, "protocol": found.a.run.protocol, "commit": found.a.run.commit},
-        "b": {"run": found.b.run.run, "protocol": found.b.run.protocol, "commit": found.b.run.commit},
+        "a": _plain_title(found.a),
+        "b": _plain_title(found.b),
         "passed": passed,
         "changes": [asdict(c) for c in changed],
         "alone": list(found.alone),

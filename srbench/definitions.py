@@ -29,11 +29,11 @@ DEFINITIONS: tuple[Similarity, ...] = (
     *(SSIM(definition=d) for d in ssim.DEFINITIONS),
     *(LPIPS(definition=d) for d in lpips.DEFINITIONS),
 )
-THROUGH_MP4: tuple[Similarity, ...] = (
-    Mp4(of="psnr"),
-    Mp4(of="ssim/gauss11-valid"),
-    Mp4(of="lpips/alex-spatial"),
-)
+
+
+def through_mp4(fps: float) -> tuple[Similarity, ...]:
+    """Definitions of videos with so many frames a second that go through H.264 first."""
+    return tuple(Mp4(of=of, fps=fps) for of in ("psnr", "ssim/gauss11-valid", "lpips/alex-spatial"))
 
 
 class Table:
@@ -123,13 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, required=True, help="the video they are compared with")
     args = parser.parse_args(arguments)
     try:
-        reference = video.read(args.reference)[0]
+        reference, fps = video.read(args.reference)
         given = list(dict.fromkeys(args.video))
         videos = {name: video.read(p)[0] for name, p in zip(columns(given), given, strict=True)}
         table = Table(videos, reference)
-        for line in table.lines(DEFINITIONS + THROUGH_MP4):
+        encoded = through_mp4(float(fps))
+        for line in table.lines(DEFINITIONS + encoded):
             print(line, flush=True)  # the next may take minutes
-        print(f"\n{table.floor(THROUGH_MP4)}")
+        print(f"\n{table.floor(encoded)}")
     except UserError as error:
         errors.except_hook(type(error), error, error.__traceback__)
         return errors.EXIT_USER

@@ -118,6 +118,15 @@ def cannot_write(error: Exception, path: Path) -> CannotWrite | None:
     return None
 
 
+def as_text(name: str | Path) -> str:
+    r"""A file's name or a command's word as valid text: bytes that are not UTF-8 as escapes.
+
+    >>> as_text("caf\udce9.mp4")
+    'caf\\xe9.mp4'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def one_line(text: str, most: int = 160) -> str:
     """Text of a message on one line of at most `most` characters.
 

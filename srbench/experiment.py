@@ -546,6 +546,12 @@ def _files(plain: Any) -> list[str]:
     raise UserError(f"plugins = {plain!r}", "a list of Python files", "write 'plugins=[my_method.py]'")
 
 
+def _at_fps(metric: Any, family: Any) -> Any:
+    """A metric of encoded videos at the family's frames a second, where it leaves them open."""
+    fps = getattr(family, "fps", None)
+    return metric.at_fps(fps) if fps and hasattr(metric, "at_fps") else metric
+
+
 def check(plain: Mapping[str, Any]) -> Experiment:
     """Plain data → Experiment.  Raises UserErrors with every mistake found."""
     mistakes = Mistakes()
@@ -569,6 +575,7 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     sound = [m for m in methods if m]
     family = parts["family"]
     if family is not None:
+        metrics = [_at_fps(m, family) for m in metrics]
         sound = [_settle(m, family, mistakes) for m in sound]
         for method in sound:
             _check_switches(method, family, mistakes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -12,8 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srbench.errors import UserError
+from srbench.store.records import Software
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy", "av")
+# What is recorded with everything that srbench makes: those, srbench, and what scores.
+RECORDED = ("srbench", *PACKAGES, "lpips")
 # Raised by hand when our own code changes the bits of a video or a state.
 BITS = 1
 # Of those that decide which kernels the libraries below torch choose, and so the bits.
@@ -156,15 +160,53 @@ def ground(threads: int, setting: str = "auto") -> dict[str, str]:
     return versions(PACKAGES) | here | {k: v for k in SETTINGS if (v := os.environ.get(k))}
 
 
-def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether it has uncommitted changes; None outside a checkout."""
+@functools.cache
+def software(further: tuple[str, ...] = ()) -> Software:
+    """The software of this process, as it is recorded with what the process makes.
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+    Args:
+        further: packages that only some methods need, each as `name version`.
+    """
+    sha, dirty = commit()
+    packages = versions(RECORDED) | dict(p.split(" ", 1) for p in further)
+    return Software(commit=sha, dirty=dirty, packages=packages)
 
+
+def commit(package: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
+    """Return the commit that srbench's code is of, and whether the code has uncommitted changes.
+
+    In srbench's own checkout, git knows the commit.  A package that was installed from a repository
+    has the commit in its metadata (PEP 610).  Everything else gives (None, None): an installed
+    package may lie inside the checkout of another project, whose commit says nothing of srbench.
+
+    Args:
+        package: The folder of the package srbench.
+    """
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        _git(package, "ls-files", "--error-unmatch", "ground.py")
+        if Path(_git(package, "rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:
+            return _installed_commit(package), None
+        changes = _git(package, "status", "--porcelain", "--untracked-files=no")
+        return _git(package, "rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.CalledProcessError):
-        return None, None
+        return _installed_commit(package), None
+
+
+def _git(folder: Path, *words: str) -> str:
+    # variables such as GIT_DIR, which git sets for hooks, name another repository
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(["git", *words], cwd=folder, env=clean, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _installed_commit(package: Path) -> str | None:
+    """Return the commit in the metadata of an installed package; None where there is none."""
+    for found in importlib.metadata.distributions(name="srbench", path=[str(package.parent)]):
+        try:
+            about = json.loads(found.read_text("direct_url.json") or "{}")
+            commit_id = about.get("vcs_info", {}).get("commit_id")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(commit_id, str):
+            return commit_id
+    return None

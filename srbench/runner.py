@@ -22,7 +22,7 @@ from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
-from srbench.ground import ground
+from srbench.ground import ground, software
 from srbench.metrics.base import CHUNK
 from srbench.paths import late_attach
 from srbench.plan import (
@@ -416,6 +416,7 @@ class Runner:
             shared_steps=0,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=software(method.packages),
             host=platform.node(),
         )
 

@@ -23,28 +23,30 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from srbench import configs, errors, ground, report, video
-from srbench.errors import UserError, UserErrorList
+from srbench import configs, decoding, errors, ground, looks, report, video
+from srbench.errors import UserError, UserErrorList, as_text
 from srbench.experiment import digest
-from srbench.metrics.base import CHUNK, Metric
+from srbench.metrics.base import CHUNK, Metric, Through
 from srbench.registry import build, identity
-from srbench.scoring import merged, score_all
+from srbench.scoring import merged, score_all, still_true
 from srbench.store.objects import file_hash, locked
 from srbench.store.records import (
     CellRecord,
     MethodRecord,
     RunRecord,
-    Score,
     cell_path,
     link_name,
     read_cell,
+    read_run_record,
     write_cell,
     write_json,
 )
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 UNKNOWN = "unknown (imported)"
-PACKAGES = ("srbench", *ground.PACKAGES, "scikit-image", "lpips")
+LARGEST_SEED = 2**64 - 1  # as ComfyUI draws them
+LARGEST_DIGITS = 30
+SHOWN = 5  # broken videos in a warning
 
 
 class Key(NamedTuple):
@@ -62,6 +64,7 @@ class Imported:
     videos: Mapping[Key, Path]
     is_reference: bool = False
     seconds: Mapping[Key, float] = field(default_factory=dict)
+    looked: looks.Looked[Key] | None = None
 
     @property
     def id(self) -> str:
@@ -74,17 +77,27 @@ class Imported:
     @property
     def places(self) -> list[str]:
         """The folders that its videos lie in: one name in two places is two rows of two runs."""
-        return sorted({str(path.resolve().parent) for path in self.videos.values()})
+        return sorted({as_text(Path(os.path.realpath(path)).parent) for path in self.videos.values()})
 
 
 def key_of(name: str) -> Key:
     """Prompt and seed of a file's name without its suffix.
 
+    Raises UserError for a seed of more than 64 bits.
+
     >>> key_of("a dog runs-3"), key_of("a dog runs")
     (Key(prompt='a dog runs', seed=3), Key(prompt='a dog runs', seed=0))
     """
-    found = re.fullmatch(r"(.+)-(\d+)", unicodedata.normalize("NFC", name), re.DOTALL)
-    return Key(found[1], int(found[2])) if found else Key(unicodedata.normalize("NFC", name), 0)
+    text = unicodedata.normalize("NFC", as_text(name))
+    found = re.fullmatch(r"(.+)-(\d+)", text, re.DOTALL)
+    return Key(found[1], _seed(found[2], text)) if found else Key(text, 0)
+
+
+def _seed(digits: str, where: str) -> int:
+    """Raises UserError for a seed of more than 64 bits."""
+    if len(digits) > LARGEST_DIGITS or int(digits) > LARGEST_SEED:
+        raise UserError(f"{where}: seed {digits}", f"a seed from 0 to {LARGEST_SEED}", "rename it")
+    return int(digits)
 
 
 def by_name(folder: Path) -> dict[Key, Path]:
@@ -100,7 +113,9 @@ def by_name(folder: Path) -> dict[Key, Path]:
             other = found.setdefault(key_of(path.stem), path)
             if other is not path:
                 raise UserError(
-                    f"{folder}: {other.name} and {path.name}", "one video a prompt and seed", "remove one"
+                    f"{folder}: {as_text(other.name)} and {as_text(path.name)}",
+                    "one video a prompt and seed",
+                    "remove one",
                 )
     if not found:
         raise UserError(f"{folder}: no video in it", f"files that end in {', '.join(SUFFIXES)}", "check it")
@@ -132,7 +147,7 @@ def by_table(path: Path, folders: Sequence[Path], reference: Path) -> list[dict[
         seed = line.get("seed") or str(guess.seed)
         if not seed.isdecimal():
             raise UserError(f"{path}: seed {seed!r}", "a whole number from 0 on", "correct it")
-        key = Key(line.get("prompt") or guess.prompt, int(seed))
+        key = Key(line.get("prompt") or guess.prompt, _seed(seed, str(path)))
         for videos, file in zip(
             found, [*(f / line["video"] for f in folders), reference / line["reference"]], strict=True
         ):
@@ -146,7 +161,7 @@ def by_table(path: Path, folders: Sequence[Path], reference: Path) -> list[dict[
 def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[str] | None) -> None:
     """Refuse videos without a reference, or of prompts that the suite doesn't have, with the list."""
     lonely = [
-        f"{m.name}/{path.name}"
+        f"{m.name}/{as_text(path.name)}"
         for m in methods
         for key, path in m.videos.items()
         if key not in reference.videos
@@ -168,45 +183,6 @@ def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[s
                 "files named `{prompt}-{seed}` by the suite's own prompts",
                 "rename them, or leave --suite out",
             )
-
-
-def looked_at(methods: Sequence[Imported], reference: Imported) -> video.Look:
-    """What all videos have in common, by their containers alone.
-
-    Raises UserError with the whole list where size, length or fps of a pair differ, or where
-    the references differ among each other: those do not belong into one table.
-    """
-    looks = {key: video.look(path) for key, path in reference.videos.items()}
-    first = next(iter(looks.values()))
-    wrong = [
-        f"{reference.name}/{reference.videos[key].name}: {said}, as the first of them"
-        for key, own in looks.items()
-        if (said := _differs(own, first))
-    ]
-    wrong += [
-        f"{method.name}/{path.name}: {said}"
-        for method in methods
-        for key, path in method.videos.items()
-        if (said := _differs(video.look(path), looks[key]))
-    ]
-    if wrong:
-        raise UserErrorList(
-            f"{len(wrong)} videos that differ",
-            wrong,
-            "the same size, frames and fps throughout; nothing is cut, resized or resampled",
-            "score those that fit together, or write them alike",
-        )
-    return first
-
-
-def _differs(own: video.Look, other: video.Look) -> str:
-    """As in `80 frames, expected 81`; empty if they fit."""
-    facts = [
-        (f"{own.width}×{own.height}", f"{other.width}×{other.height}"),
-        (f"{own.frames} frames", f"{other.frames} frames"),
-        (f"{float(own.fps):g} fps", f"{float(other.fps):g} fps"),
-    ]
-    return "; ".join(f"{a}, expected {b}" for a, b in facts if a != b)
 
 
 def latencies(path: Path, methods: Sequence[Imported]) -> dict[str, dict[Key, float]]:
@@ -256,7 +232,8 @@ class Import:
             "frames": about.frames,
             "size": f"{about.width}×{about.height}",
             "fps": float(about.fps),
-            "read from": f"{about.codec}, {about.pixels}",
+            "conversion to RGB": decoding.CONVERSION,
+            "read from": about.encoding,
         } | unknown
 
     @property
@@ -280,22 +257,40 @@ class Import:
             f"as {gone[0].prompt}, seed {gone[0].seed}"
         )
 
+    @property
+    def looked(self) -> list[looks.Looked[Key]]:
+        """What was found of the videos, the reference's first."""
+        return [m.looked for m in self.methods if m.looked is not None]
+
+    @property
+    def broken(self) -> list[str]:
+        """The videos that cannot be read, with the reasons."""
+        return looks.listed(self.looked, {m.name: m.videos for m in self.methods})
+
+    def warnings(self) -> list[str]:
+        """What a reader of the table must know of its videos."""
+        found = ["videos imported: how they were made is not known here"]
+        found += [f"latencies as {self.told} says, not measured here"] if self.told else []
+        found += filter(None, map(self.absent, self.methods))
+        if broken := self.broken:
+            rest = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+            found.append(f"{len(broken)} videos cannot be read and failed: {'; '.join(broken[:SHOWN])}{rest}")
+        reference, *others = self.looked
+        return [*found, *(text for one in others for text in looks.formats(one, reference))]
+
     def record(self, run: Path, store: Path, asked: Sequence[str]) -> RunRecord:
         """What is known of the run, and that the rest is not."""
-        warnings = ["videos imported: how they were made is not known here"]
-        warnings += [f"latencies as {self.told} says, not measured here"] if self.told else []
-        warnings += filter(None, map(self.absent, self.methods))
-        commit, dirty = ground.commit()
+        made = ground.software()
         return RunRecord(
-            experiment=self.name,
+            experiment=as_text(self.name),
             run=run.name,
             family="imported",
-            asked=list(asked),
+            asked=[as_text(word) for word in asked],
             resolved={
                 "family": self.family,
                 "suite": self.suite,
                 "metrics": identity(self.metrics),
-                "folders": {m.name: str(next(iter(m.videos.values())).parent) for m in self.methods},
+                "folders": {m.name: as_text(next(iter(m.videos.values())).parent) for m in self.methods},
             },
             store=os.path.relpath(store, run),
             methods=tuple(
@@ -308,12 +303,12 @@ class Import:
             seeds=tuple(sorted({k.seed for k in self.keys()})),
             timing="exclusive" if self.told else "shared",
             protocol=self.protocol,
-            commit=commit,
-            dirty=dirty,
-            packages=ground.versions(PACKAGES),
+            commit=made.commit,
+            dirty=made.dirty,
+            packages=made.packages,
             device=f"of the videos unknown; scored on {ground.described()}",
             threads=1,
-            warnings=tuple(warnings),
+            warnings=tuple(self.warnings()),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             source="imported",
         )
@@ -328,8 +323,22 @@ class Import:
         return digest(["imported", method.id, key.prompt, key.seed], 64)
 
     def cell(self, method: Imported, key: Key) -> CellRecord:
-        """One video, not scored yet."""
-        sha256 = file_hash(method.videos[key])
+        """One video, not scored yet; a failed one where it cannot be read."""
+        assert method.looked is not None
+        made = self._cell(method, key)
+        if (look := method.looked.get(key)) is None:
+            return made.model_copy(update={"outcome": "failed", "reason": method.looked.broken[key]})
+        file = method.videos[key]
+        return made.model_copy(
+            update={
+                "video": file_hash(file),
+                "video_bytes": file.stat().st_size,
+                "encoding": look.encoding,
+                "decoder": f"{look.decoder}; {decoding.CONVERSION}",
+            }
+        )
+
+    def _cell(self, method: Imported, key: Key) -> CellRecord:
         return CellRecord(
             id=self.cell_id(method, key),
             family="imported",
@@ -342,25 +351,30 @@ class Import:
             prompt_index=self.prompts.index(key.prompt),
             seed=key.seed,
             outcome="done",
-            video=sha256,
-            video_bytes=method.videos[key].stat().st_size,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=ground.software(),
             host=platform.node(),
             source="imported",
             latency_seconds=method.seconds.get(key),
         )
 
 
-def score_key(job: Import, key: Key, run: Path) -> None:
-    """Score all videos of one prompt and seed; scores of the same bytes are kept."""
+def score_key(job: Import, key: Key, run: Path) -> bool:
+    """Score all videos of one prompt and seed; scores of the same bytes are kept.
+
+    Returns whether all of them could be read and scored.
+    """
     from srbench.runner import link
 
     cells: list[CellRecord] = []
     paths: dict[str, Path] = {}
     for method in (m for m in job.methods if key in m.videos):
         cell = job.cell(method, key)
-        cells.append(cell.model_copy(update={"scores": _scores_of(cell_path(run, cell.id), cell)}))
+        if cell.outcome != "done":
+            cells.append(cell)
+            continue
+        cells.append(cell.model_copy(update=_kept(cell_path(run, cell.id), cell)))
         paths[cell.id] = method.videos[key].resolve()
         # the page looks for this name; browsers tell containers by their bytes
         shown = link_name(cell.prompt_index, key.seed, method.name, method.id)
@@ -369,16 +383,27 @@ def score_key(job: Import, key: Key, run: Path) -> None:
     def chunks(cell: CellRecord) -> Iterator[video.Video]:
         return video.chunks(paths[cell.id], CHUNK)
 
-    for cell in score_all(cells, cells[0], job.metrics, chunks):
+    reference = cells[0] if cells[0].outcome == "done" else None
+    scored = score_all(cells, reference, job.metrics, chunks)
+    for cell in scored:
         at = cell_path(run, cell.id)
         with locked(run):  # VBench's pass may have written meanwhile
-            write_cell(run, merged(cell, read_cell(at) if at.exists() else None, cells[0]))
+            write_cell(run, merged(cell, read_cell(at) if at.exists() else None, reference))
+    failed = (cell.outcome == "failed" or any(s.outcome == "failed" for s in cell.scores) for cell in scored)
+    return not any(failed)
 
 
-def _scores_of(path: Path, cell: CellRecord) -> tuple[Score, ...]:
-    """What an earlier call scored of these very bytes."""
+def _kept(path: Path, cell: CellRecord) -> dict[str, Any]:
+    """What an earlier call recorded of these very bytes: their scores, and by what and when.
+
+    Scores that another decoder read are not kept.
+    """
     known = read_cell(path) if path.exists() else None
-    return known.scores if known and known.video == cell.video else ()
+    if known is None or known.video != cell.video:
+        return {}
+    if known.decoder != cell.decoder:
+        return {"scores": still_true(known, cell)}
+    return {name: getattr(known, name) for name in ("scores", "made", "finished", "host")}
 
 
 def forget_others(job: Import, run: Path) -> None:
@@ -435,13 +460,17 @@ def arranged(args: argparse.Namespace) -> Import:
     )
     listed = _suites_prompts(args.suite) if args.suite else None
     paired(methods, reference, listed)
-    look = looked_at(methods, reference)
     everyone = [reference, *methods]
+    looked = [looks.look_at(m.name, m.videos) for m in everyone]
+    look = looks.common(looked[0], looked[1:], {m.name: m.videos for m in everyone})
     seconds = latencies(args.latency, everyone) if args.latency else {}
     return Import(
         name=args.name,
-        methods=tuple(Imported(m.name, m.videos, m.is_reference, seconds.get(m.name, {})) for m in everyone),
-        metrics=metrics,
+        methods=tuple(
+            Imported(m.name, m.videos, m.is_reference, seconds.get(m.name, {}), own)
+            for m, own in zip(everyone, looked, strict=True)
+        ),
+        metrics=tuple(m.at_fps(float(look.fps)) if isinstance(m, Through) else m for m in metrics),
         look=look,
         prompts=tuple(listed or sorted({k.prompt for k in reference.videos})),
         suite=args.suite,
@@ -457,7 +486,7 @@ def _suites_prompts(name: str) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 after a mistake a user can mend, told in three lines or with a list on stderr."""
+    """0; 1 where a video cannot be read or scored; 2 after a mistake of the user, listed on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = errors.Parser(prog="python -m srbench.score", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="videos to score; one row each")
@@ -477,18 +506,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     try:
         job, console = arranged(args), Console()
+        if job.broken:
+            print(f"{len(job.broken)} videos cannot be read; the others are scored:", file=sys.stderr)
+            print("\n".join(f"  {errors.one_line(line, 400)}" for line in job.broken), file=sys.stderr)
         run = job.folder(args.results)
-        write_json(run / "run.json", job.record(run, args.results / "store", given))
+        with locked(run):
+            earlier = read_run_record(run) if (run / "run.json").exists() else None
+            now = job.record(run, args.results / "store", given)
+            write_json(run / "run.json", now.continuing(earlier))
         keys = job.keys()
+        sound = True
         for i, key in enumerate(keys):
-            score_key(job, key, run)
+            sound = score_key(job, key, run) and sound
             print(f"{i + 1} of {len(keys)}: {key.prompt}, seed {key.seed}", file=sys.stderr)
         forget_others(job, run)
         report.make(run, console)
     except UserError as error:
         errors.except_hook(type(error), error, error.__traceback__)
         return errors.EXIT_USER
-    return 0
+    return 0 if sound else errors.EXIT_FAILED_CELLS
 
 
 if __name__ == "__main__":

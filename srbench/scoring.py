@@ -54,10 +54,21 @@ def _unasked(cell: CellRecord, reference: CellRecord | None, asked: Collection[s
     return tuple(s for s in others if reference is None or _is_against(s, reference))
 
 
+def still_true(known: CellRecord, cell: CellRecord) -> tuple[Score, ...]:
+    """A record's scores that hold for `cell`: those of the same bytes, decoded by the same decoder.
+
+    What was computed elsewhere, as VBench's dimensions are, read the file in its own way.
+    """
+    if known.video != cell.video:
+        return ()
+    return tuple(s for s in known.scores if s.made or known.decoder == cell.decoder)
+
+
 def merged(cell: CellRecord, there: CellRecord | None, reference: CellRecord | None) -> CellRecord:
     """A cell with what others wrote of the same video into its record `there` since it was read."""
     if there is None or cell.outcome != "done" or there.video != cell.video:
         return cell
+    there = there.model_copy(update={"scores": still_true(there, cell)})
     own = {s.metric.name: s for s in cell.scores}
     asked = {name for name, s in own.items() if not s.made}  # what is `made` elsewhere is newer there
     theirs = {s.metric.name: s for s in _unasked(there, reference, asked)}

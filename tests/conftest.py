@@ -1,8 +1,15 @@
-"""For all tests: nothing is written to the user's own cache folder."""
+"""For all tests: nothing is written to the user's cache folder, and nothing depends on a clock."""
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# A busy machine is slow in any single example, and slow at making examples.
+hypothesis.settings.register_profile(
+    "srbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("srbench")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,67 @@ def test_another_device_is_not_called_a_cpu(setting: str) -> None:
     assert ground.device(setting).split()[0] == setting.partition(":")[0]
     assert "cpu" not in ground.ground(1, setting)
     assert ground.device("cpu:0") == ground.device("cpu")
+
+
+def git(folder: Path, *words: str) -> str:
+    name = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    done = subprocess.run(["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's repository with one commit."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "paper.tex").write_text("a paper")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "a paper")
+    return tmp_path
+
+
+def package_in(folder: Path) -> Path:
+    package = folder / "srbench"
+    package.mkdir(parents=True)
+    (package / "ground.py").write_text("")
+    return package
+
+
+def test_the_commit_is_that_of_srbenchs_own_checkout(project: Path) -> None:
+    package = package_in(project)
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "srbench")
+    head = git(project, "rev-parse", "HEAD")
+    assert ground.commit(package) == (head, False)
+    (package / "ground.py").write_text("changed")
+    assert ground.commit(package) == (head, True)
+
+
+@pytest.mark.parametrize("is_tracked", [False, True])
+def test_an_installed_package_reports_no_commit_of_the_repository_around_it(
+    project: Path, is_tracked: bool
+) -> None:
+    package = package_in(project / ".venv" / "site-packages")
+    if is_tracked:
+        git(project, "add", "-f", ".")
+        git(project, "commit", "-q", "-m", "everything, the environment too")
+    assert ground.commit(package) == (None, None)
+
+
+def test_a_package_installed_from_a_repository_reports_the_commit_it_was_built_from(project: Path) -> None:
+    package = package_in(project / ".venv" / "site-packages")
+    about = package.parent / "srbench-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: srbench\nVersion: 0.1.0\n")
+    origin = {"url": "https://example.org/srbench", "vcs_info": {"vcs": "git", "commit_id": "c" * 40}}
+    (about / "direct_url.json").write_text(json.dumps(origin))
+    assert ground.commit(package) == ("c" * 40, None)
+    (about / "direct_url.json").write_text('["no object"]')
+    assert ground.commit(package) == (None, None)
+
+
+def test_the_commit_is_found_inside_a_git_hook_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git names the repository of a hook by a variable."""
+    package = package_in(project / "elsewhere")
+    monkeypatch.setenv("GIT_DIR", str(project / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(package))
+    assert ground.commit(package) == (None, None)

@@ -394,7 +394,7 @@ def mutated(plain: dict[str, Any], changes: list[tuple[str, tuple[Any, ...], Any
     return plain
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(mutation, min_size=1, max_size=4))
 def test_any_change_of_a_configuration_is_accepted_or_told_in_12_lines(changes: list) -> None:
     try:
@@ -408,7 +408,6 @@ def test_any_change_of_a_configuration_is_accepted_or_told_in_12_lines(changes: 
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(changes=st.lists(mutation, min_size=1, max_size=2))
@@ -441,7 +440,6 @@ override = st.one_of(
 
 @settings(
     max_examples=30,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking composes for minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -7,19 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, ground, plan, video
-from srbench.__main__ import RUN_KEYS
+from srbench import configs, ground, plan, runner, video
+from srbench.__main__ import RUN_KEYS, record
 from srbench.experiment import Experiment, check
+from srbench.report import legend, reading
 from srbench.runner import Event, Runner
 from srbench.store.objects import Store
-from srbench.store.records import CellRecord, read_cell
+from srbench.store.records import CellRecord, Software, read_cell, read_run_record, write_json
 
 SMALL_RUN = ["suite.prompts=1", "suite.seeds=1", "family.steps=10", "+experiment=shapes_delta_sweep"]
 
@@ -179,25 +179,36 @@ def test_a_method_that_fails_is_a_word_and_a_sentence_and_the_rest_goes_on(lab: 
     assert lab.steps.count("large") == 24
 
 
+KILLED = """
+import os, runpy, signal
+from srbench.runner import Runner
+
+keep = Runner._keep
+
+def kept(runner, cell):
+    keep(runner, cell)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Runner._keep = kept
+runpy.run_module("srbench", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "srbench", *SMALL_RUN, "method=[large,small]", "run=r"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """It is killed by itself, right after the first record, so that no clock matters."""
 
-    def start(results: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, f"results={results}"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+    def start(results: str, *program: str) -> int:
+        command = [sys.executable, *program, *SMALL_RUN, "method=[large,small]", "run=r"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, f"results={tmp_path / results}"], env=environment, capture_output=True
         )
+        return done.returncode
 
-    assert start(tmp_path / "whole").wait() == 0
-    process, cells = start(tmp_path / "cut"), tmp_path / "cut" / "shapes_delta_sweep" / "r" / "cells"
-    while process.poll() is None and not list(cells.glob("[!.]*.json")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert start(tmp_path / "cut").wait() == 0
+    assert start("whole", "-m", "srbench") == 0
+    assert start("cut", "-c", KILLED) == -signal.SIGKILL
+    assert len(list((tmp_path / "cut/shapes_delta_sweep/r/cells").glob("[!.]*.json"))) == 1
+    assert start("cut", "-m", "srbench") == 0
     whole, cut = (Lab(tmp_path / n) for n in ("whole", "cut"))
     for lab in (whole, cut):
         lab.run = next((lab.run.parent / "shapes_delta_sweep").iterdir())
@@ -248,3 +259,38 @@ def test_the_model_is_given_the_extended_text_and_the_cell_keeps_the_prompt(lab:
     plain = run(f"suite.prompts=['{long}']")
     assert lab.steps == []  # the store had it
     assert (plain.prompt, plain.text, plain.video) == (long, None, extended.video)
+
+
+def test_a_record_keeps_what_made_each_part_when_another_version_of_srbench_resumes(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commit A makes a video of large; commit B adds small, and a report names both."""
+
+    def job(commit: str, methods: str) -> None:
+        software = Software(commit=commit, dirty=commit == "b" * 40, packages={"torch": f"2.9.{commit[0]}"})
+        for module in (ground, runner):
+            monkeypatch.setattr(module, "software", lambda further=(): software, raising=False)
+        experiment = make(methods=methods)
+        write_json(
+            lab.run / "run.json", record(experiment, [methods], lab.run, lab.store.root, ground.ground(1))
+        )
+        lab.execute(experiment)
+
+    lab.run.mkdir(parents=True)
+    job("a" * 40, "large")
+    first = read_run_record(lab.run)
+    job("b" * 40, "large,small")
+    made = {c.method: c.made and (c.made.commit, c.made.dirty) for c in lab.cells()}
+    assert made["large"] == ("a" * 40, False) and made["small"] == ("b" * 40, True)
+
+    both = read_run_record(lab.run)
+    assert (both.started, both.commit, both.asked) == (first.started, "a" * 40, ["large"])
+    assert [(j.commit, j.asked) for j in both.jobs] == [
+        ("a" * 40, ["large"]),
+        ("b" * 40, ["large,small"]),
+    ]
+    run, cells = reading.read(lab.run)
+    assert legend.header(run, cells)[1].split(" · ")[1] == (
+        f"commits {'a' * 12}: 4 videos, {'b' * 12} (dirty): 1 video"
+    )
+    assert legend.versions(run, cells) == {"torch": "2.9.a and 2.9.b"}

@@ -106,8 +106,14 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_video_goes_through_mp4_once_for_all_metrics_and_floors(encodings: list[int]) -> None:
     videos = {name: v[:, :, :12] for name, v in VIDEOS.items()}
     ssim = "ssim/gauss11-valid"
-    metrics = [PSNR(), Mp4(of="psnr"), Mp4(of=ssim), Mp4Floor(of="psnr"), Mp4Floor(of=ssim)]
-    metrics.append(Mp4(of="psnr", crf=40))
+    metrics = [
+        PSNR(),
+        Mp4(of="psnr", fps=16),
+        Mp4(of=ssim, fps=16),
+        Mp4Floor(of="psnr", fps=16),
+        Mp4Floor(of=ssim, fps=16),
+    ]
+    metrics.append(Mp4(of="psnr", crf=40, fps=16))
     reader = Reader(videos)
     scored = score_all(CELLS, CELLS[0], metrics, reader)
     assert sorted(encodings) == [25] * 3 + [40] * 3
@@ -124,7 +130,7 @@ def test_a_video_goes_through_mp4_once_for_all_metrics_and_floors(encodings: lis
 def test_a_floor_that_refuses_fails_alone() -> None:
     """An 11×11 window does not fit into frames that PSNR takes."""
     small = {"large": VIDEOS["large"][:, :8, :8]}
-    floors = [Mp4Floor(of="ssim/gauss11-valid"), Mp4Floor(of="psnr")]
+    floors = [Mp4Floor(of="ssim/gauss11-valid", fps=16), Mp4Floor(of="psnr", fps=16)]
     (own,) = score_all(CELLS[:1], CELLS[0], floors, Reader(small))
     assert [s.outcome for s in own.scores] == ["failed", "done"]
     assert "frames of 8×8 pixels" in own.scores[0].reason
@@ -147,12 +153,12 @@ class SteadinessFloor(Mp4Floor):
 
 def test_a_floor_of_what_looks_at_the_whole_video_gets_the_whole_video() -> None:
     even = {"large": VIDEOS["large"][:, :, :12]}
-    (own,) = score_all(CELLS[:1], CELLS[0], [SteadinessFloor(of="psnr")], Reader(even))
+    (own,) = score_all(CELLS[:1], CELLS[0], [SteadinessFloor(of="psnr", fps=16)], Reader(even))
     assert own.scores[0].value == FRAMES > CHUNK
 
 
 def test_an_odd_size_fails_through_mp4_alone() -> None:
-    (own,) = score_all(CELLS[1:2], CELLS[0], [PSNR(), Mp4(of="psnr")], Reader(VIDEOS))
+    (own,) = score_all(CELLS[1:2], CELLS[0], [PSNR(), Mp4(of="psnr", fps=16)], Reader(VIDEOS))
     assert [s.outcome for s in own.scores] == ["done", "failed"]
     assert "13×16 pixels" in own.scores[1].reason
 

@@ -31,7 +31,7 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
         container.mux(stream.encode())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     frames=st.integers(1, 6),
     height=st.integers(1, 40),

@@ -16,13 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
-from srbench.errors import UserError
 from srbench.metrics.base import gpu_of
-from srbench.metrics.lpips import Network, converted_file, heads_file, torchvision_file
-from srbench.store.objects import file_hash
+from srbench.metrics.lpips import Network, read_weights
 from srbench.video import Video
 
 BLOCK = 1 << 17  # numbers of a map that are compared at a time: they stay in the cache
@@ -232,33 +229,7 @@ class Winograd:
 def network(name: Network, device: str) -> Net:
     """A network with its published weights; "auto" is the first GPU where there is one.
 
-    Raises UserError where a weights file is not what it should be.
+    Raises UserError where the weights are not installed, or the file holds anything else.
     """
-    return Net(LAYOUTS[name], load(name), torch.device(gpu_of(device) or "cpu"))
-
-
-def load(name: Network) -> dict[str, Tensor]:
-    """The weights of a network, torchvision's own file before any other source."""
-    path, own_heads = torchvision_file(name), heads_file(name)
-    if not path.is_file() or own_heads is None:
-        return load_file(converted_file(name))
-    wanted = path.stem.rpartition("-")[2]
-    if not file_hash(path).startswith(wanted):
-        raise UserError(
-            f"{path}: its sha256 does not begin with {wanted}", "the file its name promises", "remove it"
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    heads = torch.load(own_heads, map_location="cpu", weights_only=True)
-    return from_torchvision(LAYOUTS[name], state, heads)
-
-
-def from_torchvision(
-    layout: Layout, state: Mapping[str, Tensor], heads: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """State dicts of torchvision and of the lpips package, under the names of `Net`."""
-    found = {
-        f"{i}.{part}": state[f"features.{place}.{part}"]
-        for i, place in enumerate(layout.places)
-        for part in ("weight", "bias")
-    }
-    return found | {f"head.{i}": heads[f"lin{i}.model.1.weight"].flatten() for i in range(len(layout.tapped))}
+    weights = {key: torch.from_numpy(array) for key, array in read_weights(name).items()}
+    return Net(LAYOUTS[name], weights, torch.device(gpu_of(device) or "cpu"))

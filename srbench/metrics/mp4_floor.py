@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from srbench.metrics.mp4 import ThroughH264
+from srbench.metrics.mp4 import VERSION, ThroughH264
 from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
@@ -20,7 +20,8 @@ class Mp4Floor(ThroughH264):
     def dimensions(self, prompt: str) -> Mapping[str, MetricFacts]:
         """One, METRIC/x264-…/floor, whatever the prompt."""
         name = f"{self.of}/{self.way}/floor"
-        return {name: self.inside.facts.model_copy(update={"name": name, "needs_reference": False})}
+        own = {"name": name, "version": VERSION, "needs_reference": False}
+        return {name: self.inside.facts.model_copy(update=own)}
 
     def __call__(self, video: Video, prompt: str) -> Mapping[str, float]:
         """The mean over frames.  Raises UserError for an odd width or height."""

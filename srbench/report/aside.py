@@ -85,6 +85,9 @@ def mapped(
         yield from ((i, work(item)) for i, item in enumerate(items))
         return
     queue = _queue(len(items))
+    if queue is None:
+        yield from ((i, work(item)) for i, item in enumerate(items))
+        return
     results, process = _begun(make, items, queue)
     missing = set(range(len(items)))
     try:
@@ -110,14 +113,30 @@ _PLACE = struct.Struct("i")
 _WIDE = 1 << 20  # bytes of results that may wait; what an unprivileged process may ask for on Linux
 
 
-def _queue(count: int) -> int:
-    """A pipe with the places 0 … count − 1, each read by one of two processes, and nothing after them."""
+def _queue(count: int) -> int | None:
+    """A pipe with the places 0 … count − 1, each read by one of two processes, and nothing after them.
+
+    None where the system's pipes are too small for all of them.
+    """
     queue, source = os.pipe()
-    # more would not fit into the pipe, and be waited for by whoever reads it
-    assert count * _PLACE.size <= 1 << 16
-    os.write(source, b"".join(map(_PLACE.pack, range(count))))
+    places = b"".join(map(_PLACE.pack, range(count)))
+    _widen(source, len(places))
+    os.set_blocking(source, False)
+    try:
+        written = os.write(source, places) if places else 0
+    except BlockingIOError:  # not even a part fits
+        written = -1
     os.close(source)
-    return queue
+    if written == len(places):
+        return queue
+    os.close(queue)
+    return None
+
+
+def _widen(pipe: int, size: int) -> None:
+    """Let a pipe hold so many bytes, where the system allows it."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
 
 
 def _begun(
@@ -125,8 +144,7 @@ def _begun(
 ) -> tuple[Connection, int]:
     """Results as they come from a process that has begun, and its number."""
     here, there = os.pipe()
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(there, fcntl.F_SETPIPE_SZ, _WIDE)
+    _widen(there, _WIDE)
     process = os.fork()
     if process:
         os.close(there)

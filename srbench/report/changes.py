@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from srbench.report import legend
 from srbench.report.paired import Bench
 from srbench.report.quantities import Contender
 
@@ -36,11 +37,13 @@ def changes(a: Bench, b: Bench, pairs: Sequence[tuple[Contender, Contender]] = (
     """
     metrics = a.facts.keys() & b.facts.keys()
     found = [
-        Change(field, x, y, _kind(field))
+        Change(field, x, y, _kind(field, x is None or y is None))
         for field, (x, y) in _both(dict(_fields(a, metrics)), dict(_fields(b, metrics))).items()
         if x != y
     ]
-    if a.run.protocol != b.run.protocol and not any(c.kind == "protocol" for c in found[1:]):
+    if a.run.protocol != b.run.protocol and not any(
+        c.kind == "protocol" and c.field != "protocol" for c in found
+    ):
         found.append(
             Change("weights, or srbench's own version of its bits", "not in the record", None, "protocol")
         )
@@ -56,9 +59,16 @@ def _both(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str | N
     return {field: (a.get(field), b.get(field)) for field in dict.fromkeys([*a, *b])}
 
 
-def _kind(field: str) -> Literal["protocol", "time", "other"]:
+def _kind(field: str, one_sided: bool = False) -> Literal["protocol", "time", "other"]:
+    """Return what a field's difference means; one_sided: only one of the records has the field.
+
+    A package that only one record names is one that only some methods or metrics need; records
+    from before weights were kept name none.
+    """
     root, _, rest = field.partition(".")
-    if root in ("protocol", "family", "packages", "metric", "source", "threads"):
+    if root in ("packages", "weights") and one_sided:
+        return "other"
+    if root in ("protocol", "family", "weights", "packages", "metric", "source", "threads"):
         return "other" if root == "family" and rest.partition(".")[0] in _NO_BITS else "protocol"
     if field == "suite.extended" or field.startswith("suite.seeding"):
         return "protocol"
@@ -68,9 +78,11 @@ def _kind(field: str) -> Literal["protocol", "time", "other"]:
 def _fields(of: Bench, metrics: Collection[str]) -> Iterator[tuple[str, str]]:
     run = of.run
     yield "protocol", ", ".join(_protocols(of)) or run.protocol
-    for name in ("source", "device", "threads", "timing", "commit", "dirty", "warnings"):
+    for name in ("source", "device", "threads", "timing", "warnings"):
         yield name, _words(getattr(run, name))
-    yield from _flat("packages", run.packages)
+    yield "commit", legend.code_names(of.run, of.cells)
+    yield from _flat("weights", run.weights) if run.weights else ()
+    yield from _flat("packages", legend.versions(run, of.cells))
     for part in ("family", "suite", "engine"):
         yield from _flat(part, run.resolved.get(part) or {})
     for name in (n for n in of.facts if n in metrics):

@@ -6,17 +6,13 @@ all their digits. Parquet has the single videos' numbers too, and the run's prov
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from srbench.report import legend, printed
 from srbench.report.printed import Footnotes, Printed
@@ -25,21 +21,22 @@ from srbench.report.values import Row, Value
 from srbench.store.objects import write_text
 from srbench.store.records import CellRecord, RunRecord, Score
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CSV_FIELDS = (
     "method,method_id,label,role,column,unit,value,standard_error,low,high,best,n,clusters,protocol,"
     "outcome,reason,warnings"
 ).split(",")
+WORDS = "string"
 TYPES = {
-    "best": "bool_",
-    "dirty": "bool_",
-    "prompt_index": "int32",
-    "n": "int32",
-    "clusters": "int32",
-    "seed": "int64",
+    "best": "boolean",
+    "dirty": "boolean",
+    **dict.fromkeys(("prompt_index", "n", "clusters"), "Int32"),
+    **dict.fromkeys(("value", "standard_error", "low", "high"), "Float64"),
 }
-TYPES |= dict.fromkeys(("value", "standard_error", "low", "high"), "float64")
-CHUNK = 8_000  # cells whose lines are written to Parquet at a time
-OF_RUN = ("experiment", "run", "family", "device", "timing", "commit", "started")
+CHUNK = 2_000  # cells whose lines are written to Parquet at a time
+OF_RUN = ("experiment", "run", "family", "device", "timing", "started")
 PARQUET_FIELDS = [
     *(
         "level",
@@ -53,8 +50,7 @@ PARQUET_FIELDS = [
         "host",
         "finished",
     ),
-    *OF_RUN,
-    *("dirty", "packages"),
+    *("experiment", "run", "family", "device", "timing", "commit", "started", "dirty", "packages"),
 ]
 
 
@@ -79,20 +75,13 @@ def write(folder: Path, run: RunRecord, cells: Sequence[CellRecord], tables: Tab
 
 def to_csv(run: RunRecord, table: Iterable[Row]) -> str:
     """One line per (row, column), UTF-8; a field is empty where there is nothing."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for row in table:
-        for value in row.values:
-            writer.writerow({k: _word(v) for k, v in _line(run, row, value).items()})
-    return out.getvalue()
+    import pandas as pd
 
-
-def _word(value: Any) -> str:
-    """As CSV has it: all digits, `true` or `false`, empty for nothing."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+    lines = [_line(run, row, value) for row in table for value in row.values]
+    frame = pd.DataFrame(lines, columns=CSV_FIELDS)
+    frame = frame.astype({name: TYPES.get(name, WORDS) for name in CSV_FIELDS})
+    frame["best"] = frame["best"].map({True: "true", False: "false"})
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _line(run: RunRecord, row: Row, value: Value) -> dict[str, Any]:
@@ -121,116 +110,105 @@ def to_parquet(path: Path, run: RunRecord, cells: Sequence[CellRecord], tables: 
     """One tidy file with every value, its provenance and its protocol, PARQUET_FIELDS.
 
     level: `method` for the tables' values, `video` for a cell's scores and what it took
-    (n = 1).  Words are dictionary-encoded, for most of them repeat; an empty one is null.
+    (n = 1).  An empty word is null.  commit, dirty and packages are those of the video's own
+    software; of a method, those of all its run.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    shared = {name: [getattr(run, name)] for name in OF_RUN}
-    shared["dirty"] = [run.dirty]
-    shared["packages"] = [", ".join(f"{name} {version}" for name, version in run.packages.items())]
-    shared["warnings"] = ["; ".join(run.warnings)]
-    parts = chain([_method_part(run, tables)], map(_video_part, _chunks(cells)))
+    types = TYPES | {"seed": _seed_type(cells)}
+    parts = chain([_methods(run, cells, tables)], (_videos(run, own, types) for own in _chunks(cells)))
     partial, file = path.with_name(f".{path.name}.partial"), None
-    try:
-        for lines, fields in parts:
-            columns = {name: _column(name, *field) for name, field in fields.items()}
-            columns |= {name: _column(name, values, [lines]) for name, values in shared.items()}
-            table = _arrow(columns, lines)
-            file = file or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            file.write_table(table)
-    finally:
-        if file is not None:
-            file.close()
+    with open(partial, "wb") as target:  # Arrow opens no path that is not UTF-8
+        try:
+            for frame in parts:
+                table = pa.Table.from_pandas(_typed(run, frame, types), preserve_index=False)
+                table = table.replace_schema_metadata(None)
+                file = file or pq.ParquetWriter(target, table.schema, compression="zstd")
+                file.write_table(table)
+        finally:
+            if file is not None:
+                file.close()
     partial.replace(path)
 
 
-# How many lines, and by field its values, with how many lines each stands for; None for one.
-_Part = tuple[int, Mapping[str, tuple[Sequence[Any], Sequence[int] | None]]]
-_Column = tuple[np.ndarray, np.ndarray, list[str]]  # numbers or codes, which are there, words of the codes
+def _seed_type(cells: Iterable[CellRecord]) -> str:
+    """The type that holds every seed: words where one is of more than 64 bits."""
+    seeds = {c.seed for c in cells} or {0}
+    low, high = min(seeds), max(seeds)
+    if -(2**63) <= low and high < 2**63:
+        return "Int64"
+    return "UInt64" if low >= 0 and high < 2**64 else WORDS
 
 
-def _column(name: str, values: Sequence[Any], repeats: Sequence[int] | None) -> _Column:
-    """A field's values, one a line: words as codes, None and empty words as absent."""
-    words: dict[str, int] = {}
-    if name in TYPES:
-        there = np.array([v is not None for v in values], bool)
-        numbers = np.array([v if v is not None else 0 for v in values], _numpy(name))
-    else:
-        codes = (words.setdefault(v, len(words)) if v else -1 for v in values)
-        numbers = np.fromiter(codes, np.int32, len(values))
-        there = numbers >= 0
-    if repeats is not None:
-        numbers, there = np.repeat(numbers, repeats), np.repeat(there, repeats)
-    return numbers, there, list(words)
+def _typed(run: RunRecord, frame: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
+    """PARQUET_FIELDS with what all lines of a run share; every part of a file has the same types."""
+    import pandas as pd
 
-
-def _numpy(name: str) -> str:
-    return TYPES[name].replace("bool_", "bool")
-
-
-def _arrow(columns: Mapping[str, _Column], lines: int) -> Any:
-    """An Arrow table of PARQUET_FIELDS.
-
-    From buffers, for made from Python's lists Arrow's arrays import pandas, a second or two.
-    """
-    import pyarrow as pa
-
-    def array(kind: Any, numbers: np.ndarray, there: np.ndarray) -> Any:
-        packed = np.packbits(numbers, bitorder="little") if numbers.dtype == bool else numbers
-        valid = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
-        return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(np.ascontiguousarray(packed))])
-
-    def words(texts: Sequence[str]) -> Any:
-        parts = [text.encode() for text in texts]
-        ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
-        return pa.StringArray.from_buffers(len(parts), pa.py_buffer(ends), pa.py_buffer(b"".join(parts)))
-
-    absent: _Column = (np.zeros(lines, np.int32), np.zeros(lines, bool), [])
-    made = {}
-    for name in PARQUET_FIELDS:
-        numbers, there, texts = columns.get(name, absent)
-        if name in TYPES:
-            made[name] = array(getattr(pa, TYPES[name])(), numbers.astype(_numpy(name)), there)
-        else:
-            codes = array(pa.int32(), np.maximum(numbers, 0).astype(np.int32), there)
-            made[name] = pa.DictionaryArray.from_arrays(codes, words(texts))
-    return pa.table(made)
+    shared = {name: getattr(run, name) for name in OF_RUN}
+    shared["warnings"] = "; ".join(run.warnings)
+    whole = frame.assign(**shared).reindex(columns=PARQUET_FIELDS)
+    whole = whole.astype({name: types.get(name, WORDS) for name in PARQUET_FIELDS})
+    words = [name for name in PARQUET_FIELDS if types.get(name, WORDS) == WORDS]
+    whole[words] = whole[words].mask(whole[words] == "", pd.NA)
+    return whole
 
 
 def _chunks(cells: Sequence[CellRecord]) -> Iterator[Sequence[CellRecord]]:
     return (cells[i : i + CHUNK] for i in range(0, len(cells), CHUNK))
 
 
-def _method_part(run: RunRecord, tables: Tables) -> _Part:
+def _methods(run: RunRecord, cells: Sequence[CellRecord], tables: Tables) -> pd.DataFrame:
+    import pandas as pd
+
     lines = [
         _line(run, row, value)
         for table in (tables.main, tables.dimensions)
         for row in table
         for value in row.values
     ]
-    fields = {name: ([line[name] for line in lines], None) for name in CSV_FIELDS if name != "warnings"}
-    return len(lines), fields | {"level": (["method"], [len(lines)])}
+    code = legend.code_of(run, cells)
+    dirty = {is_dirty for _, is_dirty in code}
+    return pd.DataFrame(lines, columns=CSV_FIELDS).assign(
+        level="method",
+        commit=", ".join(dict.fromkeys(commit or "unknown" for commit, _ in code)),
+        dirty=None if dirty == {None} else True in dirty,
+        packages=_packages(legend.versions(run, cells)),
+    )
 
 
-def _video_part(cells: Sequence[CellRecord]) -> _Part:
-    """What every cell says of itself once, and its lines, told apart by how many each has."""
+def _videos(run: RunRecord, cells: Sequence[CellRecord], types: Mapping[str, str]) -> pd.DataFrame:
+    """What every cell says of itself on each of its lines."""
+    import pandas as pd
+
     found = [list(_cell_lines(cell)) for cell in cells]
-    repeats = [len(lines) for lines in found]
-    flat = list(zip(*chain.from_iterable(found), strict=True)) or [()] * len(_OF_LINE)
-    of_cell = {name: ([getattr(c, name) for c in cells], repeats) for name in _OF_CELL}
-    of_cell["cell"] = [c.id for c in cells], repeats
-    of_cell["role"] = ["reference" if c.is_reference else None for c in cells], repeats
-    same = {"level": "video", "clusters": 1, "best": False}
-    of_all = {name: ([value], [sum(repeats)]) for name, value in same.items()}
-    of_line = {name: (values, None) for name, values in zip(_OF_LINE, flat, strict=True)}
-    return sum(repeats), {**of_cell, **of_all, **of_line}
+    made = [cell.made or run.jobs[0] for cell in cells]
+    words: dict[int, str] = {}
+    of_cell: dict[str, Any] = {name: [getattr(c, name) for c in cells] for name in _OF_CELL if name != "seed"}
+    of_cell["seed"] = pd.Series([_seed(c, types) for c in cells], dtype=types["seed"])
+    of_cell["cell"] = [c.id for c in cells]
+    of_cell["role"] = ["reference" if c.is_reference else "" for c in cells]
+    of_cell["commit"], of_cell["dirty"] = [m.commit for m in made], [m.dirty for m in made]
+    of_cell["packages"] = [words.setdefault(id(m.packages), _packages(m.packages)) for m in made]
+    each = pd.DataFrame(of_cell)
+    lines = pd.DataFrame(list(chain.from_iterable(found)), columns=_OF_LINE)
+    repeated = each.loc[each.index.repeat(list(map(len, found)))].reset_index(drop=True)
+    return pd.concat([repeated, lines], axis=1).assign(level="video", clusters=1, best=False)
+
+
+def _seed(cell: CellRecord, types: Mapping[str, str]) -> int | str:
+    return str(cell.seed) if types["seed"] == WORDS else cell.seed
+
+
+def _packages(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 _OF_CELL = (
     *("method", "method_id", "label", "protocol", "prompt"),
     *("prompt_index", "seed", "video", "host", "finished"),
 )
-_OF_LINE = ("column", "unit", "value", "n", "outcome", "reason", "reference")
+_OF_LINE = ["column", "unit", "value", "n", "outcome", "reason", "reference"]
 _Line = tuple[str, str, float | None, int, str, str, str | None]
 
 

@@ -97,11 +97,10 @@ def _length_fits(path: Path, cell: CellRecord) -> bool:
 
 
 def _sampled(path: Path, many: int) -> Frames:
-    about = video.look(path)
-    wanted = np.linspace(0, about.frames - 1, many).round().astype(int)
-    found = {i: smaller(frame[0]) for i, frame in enumerate(video.chunks(path, 1)) if i in wanted}
-    pictures = np.stack([found[i] for i in wanted if i in found])
-    return Frames(pictures, [f"{i / float(about.fps):.1f} s" for i in wanted])
+    fps = video.header(path).fps
+    found = [smaller(frame[0]) for frame in video.chunks(path, 1)]
+    wanted = np.linspace(0, len(found) - 1, many).round().astype(int)
+    return Frames(np.stack([found[i] for i in wanted]), [f"{i / float(fps):.1f} s" for i in wanted])
 
 
 def smaller(frame: video.Video) -> video.Video:

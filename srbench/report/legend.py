@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,17 +26,73 @@ def warnings(run: RunRecord) -> list[str]:
 
 
 def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
-    """What was run, on what, from which commit, in three lines; then what methods have of their own."""
-    commit = run.commit[:12] if run.commit else "unknown"
-    dirty = {True: " (dirty)", False: "", None: " (unknown whether dirty)"}[run.dirty]
+    """What was run, on what, from which commits, in three lines; then what methods have of their own."""
     prompts = len({c.prompt_index for c in cells})
     seeds = len({c.seed for c in cells})
     return [
         f"{run.experiment} · run {run.run} · family {run.family}",
-        f"device {run.device} · commit {commit}{dirty} · protocol {run.protocol[:12]}",
+        " · ".join(made_on(run, cells)),
         f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}{seeding(run)}",
         *own(run),
     ]
+
+
+def made_on(run: RunRecord, cells: Iterable[CellRecord]) -> list[str]:
+    """Return the device, the commits and the protocol."""
+    return [f"device {run.device}", commits(run, cells), f"protocol {run.protocol[:12]}"]
+
+
+Code = tuple[str | None, bool | None]  # a commit, and whether it was dirty
+
+
+def code_of(run: RunRecord, cells: Iterable[CellRecord]) -> Counter[Code]:
+    """Count the videos that each state of srbench's code made.
+
+    The code of commands that made no video has the count 0.  A cell from before its software was
+    kept counts for the run's first command.
+    """
+    first, *later = [(job.commit, job.dirty) for job in run.jobs]
+    done = (c.made for c in cells if c.outcome == "done")
+    found: Counter[Code] = Counter((m.commit, m.dirty) if m else first for m in done)
+    for code in (first, *later):
+        found.setdefault(code, 0)
+    return found
+
+
+def code_name(code: Code, digits: int = 40) -> str:
+    """Return the code's name, as in `0123456789ab (dirty)`."""
+    commit, dirty = code
+    return f"{commit[:digits]}{' (dirty)' if dirty else ''}" if commit else "unknown"
+
+
+def code_names(run: RunRecord, cells: Iterable[CellRecord]) -> str:
+    """Return all of the code's names, each in full."""
+    return ", ".join(map(code_name, code_of(run, cells)))
+
+
+def commits(run: RunRecord, cells: Iterable[CellRecord]) -> str:
+    """Return the commits behind a report.
+
+    As in `commit 0123456789ab (dirty)` or `commits 0123456789ab: 4 videos, ba9876543210: 2 videos`.
+    """
+    found = code_of(run, cells)
+    if len(found) == 1:
+        return f"commit {code_name(next(iter(found)), 12)}"
+    counted = [f"{code_name(code, 12)}: {n} video{'s' * (n != 1)}" for code, n in found.items()]
+    return f"commits {', '.join(counted)}"
+
+
+def versions(run: RunRecord, cells: Iterable[CellRecord]) -> dict[str, str]:
+    """Return every package with all its versions among a run's commands and cells.
+
+    As in `{"torch": "2.9.0", "numpy": "2.3.1 and 2.4.0"}`.
+    """
+    found: dict[str, dict[str, None]] = {}
+    of_cells = {id(c.made): c.made for c in cells if c.made}.values()
+    for software in (*run.jobs, *of_cells):
+        for name, version in software.packages.items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(several) for name, several in found.items()}
 
 
 def seeding(run: RunRecord) -> str:

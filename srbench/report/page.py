@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from srbench.report.paper import Paper
 
 ASSETS = Path(__file__).parent / "page_assets"
+MOST_COMMANDS = 10  # that the page lists after the first
 SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is told on the page
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
@@ -180,7 +181,7 @@ def index_data(
             name: [[details(run, row, value) for value in row.values] for row in rows]
             for name, rows in (("table", tables.main), ("dimensions", tables.dimensions))
         },
-        "protocol": protocol_facts(run),
+        "protocol": protocol_facts(run, cells),
     }
 
 
@@ -249,7 +250,7 @@ def _object(parts: Mapping[Any, str]) -> str:
 
 
 def _cell(folder: Path, cell: CellRecord) -> str:
-    video = str(linked(folder, cell))[len(str(folder)) + 1 :]
+    video = os.path.relpath(linked(folder, cell), folder)
     reason = cell.reason
     if cell.outcome == "done" and not os.path.exists(f"{folder}/{video}"):
         video, reason = "", "its video is not in the run's folder"
@@ -347,24 +348,32 @@ def _times(run: RunRecord) -> tuple[str, str]:
     return "step times", f"of a pass of its own, each method alone: {rounds}, begun {run.alone.began}"
 
 
-def protocol_facts(run: RunRecord) -> Facts:
-    """What the numbers of this run share."""
+def protocol_facts(run: RunRecord, cells: Sequence[CellRecord]) -> Facts:
+    """What the numbers of this run share, and the software of every command that made some of them."""
     family = _family(run)
     facts: Facts = [("protocol", run.protocol), ("experiment", run.experiment), ("run", run.run)]
     facts += [
         (key.replace("_", " "), _words(value)) for key, value in family.items() if value not in ("", {})
     ]
-    dirty = {True: ", with changes not committed", False: "", None: ""}[run.dirty]
     return [
         *facts,
         ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}{legend.seeding(run)}"),
         _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
-        ("commit", f"{run.commit or 'unknown'}{dirty}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in run.packages.items())),
-        ("asked", " ".join(run.asked)),
+        ("commit", legend.code_names(run, cells)),
+        ("packages", ", ".join(f"{k} {v}" for k, v in legend.versions(run, cells).items())),
+        ("command", " ".join(run.asked)),
         ("started", run.started),
+        *_later_commands(run),
     ]
+
+
+def _later_commands(run: RunRecord) -> Facts:
+    """The commands after the first; of the many jobs of an array only how many there were."""
+    later = run.later_jobs
+    if len(later) > MOST_COMMANDS:
+        return [("later commands", f"{len(later)}, the last of them started {later[-1].started}")]
+    return [(f"later command, {job.started}", " ".join(job.asked)) for job in later]
 
 
 def _family(run: RunRecord) -> Mapping[str, Any]:
@@ -451,10 +460,11 @@ def _fastest(found: Sequence[Method]) -> list[str]:
             if over:
                 best = max(over, key=lambda m: _number(m, "speedup") or 0.0)
                 at_least = f"{line:g} {column.unit}".rstrip()
+                speedup, likeness = (_said(found, best, key) for key in ("speedup", column.key))
                 return [
                     f"Fastest of the {_count(len(over), 'method')} with a mean {column.heading} of at "
-                    f"least {at_least} to the reference: {best.row.label}, {_said(best, 'speedup')} at "
-                    f"{_said(best, column.key)}. That line is this page's, not a limit of what one sees."
+                    f"least {at_least} to the reference: {best.row.label}, {speedup} at {likeness}. "
+                    "That line is this page's, not a limit of what one sees."
                 ]
         if lines and any(_number(m, column.key) is not None for m in rivals):
             return [
@@ -469,11 +479,12 @@ def _number(method: Method, key: str) -> float | None:
     return next((v.value for v in method.row.values if v.column.key == key), None)
 
 
-def _said(method: Method, key: str) -> str:
-    """As in `1.19× (est.)`"""
-    value = method.row[key]
-    column = value.column
-    number = f"{value.value:.{column.decimals}f}{'' if column.unit == '×' else ' '}{column.unit}".strip()
+def _said(found: Sequence[Method], method: Method, key: str) -> str:
+    """A method's number with as many digits as in the table, as in `1.19× (est.)`."""
+    rows = [m.row for m in found]
+    column = method.row[key].column
+    number = fixed(method.row[key].value, printed.digits_of(rows, [row[key] for row in rows]))
+    number = f"{number}{'' if column.unit == '×' else ' '}{column.unit}".strip()
     return f"{number} (est.)" if column.estimated else number
 
 
@@ -485,7 +496,9 @@ def _alone(found: Sequence[Method]) -> list[str]:
             columns = [v.column for v in method.row.values]
             keys = ["speedup", *(c.key for c in columns if c.kind in ("similarity", "total"))]
             numbers = [
-                f"{method.row[k].column.heading} {_said(method, k)}" for k in keys if _number(method, k)
+                f"{method.row[k].column.heading} {_said(found, method, k)}"
+                for k in keys
+                if _number(method, k)
             ]
             name = words if method.row.label == who else f"{words} ({method.row.label})"
             said.append(f"{name}: {', '.join(numbers) or 'no numbers'}.")
@@ -510,10 +523,9 @@ def html(
     prompts = _prompts(run, cells)
     hero, notes = _hero(figures), (*legend.own(run), *table_notes(tables.main), *more_notes)
     template = Template((ASSETS / "page.html").read_text("utf-8"))
-    commit = run.commit[:12] if run.commit else "commit unknown"
     return template.substitute(
         title=escape(run.experiment),
-        lead=escape(f"{run.family} · {run.device} · {commit} · protocol {run.protocol[:12]}"),
+        lead=escape(" · ".join([f"family {run.family}", *legend.made_on(run, cells)])),
         verdicts="\n".join(f"<li>{escape(line)}</li>" for line in verdicts(run, cells, tables.main)),
         warnings="\n".join(f'<p class="warning">{escape(w)}</p>' for w in legend.warnings(run)),
         table=table_html(tables.main, "table"),
@@ -524,7 +536,7 @@ def html(
         prompts=escape(_count(len(prompts), "prompt")),
         protocol="\n".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(words)}</dd></div>"
-            for term, words in protocol_facts(run)
+            for term, words in protocol_facts(run, cells)
             if words
         ),
         started=escape(run.started),

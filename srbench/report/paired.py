@@ -34,6 +34,11 @@ class Bench:
     facts: Mapping[str, MetricFacts]
 
     @property
+    def cells(self) -> list[CellRecord]:
+        """The records of all methods."""
+        return [c for m in self.methods for c in m.cells.values()]
+
+    @property
     def totals(self) -> dict[str, tuple[tuple[MetricFacts, Quantity], ...]]:
         """By the total's key, as `shapes/total`, the dimensions that it is made of."""
         found: dict[str, tuple[tuple[MetricFacts, Quantity], ...]] = {}

@@ -29,6 +29,7 @@ from srbench.store.records import (
     CellRecord,
     MetricFacts,
     RunRecord,
+    Software,
     parted,
     read_cell,
     read_run_record,
@@ -110,6 +111,7 @@ class Parser:
 
     def __init__(self) -> None:
         self._given: set[bytes] = set()
+        self._made: list[Any] = []
         self._facts: dict[str, Any] = {}
 
     def __call__(self, paths: Sequence[str]) -> list[Parsed | None]:
@@ -128,6 +130,10 @@ class Parser:
                 known = self._facts.setdefault(score["metric"]["name"], score["metric"])
                 if known == score["metric"]:
                     score["metric"] = known
+            if (made := plain.get("made")) is not None:
+                plain["made"] = next((known for known in self._made if known == made), made)
+                if plain["made"] is made:
+                    self._made.append(made)
             numbers = [_numbers(values, _FRAMES) if values else None for values in frames]
             own = Parsed(plain, _numbers(seconds, _SECONDS), numbers, b"", trace)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -149,6 +155,7 @@ class Lean:
     def __init__(self) -> None:
         self._traces: dict[bytes, Trace] = {}
         self._facts: dict[str, tuple[dict[str, Any], MetricFacts]] = {}
+        self._made: list[Software] = []
         self._paths: dict[str, list[dict[str, Any]]] = {}
         self._words: dict[str, str] = {}
 
@@ -164,6 +171,7 @@ class Lean:
         plain = parsed.plain
         for score in plain.get("scores", []):
             score["metric"] = self._metric(score["metric"])
+        plain["made"] = self._software(plain.get("made"))
         known = self._paths.get(plain["method_id"])
         later: dict[str, Any] = {"step_seconds": (), "trace": None}
         later |= {"path": []} if plain["path"] == known else {}
@@ -186,6 +194,16 @@ class Lean:
         if known is None or (known[0] is not plain and known[0] != plain):
             self._facts[plain["name"]] = known = plain, MetricFacts.model_validate(plain)
         return known[1]
+
+    def _software(self, plain: Any) -> Software | None:
+        """The software as one object for all cells that it made; a run knows few."""
+        if plain is None:
+            return None
+        own = Software.model_validate(plain)
+        known = next((s for s in self._made if s == own), None)
+        if known is None:
+            self._made.append(own)
+        return known or own
 
     def _trace(self, parsed: Parsed) -> Trace:
         if not parsed.key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Role = Literal["reference", "small", "fewer", "fixed", "adaptive", "other", "scale"]
@@ -12,14 +13,32 @@ FIXED = {"fixed_step", "boundary"}
 
 
 def role(
-    is_reference: bool, path: Path, steps: int | None, scale: bool = False, own_sampler: bool = False
+    is_reference: bool,
+    path: Path,
+    steps: int | None,
+    scale: bool = False,
+    own_sampler: bool = False,
+    family: Mapping[str, Any] = MappingProxyType({}),
 ) -> Role:
-    """reference, the rivals that are always there, a kind of switch, other, or scale.
+    """Return what a method is: the reference, a usual rival, a kind of switch, another, or a scale row.
 
-    With weights or a sampler of its own a method is none of the rivals that are always there.
+    The usual rivals are the small model, and the large model with fewer steps than the family's,
+    both as the family has them: a method with weights, a sampler, a precision, guidance or
+    accelerators that differ is another one.
+
+    Args:
+        is_reference: Whether similarity is measured against the method.
+        path: The segments as the run's record holds them.
+        steps: The method's number of steps; None where it is the family's.
+        scale: Whether the method's row is a scale row.
+        own_sampler: Whether the method has a sampler that is not the family's.
+        family: The family's settings as the run's record holds them; without its steps, any
+            number of steps counts as fewer.
 
     >>> role(False, [{"denoiser": {"model": "small"}}], None)
     'small'
+    >>> role(False, [{"denoiser": {"model": "large"}}], 100, family={"steps": 50})
+    'other'
     >>> role(False, [{"until": {"kind": "srdiffusion"}}, {}], None)
     'adaptive'
     """
@@ -28,15 +47,29 @@ def role(
     denoisers = [segment.get("denoiser") or {} for segment in path]
     if own_sampler or any(d.get("weights") for d in denoisers):
         return "other"
-    if len(path) == 1 and not denoisers[0].get("accelerators"):
-        if denoisers[0].get("model") == "small":
-            return "small"
-        return "fewer" if steps is not None else "other"
+    if len(path) == 1:
+        return _alone(denoisers[0], steps, family)
     kinds = {(segment.get("until") or {}).get("kind") for segment in path[:-1]}
     models = [d.get("model") for d in denoisers]
     if len(path) == 2 and kinds <= FIXED and models == ["large", "small"]:
         return "fixed"
     return "adaptive" if kinds - {*FIXED, "always", None} else "other"
+
+
+def _alone(denoiser: Mapping[str, Any], steps: int | None, family: Mapping[str, Any]) -> Role:
+    """The role of one denoiser for all steps."""
+    settings = {name: value for name, value in denoiser.items() if name != "model"}
+    if any(_is_set(value) and value != family.get(name) for name, value in settings.items()):
+        return "other"
+    usual = family.get("steps")
+    if denoiser.get("model") == "small":
+        return "small" if steps in (None, usual) else "other"
+    return "fewer" if steps is not None and (usual is None or steps < usual) else "other"
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a denoiser has a setting; 0 is one, as of guidance."""
+    return not (value is None or value is False or value in ([], ()))
 
 
 def order(role: Role, path: Path, steps: int | None, label: str) -> tuple[Any, ...]:

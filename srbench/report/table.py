@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from srbench.errors import UserError
 from srbench.report import quantities, roles, statistics, totals
@@ -139,7 +140,9 @@ def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
     for cell in cells:
         grouped.setdefault(cell.method_id, []).append(cell)
     asked = {m.id: m for m in run.methods}
-    methods = [_method(i, grouped.get(i, []), asked.get(i)) for i in dict.fromkeys([*asked, *grouped])]
+    family = run.resolved.get("family")
+    about = family if isinstance(family, Mapping) else {}
+    methods = [_method(i, grouped.get(i, []), asked.get(i), about) for i in dict.fromkeys([*asked, *grouped])]
     if sum(m.is_reference for _, m in methods) > 1:
         raise UserError(
             f"references: {', '.join(m.method for _, m in methods if m.is_reference)}",
@@ -150,7 +153,7 @@ def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
 
 
 def _method(
-    method_id: str, cells: Sequence[CellRecord], asked: MethodRecord | None
+    method_id: str, cells: Sequence[CellRecord], asked: MethodRecord | None, family: Mapping[str, Any]
 ) -> tuple[tuple[object, ...], Contender]:
     """The method and its place in the order of rows."""
     chosen: dict[Key, CellRecord] = {}
@@ -162,7 +165,7 @@ def _method(
     steps = asked.steps if asked else None
     is_reference = any(c.is_reference for c in cells) or bool(asked and asked.is_reference)
     scale, own = bool(asked and asked.role == "scale"), bool(asked and asked.sampler)
-    role = roles.role(is_reference, path, steps, scale=scale, own_sampler=own)
+    role = roles.role(is_reference, path, steps, scale=scale, own_sampler=own, family=family)
     labels = dict.fromkeys(c.label for c in cells) or ([asked.label] if asked else [])
     label = " = ".join(labels)
     name = cells[0].method if cells else asked.name if asked else ""

@@ -96,6 +96,21 @@ class Stage(_Record):
     seconds: float
 
 
+class Software(_Record):
+    """The software that made something: srbench's commit and the versions of packages."""
+
+    commit: str | None = Field(description="of srbench; null where it is not known")
+    dirty: bool | None = Field(description="whether the checkout had changes that were not committed")
+    packages: dict[str, str]
+
+
+class JobRecord(Software):
+    """One command that wrote to a run."""
+
+    asked: list[str] = Field(description="the command's overrides, as typed")
+    started: str = Field(description="UTC, ISO 8601")
+
+
 class CellRecord(_Record):
     """One cell: a method's video of one prompt and seed, and all that is known of it."""
 
@@ -131,8 +146,20 @@ class CellRecord(_Record):
     scores: tuple[Score, ...] = ()
     shared_steps: int = Field(default=0, description="steps computed once for several methods")
     finished: str = Field(default="", description="UTC, ISO 8601")
+    made: Software | None = Field(
+        default=None,
+        description="the software that made the video, or that first scored an imported one; null in "
+        "records from before it was kept",
+    )
     host: str = ""
     source: Source = "generated"
+    encoding: str = Field(
+        default="", description="of an imported video: its codec, pixel format, matrix and range"
+    )
+    decoder: str = Field(
+        default="",
+        description="of an imported video: who decoded it and how it became RGB; scores hold for it alone",
+    )
     latency_seconds: float | None = Field(
         default=None, description="of an imported video, as whoever made it says; not measured here"
     )
@@ -205,8 +232,8 @@ class RunRecord(_Record):
     experiment: str
     run: str
     family: str
-    asked: list[str] = Field(description="the command's overrides, as typed")
-    resolved: dict[str, Any] = Field(description="the whole configuration, checked")
+    asked: list[str] = Field(description="the first command's overrides, as typed")
+    resolved: dict[str, Any] = Field(description="the newest command's whole configuration, checked")
     store: str = Field(description="where the bytes lie, seen from the run's folder")
     methods: tuple[MethodRecord, ...] = Field(description="of all jobs that wrote to this run")
     prompts: tuple[str, ...]
@@ -215,13 +242,20 @@ class RunRecord(_Record):
         default="shared", description="step times of the sweep itself, or of a pass of its own"
     )
     protocol: str
-    commit: str | None
+    weights: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what names the family's weights, by role and subfolder: a commit, or the files' hash",
+    )
+    commit: str | None = Field(description="of the first command, as dirty, packages and started")
     dirty: bool | None
     packages: dict[str, str]
     device: str
     threads: int
     warnings: tuple[str, ...] = ()
     started: str
+    later_jobs: tuple[JobRecord, ...] = Field(
+        default=(), description="the commands that wrote to this run after the first, in order"
+    )
     source: Source = "generated"
     passes: tuple[TimingPass, ...] = Field(
         default=(),
@@ -230,9 +264,25 @@ class RunRecord(_Record):
     )
 
     @property
+    def jobs(self) -> tuple[JobRecord, ...]:
+        """Every command that wrote to this run, in order."""
+        first = {name: getattr(self, name) for name in JobRecord.model_fields}
+        return (JobRecord(**first), *self.later_jobs)
+
+    def continuing(self, earlier: RunRecord | None) -> RunRecord:
+        """This record of a new command, with what `earlier` says of the commands before it."""
+        if earlier is None:
+            return self
+        first = {name: getattr(earlier, name) for name in JobRecord.model_fields}
+        return self.model_copy(update=first | {"later_jobs": (*earlier.later_jobs, *self.jobs)})
+
+    @property
     def alone(self) -> TimingPass | None:
         """The newest timing pass, whose times come before those of earlier ones."""
         return self.passes[0] if self.passes else None
+
+
+LONGEST_NAME = 255  # bytes, of a file's name on common disks
 
 
 def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
@@ -244,8 +294,13 @@ def link_name(prompt_index: int, seed: int, method: str, method_id: str) -> str:
 
 
 def slug(method: str, method_id: str) -> str:
-    """A method in file names and addresses: `srd_01-6a17c80b`."""
-    return f"{method}-{method_id[:8]}"
+    """A method in file names and addresses: `srd_01-6a17c80b`.
+
+    A name that is too long for a file is cut; the id tells those apart that begin alike.
+    """
+    most = LONGEST_NAME - len(VIDEO) - 1 - 8
+    cut = method.encode()[:most].decode(errors="ignore")  # never inside a character
+    return f"{cut}-{method_id[:8]}"
 
 
 def linked(run: Path, cell: CellRecord) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from srbench import errors
 from srbench.errors import UserError
-from srbench.vbench import environment, export, final, run, weights
+from srbench.vbench import environment, export, final, foreign, run, weights
 from srbench.vbench.final import Coverage
 from srbench.vbench.run import CUSTOM, Job, Options
 from srbench.vbench.score import DIMENSIONS, MLPERF_PASS, MLPERF_REFERENCE
@@ -200,9 +200,13 @@ def make_export(args: argparse.Namespace) -> int:
 
 
 def read_back(args: argparse.Namespace) -> int:
-    """Means by dimension from result files of VBench-2.0, VBench-Long or VBench."""
-    for dimension, (mean, videos) in export.read_results(args.file).items():
-        _say(f"{dimension:32}{mean:10.6f}  {videos} videos")
+    """Check result files of VBench, VBench-Long or VBench-2.0 and show their means by dimension."""
+    found = foreign.read(args.file)
+    for dimension, own in found.items():
+        _say(f"{dimension:32}{own.mean:10.6f}  {own.counted}")
+    for dimension, own in found.items():
+        if own.warning:
+            print(errors.wrapped(f"warning: {dimension}: {own.warning}", sys.stderr), file=sys.stderr)
     return 0
 
 

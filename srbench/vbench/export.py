@@ -1,21 +1,20 @@
-"""Results in others' forms: the leaderboard's zip, folders for VBench-2.0 and VBench-Long, and back.
+"""Results in others' forms: the leaderboard's zip, folders for VBench-2.0 and VBench-Long.
 
 The leaderboard reads any JSON file of a zip that is a dict {dimension: [mean, [video, …]]}.
-VBench-2.0 and VBench-Long run elsewhere; here videos are laid out by their rules and their
-result files, which have the same form, are read.
+VBench-2.0 and VBench-Long run elsewhere; here videos are laid out by their rules.  `foreign` reads
+their result files, which have the same form.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from srbench.errors import UserError, did_you_mean, one_line
+from srbench.errors import UserError, did_you_mean
 from srbench.vbench import final, run, staging
 from srbench.vbench.run import Job, score_of
 from srbench.vbench.score import DIMENSIONS
@@ -25,6 +24,8 @@ Layout = Literal["vbench2", "long"]
 # Videos a prompt: VBench-2.0 takes 3, and 20 where a prompt is one of its dimension Diversity;
 # VBench-Long takes VBench's own 5.
 MOST: Mapping[Layout, int] = {"vbench2": 20, "long": staging.MOST_VIDEOS}
+# Characters of the prompt in a file's name: VBench-2.0 looks for names that are cut there.
+LETTERS: Mapping[Layout, int | None] = {"vbench2": 180, "long": None}
 
 
 def leaderboard(job: Job, method: str, target: Path) -> None:
@@ -64,9 +65,10 @@ def _lines(job: Job, method: str, dimension: str) -> list[dict[str, Any]]:
 def stage(job: Job, method: str, target: Path, layout: Layout, encoding: Encoding = "rgb") -> int:
     """Lay a method's videos out in a new folder, files named `{prompt}-{i}.mp4`; returns how many.
 
-    Both suites go by the original prompt, a flat folder, and i counted from 0; files are copied,
-    since they are to be taken elsewhere.  Raises UserError for a folder that is there already,
-    too many videos a prompt, names that would fall together, and videos that are gone.
+    Both suites go by the original prompt, which VBench-2.0 cuts at 180 characters, a flat folder,
+    and i counted from 0; files are copied, since they are to be taken elsewhere.  Raises UserError
+    for a folder that is there already, too many videos a prompt, names that would fall together,
+    also by the cut, and videos that are gone.
     """
     _refuse_unknown(job, method)
     seeds = job.record.seeds
@@ -75,8 +77,9 @@ def stage(job: Job, method: str, target: Path, layout: Layout, encoding: Encodin
     if target.exists():
         raise UserError(f"{target} exists", "a new folder, which then holds videos alone", "name another")
     cells = [c for c in job.cells if c.method == method and c.outcome == "done"]
-    names = {c.id: staging.name_of(c.prompt, list(seeds).index(c.seed)) for c in cells}
-    _refuse_clash(list(names.values()))
+    cut = LETTERS[layout]
+    names = {c.id: staging.name_of(c.prompt[:cut], list(seeds).index(c.seed)) for c in cells}
+    _refuse_clash({c.prompt: staging.name_of(c.prompt[:cut], 0) for c in cells})
     kept = job.run / "vbench" / "encoded"
     target.mkdir(parents=True)
     try:
@@ -88,47 +91,17 @@ def stage(job: Job, method: str, target: Path, layout: Layout, encoding: Encodin
     return len(cells)
 
 
-def _refuse_clash(names: Sequence[str]) -> None:
+def _refuse_clash(names: Mapping[str, str]) -> None:
+    """Raise UserError where two prompts' files have one name on some disk; names: of each one's first."""
     seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(staging.folded(name), name)
-        if other is not name:
+    for prompt, name in names.items():
+        other = seen.setdefault(staging.folded(name), prompt)
+        if other is not prompt:
             raise UserError(
-                f"{other} and {name}", "names that every disk tells apart", "export them as two runs"
+                f"{other!r} and {prompt!r}, both named {name}",
+                "prompts with different names on every disk",
+                "export them as two runs",
             )
-
-
-RESULTS = "results as VBench writes them, JSON of {dimension: [mean, [video, …]]}"
-NAMED = "name its *_eval_results.json; where a mean is NaN, no video was scored"
-
-
-def read_results(paths: Sequence[Path]) -> dict[str, tuple[float, int]]:
-    """Means and how many videos by dimension, from result files of VBench-2.0, VBench-Long or VBench.
-
-    Later files go over earlier ones, as on the leaderboard; list-typed ones (full_info) are no
-    results and are passed over.  Raises UserError for a file that is none, or a mean that is
-    no number.
-    """
-    found: dict[str, tuple[float, int]] = {}
-    for path in paths:
-        try:
-            plain = json.loads(path.read_text("utf-8"))
-            if isinstance(plain, list):
-                continue
-            found |= {str(d): _mean(path, d, own) for d, own in plain.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} ({type(error).__name__})", RESULTS, NAMED) from None
-    return found
-
-
-def _mean(path: Path, dimension: str, own: Any) -> tuple[float, int]:
-    mean = own[0] if isinstance(own, list) and own else own
-    if isinstance(mean, bool) or not isinstance(mean, int | float) or not math.isfinite(mean):
-        raise UserError(
-            f"{path}: {dimension} is {one_line(repr(mean), 60)}, no finite number", RESULTS, NAMED
-        )
-    lines = own[1] if isinstance(own, list) and len(own) > 1 and isinstance(own[1], list) else []
-    return float(mean), len(lines)
 
 
 def _refuse_unknown(job: Job, method: str) -> None:

@@ -17,7 +17,7 @@ from srbench.vbench.score import DIMENSIONS, aggregate
 
 TOLERANCE = 1e-9  # of VBench's mean against ours over its own videos
 NOT_DETECTED = "the object was found in no frame: VBench's mean leaves this video out"
-_FRAMES: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
+FRAMES: Mapping[str, Callable[[Mapping[str, Any], Any], float]] = {
     # subject_consistency compares each frame with the one before, and does not tell how many
     "subject_consistency": lambda line, frames: frames - 1,
     "background_consistency": lambda line, frames: line["cnt_per_video"],
@@ -82,7 +82,7 @@ def read(path: Path, dimension: str, frames: Mapping[str, int]) -> dict[str, Res
 def _result(dimension: str, line: Mapping[str, Any], frames: int) -> Result:
     try:
         value = float(line["video_results"])
-        count = float(_FRAMES[dimension](line, frames)) if dimension in _FRAMES else 1.0
+        count = float(FRAMES[dimension](line, frames)) if dimension in FRAMES else 1.0
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(f"a line of {dimension} that cannot be read ({type(error).__name__})") from None
     if not (math.isfinite(value) and math.isfinite(count) and count > 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -388,6 +389,16 @@ def path_of(job: Job, cell: CellRecord) -> Path:
     return path
 
 
+@functools.cache
+def _frames_shown(file: Path) -> int:
+    return video.look(file).frames
+
+
+def _frames(cell: CellRecord, file: Path) -> int:
+    """How many frames a staged file shows: of those that srbench wrote, one for each packet."""
+    return _frames_shown(file) if cell.source == "imported" else video.header(file).packets
+
+
 def stage(job: Job, cells: Sequence[CellRecord], encoding: Encoding, kept: Path) -> tuple[list[Staged], str]:
     """The cells' videos as files that VBench can read, and how they were encoded.
 
@@ -398,7 +409,7 @@ def stage(job: Job, cells: Sequence[CellRecord], encoding: Encoding, kept: Path)
         try:
             file, how = staging.readable(path_of(job, cell), kept, encoding)
             index = list(job.record.seeds).index(cell.seed)
-            staged.append(Staged(cell.id, cell.prompt, index, file, video.look(file).frames))
+            staged.append(Staged(cell.id, cell.prompt, index, file, _frames(cell, file)))
         except UserError as error:
             raise Failure(f"{error.got}: {error.do}") from None
         told.add(how)

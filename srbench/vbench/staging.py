@@ -141,7 +141,7 @@ def encode(master: Path, target: Path, encoding: Encoding) -> None:
     One thread, so the same master gives the same bytes.  Raises UserError for a video that
     cannot be read, and for an odd width or height with `yuv420p`, which halves both.
     """
-    about = video.look(master)
+    about = video.header(master)
     if encoding == "yuv420p" and (about.width % 2 or about.height % 2):
         raise UserError(
             f"{about.width}×{about.height} pixels", "an even width and height", "stage with --encoding rgb"
@@ -164,13 +164,13 @@ def encode(master: Path, target: Path, encoding: Encoding) -> None:
 
 
 def readable(
-    master: Path, kept: Path, encoding: Encoding, look: Callable[[Path], video.Look] = video.look
+    master: Path, kept: Path, encoding: Encoding, header: Callable[[Path], video.Header] = video.header
 ) -> tuple[Path, str]:
     """A file that VBench can read, and how it came to be, as told beside the score.
 
     An imported H.264 mp4 is taken as it is; anything else is encoded into `kept`, once.
     """
-    about = look(master)
+    about = header(master)
     if about.codec in READABLE:
         return master, f"as imported, {about.codec} {about.pixels}"
     target = kept / f"{master.resolve().stem}-{encoding}{ENDING}"

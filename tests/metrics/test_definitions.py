@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srbench import video
-from srbench.definitions import DEFINITIONS, THROUGH_MP4, Table, main
+from srbench.definitions import DEFINITIONS, Table, main, through_mp4
 from srbench.metrics.base import unavailable
 from srbench.metrics.mp4 import Mp4
 from srbench.metrics.mp4_floor import Mp4Floor
@@ -16,6 +16,7 @@ from srbench.metrics.psnr import PSNR
 from srbench.store.records import MetricFacts, Score
 
 HERE = Path(__file__).parent
+THROUGH_MP4 = through_mp4(16)
 PAGE = (HERE.parents[1] / "experiments" / "metrics.md").read_text()
 # cut to an even size, as yuv420p wants it
 VIDEOS = {k: v[:, :66, :92] for k, v in np.load(HERE / "oracle.npz").items()}
@@ -39,7 +40,7 @@ def test_the_command_shows_every_definition(tmp_path: Path, capsys: pytest.Captu
     assert main([str(tmp_path / "b.webm"), "--reference", str(tmp_path / "a.webm")]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("| definition | version | b.webm |\n")
-    assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + THROUGH_MP4)
+    assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + through_mp4(8))
     assert "(1 of 2 frames at 100; 90.7353 without)" in shown
 
 
@@ -47,20 +48,20 @@ def test_each_video_is_encoded_once_and_the_floor_is_the_metrics(monkeypatch: py
     made: list[int] = []
     encoded = video.encoded
     monkeypatch.setattr(video, "encoded", lambda *given: made.append(1) or encoded(*given))
-    metrics = [Mp4(of="psnr"), Mp4(of="ssim/gauss11-valid")]
+    metrics = [Mp4(of="psnr", fps=16), Mp4(of="ssim/gauss11-valid", fps=16)]
     table = Table({"one": VIDEOS["b"], "two|three": VIDEOS["d"]}, VIDEOS["a"])
     head, _, psnr, _ = table.lines(metrics)
     floor = table.floor(metrics)
     assert len(made) == 3
     assert head.endswith("| one | two\\|three |")
     assert f"| {metrics[0](VIDEOS['b'], VIDEOS['a']).mean():.4f} |" in psnr
-    ((_, value),) = Mp4Floor(of="psnr")(VIDEOS["a"], "").items()
+    ((_, value),) = Mp4Floor(of="psnr", fps=16)(VIDEOS["a"], "").items()
     assert f": {value:.4f} (psnr), " in floor
 
 
 def test_videos_of_another_size_have_a_dash_and_the_others_their_numbers() -> None:
     table = Table({"fits": VIDEOS["b"], "smaller": VIDEOS["b"][:, :, :90]}, VIDEOS["a"])
-    *_, psnr, mp4 = table.lines([PSNR(), Mp4(of="psnr")])
+    *_, psnr, mp4 = table.lines([PSNR(), Mp4(of="psnr", fps=16)])
     for line in (psnr, mp4):
         assert line.endswith("| –: 90×66 pixels against 92×66 of the reference |")
 

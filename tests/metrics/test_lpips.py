@@ -11,6 +11,8 @@ import io
 import itertools
 import json
 import pickle
+import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,22 +23,29 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from srbench import ground, lpips_weights
 from srbench.errors import UserError
 from srbench.metrics import _lpips
 from srbench.metrics.base import CHUNK
-from srbench.metrics.lpips import LPIPS, Definition, Network, converted_file
+from srbench.metrics.lpips import LPIPS, Definition, Network, file_name, read_weights, weights_file
 from srbench.registry import build
 
 HERE = Path(__file__).parent
 ORACLE = json.loads((HERE / "oracle.json").read_text())
 VIDEOS = dict(np.load(HERE / "oracle.npz"))
-published = pytest.mark.skipif(bool(LPIPS().unavailable), reason=LPIPS().unavailable)
 
 
 def video(seed: int, frames: int = 2, height: int = 40, width: int = 53) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def published() -> None:
+    """The published weights; without them a test is skipped with the reason."""
+    if lacking := LPIPS().unavailable:
+        pytest.skip(lacking)
 
 
 @functools.cache
@@ -50,14 +59,19 @@ def package(network: Network) -> lpips.LPIPS:
 
 def as_ours(network: Network, theirs: lpips.LPIPS) -> _lpips.Net:
     """Our network with the package's weights."""
-    state: dict[str, torch.Tensor] = {}
-    for n in range(1, 6):
-        for name, layer in getattr(theirs.net, f"slice{n}").named_children():
-            if isinstance(layer, torch.nn.Conv2d):
-                state |= {f"features.{name}.weight": layer.weight, f"features.{name}.bias": layer.bias}
     layout = _lpips.LAYOUTS[network]
-    weights = _lpips.from_torchvision(layout, state, theirs.state_dict())
+    slices = [getattr(theirs.net, f"slice{n}") for n in range(1, 6)]
+    convolutions = [m for s in slices for m in s.children() if isinstance(m, torch.nn.Conv2d)]
+    weights = {f"{i}.weight": layer.weight for i, layer in enumerate(convolutions)}
+    weights |= {f"{i}.bias": layer.bias for i, layer in enumerate(convolutions)}
+    weights |= heads(theirs)
     return _lpips.Net(layout, weights, torch.device("cpu"))
+
+
+def heads(theirs: lpips.LPIPS) -> dict[str, torch.Tensor]:
+    """The package's linear heads under our names."""
+    state = theirs.state_dict()
+    return {f"head.{i}": state[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
 
 
 @functools.cache
@@ -89,7 +103,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the same numbers as others' code
 
 
-@published
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("pair", ORACLE["pairs"])
 @pytest.mark.parametrize("definition", ["alex-spatial", "alex"])
 def test_lpips_is_the_baselines(pair: str, definition: Definition) -> None:
@@ -149,7 +163,7 @@ def test_the_mean_of_an_enlarged_map_is_a_weighted_mean_of_the_map(n: int, to: i
 
 
 @pytest.mark.parametrize("definition", ["alex-spatial", "alex"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(first=st.integers(0, 10**6), second=st.integers(0, 10**6))
 def test_a_distance(definition: Definition, first: int, second: int) -> None:
     """0 to itself, the same both ways, and more than 0 to another."""
@@ -172,7 +186,7 @@ def test_how_many_frames_come_at_a_time_changes_no_bit() -> None:
     assert together.tolist() == alone
 
 
-@published
+@pytest.mark.usefixtures("published")
 def test_more_noise_is_farther() -> None:
     clean = VIDEOS["a"][:1].astype(np.int16)
     sign = np.where(video(0, 1, 67, 93) < 128, -1, 1)
@@ -210,10 +224,18 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 @pytest.fixture
+def installed() -> Path | None:
+    """The weights that `make install` installed, before a test hides them."""
+    return weights_file("alex")
+
+
+@pytest.fixture
 def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without any weights."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    """A machine without any weights: an empty user's cache, an empty environment, no SRBENCH_CACHE."""
+    monkeypatch.delenv("SRBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    _lpips.network.cache_clear()
     return tmp_path
 
 
@@ -230,25 +252,50 @@ def test_another_device_is_refused(device: str) -> None:
         build("metrics", {"kind": "lpips", "device": device}, "metric.lpips")
 
 
-def test_without_weights_it_says_which_command_gets_them(nothing_there: Path) -> None:
-    assert LPIPS().unavailable == "no LPIPS weights: make lpips-weights gets them"
+@pytest.mark.usefixtures("nothing_there")
+def test_without_weights_it_says_which_command_gets_them() -> None:
+    assert LPIPS().unavailable == "the LPIPS weights are not installed: run `make lpips-weights`"
     assert "NET=vgg" in LPIPS(definition="vgg").unavailable
     with pytest.raises(UserError, match="make lpips-weights"):
         LPIPS()(video(0), video(0))
 
 
-def test_a_file_with_torchvisions_name_and_other_bytes_is_refused(nothing_there: Path) -> None:
-    """Never a random backbone, whatever its file is called."""
-    path = nothing_there / "torch/hub/checkpoints/alexnet-owt-7be5be79.pth"
-    path.parent.mkdir(parents=True)
-    torch.save({"features.0.weight": torch.randn(64, 3, 11, 11)}, path)
-    _lpips.network.cache_clear()
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("place", ["SRBENCH_CACHE", "the user's cache", "the environment"])
+def test_weights_are_found_in_each_place(
+    installed: Path, nothing_there: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {
+        "SRBENCH_CACHE": nothing_there / "mine/lpips",
+        "the user's cache": nothing_there / "cache/srbench/lpips",
+        "the environment": nothing_there / "environment/share/srbench/lpips",
+    }[place]
+    if place == "SRBENCH_CACHE":
+        monkeypatch.setenv("SRBENCH_CACHE", str(folder.parent))
+    folder.mkdir(parents=True)
+    shutil.copy(installed, folder)
     assert LPIPS().unavailable == ""
-    with pytest.raises(UserError, match="sha256 does not begin with 7be5be79"):
+    assert weights_file("alex") == folder / installed.name
+    assert LPIPS()(video(0), video(1)).min() > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"anything", "other weights"])
+def test_a_file_with_the_right_name_and_other_weights_is_refused(
+    nothing_there: Path, content: bytes | str
+) -> None:
+    """Never a random backbone, whatever its file is called."""
+    path = nothing_there / "cache/srbench/lpips" / file_name("alex")
+    path.parent.mkdir(parents=True)
+    if isinstance(content, str):
+        save_file({"0.weight": np.zeros((64, 3, 11, 11), np.float32)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="does not hold these weights") as refused:
         LPIPS()(video(0), video(0))
+    assert refused.value.do == "remove the file, then run `make lpips-weights`"
 
 
-# --- weights from the stand-by
+# --- the archive that they come from
 
 
 def test_the_unpickler_takes_arrays_and_nothing_else() -> None:
@@ -278,14 +325,26 @@ def test_another_archive_is_refused(nothing_there: Path, capsys: pytest.CaptureF
     wrong.write_bytes(b"anything")
     assert lpips_weights.main(["--archive", str(wrong)]) == 2
     assert lpips_weights.ARCHIVE_SHA256 in capsys.readouterr().err
-    assert not converted_file("alex").exists()
+    assert weights_file("alex") is None
 
 
-@pytest.mark.skipif(
-    not converted_file("alex").is_file(), reason=LPIPS().unavailable or "torchvision's are there"
-)
-def test_the_stand_bys_heads_are_the_lpips_packages() -> None:
-    theirs = package("alex").state_dict()
-    weights = _lpips.load_file(converted_file("alex"))
-    for i in range(5):
-        assert torch.equal(weights[f"head.{i}"], theirs[f"lin{i}.model.1.weight"].flatten())
+@pytest.mark.parametrize("cache", [True, False])
+def test_weights_are_installed_into_the_environment_unless_a_cache_is_named(
+    nothing_there: Path, cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an environment that `make install` filled has them whatever the home folder is."""
+    (nothing_there / "environment").mkdir()
+    if cache:
+        monkeypatch.setenv("SRBENCH_CACHE", str(nothing_there / "mine"))
+    expected = "mine/lpips" if cache else "environment/share/srbench/lpips"
+    assert lpips_weights.target_folder() == nothing_there / expected
+    if not cache:
+        monkeypatch.setattr(sys, "base_prefix", sys.prefix)  # no environment of its own
+        assert lpips_weights.target_folder() == nothing_there / "cache/srbench/lpips"
+
+
+@pytest.mark.usefixtures("published")
+def test_the_archives_heads_are_the_lpips_packages() -> None:
+    installed = read_weights("alex")
+    for name, theirs in heads(package("alex")).items():
+        assert torch.equal(torch.from_numpy(installed[name]), theirs)

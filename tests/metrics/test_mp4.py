@@ -28,7 +28,7 @@ def test_the_encoders_settings_are_in_the_name() -> None:
 def test_both_videos_go_through_the_encoder() -> None:
     x, y = VIDEOS["b"], VIDEOS["a"]
     expected = PSNR()(through_mp4(x, 16, 25, "medium"), through_mp4(y, 16, 25, "medium"))
-    assert Mp4(of="psnr")(x, y).tolist() == expected.tolist()
+    assert Mp4(of="psnr", fps=16)(x, y).tolist() == expected.tolist()
     assert expected.tolist() != PSNR()(x, y).tolist()
 
 
@@ -38,12 +38,12 @@ def test_the_same_video_gives_the_same_bytes_every_time() -> None:
 
 
 def test_a_video_is_identical_to_itself_also_through_mp4() -> None:
-    assert Mp4(of="ssim/gauss11-valid")(VIDEOS["a"], VIDEOS["a"]).tolist() == [1.0] * 9
+    assert Mp4(of="ssim/gauss11-valid", fps=16)(VIDEOS["a"], VIDEOS["a"]).tolist() == [1.0] * 9
 
 
 def test_the_floor_rises_with_the_encoders_quality() -> None:
     floors = [
-        Mp4Floor(of="psnr", crf=crf)(VIDEOS["a"], "")[f"psnr/x264-medium-crf{crf}-16fps/floor"]
+        Mp4Floor(of="psnr", crf=crf, fps=16)(VIDEOS["a"], "")[f"psnr/x264-medium-crf{crf}-16fps/floor"]
         for crf in (40, 25, 10)
     ]
     assert floors == sorted(floors)
@@ -51,7 +51,7 @@ def test_the_floor_rises_with_the_encoders_quality() -> None:
 
 
 def test_the_floor_needs_no_reference() -> None:
-    facts = Mp4Floor(of="lpips/alex").dimensions("")["lpips/alex/x264-medium-crf25-16fps/floor"]
+    facts = Mp4Floor(of="lpips/alex", fps=16).dimensions("")["lpips/alex/x264-medium-crf25-16fps/floor"]
     assert not facts.needs_reference
     assert facts.group == "similarity"
 
@@ -59,7 +59,7 @@ def test_the_floor_needs_no_reference() -> None:
 def test_an_odd_size_is_refused() -> None:
     odd = VIDEOS["a"][:, :65]
     with pytest.raises(UserError, match="92×65 pixels"):
-        Mp4(of="psnr")(odd, odd)
+        Mp4(of="psnr", fps=16)(odd, odd)
 
 
 @pytest.mark.parametrize("name", ["psnr_mp4", "ssim_mp4", "lpips_mp4"])
@@ -67,6 +67,6 @@ def test_the_yaml_has_the_metric_and_its_floor(name: str) -> None:
     written = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert list(written) == [name, f"{name}_floor"]
     metric = build("metrics", written[name], name)
-    assert metric == Mp4(of=metric.of)
+    assert metric == Mp4(of=metric.of) and metric.at_fps(8).way.endswith("-8fps")
     for field in ("of", "crf", "preset", "fps"):
         assert written[f"{name}_floor"][field] == f"${{metric.{name}.{field}}}"

@@ -171,7 +171,7 @@ def test_each_frame_is_judged_alone() -> None:
 
 
 @every_metric
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_a_video_is_identical_to_itself(metric: Any, seed: int) -> None:
     video = noise(seed)
@@ -179,7 +179,7 @@ def test_a_video_is_identical_to_itself(metric: Any, seed: int) -> None:
 
 
 @every_metric
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(first=st.integers(0, 10**6), second=st.integers(0, 10**6))
 def test_video_and_reference_may_be_swapped(metric: Any, first: int, second: int) -> None:
     x, y = noise(first), noise(second)
@@ -187,7 +187,7 @@ def test_video_and_reference_may_be_swapped(metric: Any, first: int, second: int
 
 
 @every_metric
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_values_keep_to_the_bounds(metric: Any, seed: int) -> None:
     values = metric(noise(seed), 255 - noise(seed))
@@ -196,7 +196,7 @@ def test_values_keep_to_the_bounds(metric: Any, seed: int) -> None:
 
 
 @every_metric
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_more_noise_is_worse(metric: Any, seed: int) -> None:
     reference = 96 + noise(seed, frames=1, height=24, width=24) // 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import time
@@ -111,3 +112,26 @@ def test_a_pages_shards_are_the_same_bytes_either_way(make, tmp_path, monkeypatc
         files = sorted((tmp_path / "report" / "data").iterdir())
         found.append({f.name: f.read_bytes() for f in files})
     assert found[0] == found[1] and len(found[0]) == 5
+
+
+@pytest.mark.parametrize("small", [1, 8])
+def test_all_is_done_here_where_the_systems_pipes_are_small(monkeypatch, small):
+    """Unprivileged users with many pipes get pipes of one page; the places of a large run need more."""
+    real = os.pipe
+
+    def narrow():
+        read, write = real()
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, small * 4096)
+        return read, write
+
+    monkeypatch.setattr(os, "pipe", narrow)
+    monkeypatch.setattr(aside, "_widen", lambda pipe, size: None)
+    items = range(40_000)
+    found = dict(aside.mapped(lambda: lambda item: item + 1, items, True))
+    assert found == {i: i + 1 for i in items}
+
+
+def test_a_queue_holds_more_places_than_a_pipe_of_the_usual_size():
+    queue = aside._queue(20_000)
+    assert queue is not None
+    os.close(queue)

@@ -60,7 +60,7 @@ def test_few_prompts_and_few_known_draws_have_none():
     assert bootstrap.spread(np.array([1.0, 2.0, np.nan, np.nan, np.nan]), 20) is None
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=20), st.floats(-10, 10))
 def test_a_shift_moves_the_interval_and_no_more(values, by):
     data, ones, times = np.array([values]), np.ones((1, len(values))), bootstrap.draw("a" * len(values), 200)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from srbench.report import export, table
-from srbench.store.records import Score
+from srbench.store.records import Score, Software
 
 HOSTILE = r"a|b <img src=x> $x^2_i$ & 50% #{\input{x}} ~ `c` *d* [e](f) ü 中 \ δ"
 
@@ -112,7 +112,7 @@ def test_latex_compiles(make, tmp_path):
     )
     (tmp_path / "all.tex").write_text(document, "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout.decode("latin-1")[-2000:]
 
 
@@ -126,3 +126,50 @@ def test_files_of_a_run(make, tmp_path):
         "table.parquet",
         "table.tex",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ((0, 2**63 - 1), [0, 2**63 - 1]),
+        ((0, 2**64 - 1), [0, 2**64 - 1]),
+        ((0, 2**70), ["0", str(2**70)]),
+        ((-1, 2**63), ["-1", str(2**63)]),
+    ],
+)
+def test_every_seed_is_whole_in_parquet(make, tmp_path, seeds, expected):
+    """ComfyUI's seeds go up to 2^64 − 1; a double would round those above 2^53."""
+    cells = [c.model_copy(update={"seed": seeds[c.seed]}) for c in make.cells(1)]
+    run = make.run(seeds=seeds)
+    export.to_parquet(tmp_path / "t.parquet", run, cells, table.make(run, cells))
+    read = pd.read_parquet(tmp_path / "t.parquet", dtype_backend="numpy_nullable")
+    assert set(read.seed.dropna()) == set(expected)
+
+
+def test_a_video_has_the_commit_that_made_it(make, tmp_path):
+    """Of a run that another commit went on with."""
+    later = Software(commit="b" * 40, dirty=False, packages={"torch": "2.10"})
+    cells = [c.model_copy(update={"made": later}) if c.method == "small" else c for c in make.cells(2)]
+    run = make.run(commit="a" * 40, packages={"torch": "2.9"})
+    export.to_parquet(tmp_path / "t.parquet", run, cells, table.make(run, cells))
+    read = pd.read_parquet(tmp_path / "t.parquet")
+    videos, methods = (read[read.level == level] for level in ("video", "method"))
+    found = {
+        (m, c, d, p)
+        for m, c, d, p in zip(videos.method, videos.commit, videos.dirty, videos.packages, strict=True)
+    }
+    assert found == {
+        ("small", "b" * 40, False, "torch 2.10"),
+        ("large", "a" * 40, True, "torch 2.9"),
+        ("srd_0.01", "a" * 40, True, "torch 2.9"),
+    }
+    both = f"{'a' * 40}, {'b' * 40}"
+    assert set(methods.packages) == {"torch 2.9 and 2.10"} and set(methods.commit) == {both}
+
+
+def test_parts_of_a_large_file_have_one_type_each(make, tmp_path, monkeypatch):
+    """Also where a part has no number at all in a column."""
+    monkeypatch.setattr(export, "CHUNK", 2)
+    cells = [c.model_copy(update={"scores": (), "stages": ()}) for c in make.cells(3)[:6]] + make.cells(3)[6:]
+    export.to_parquet(tmp_path / "t.parquet", make.run(), cells, table.make(make.run(), cells))
+    assert {"method", "video"} == set(pd.read_parquet(tmp_path / "t.parquet").level)

@@ -82,7 +82,7 @@ def test_nothing_is_proved_where_no_loss_could_be_seen() -> None:
     assert "one prompt" in inference.insensitive(inference.untold("one prompt only"), 1.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.floats(-1, 2))
 def test_half_the_lead_kept_is_a_loss_below_half_the_lead(seed: int, share: float) -> None:
     """The two ways of saying it give one word, since large scores above small in every draw."""
@@ -105,7 +105,7 @@ def test_no_lead_no_share() -> None:
 # equal cost
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
 def test_a_method_on_the_line_gains_nothing(seed: int, slope: float) -> None:
     """Score = prompt's own + slope · cost for all three: paying more where it pays is no gain."""

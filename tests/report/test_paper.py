@@ -78,7 +78,7 @@ def test_latex_compiles(make: Any, tmp_path: Path) -> None:
     text = rf"{head}{inputs}\end{{document}}"
     (tmp_path / "all.tex").write_text(text, "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout.decode("latin-1")[-2000:]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,3 +68,33 @@ def test_order_whatever_the_run_named_first():
 @given(st.lists(st.text()))
 def test_any_labels_can_be_sorted(labels):
     assert sorted(sorted(labels, key=natural), key=natural) == sorted(labels, key=natural)
+
+
+FAMILY = {"steps": 50, "guidance_scale": 5.0, "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "own", "expected"),
+    [
+        ("large", 20, {}, "fewer"),
+        ("large", 49, {"guidance_scale": 5.0, "dtype": "bfloat16", "attention": None}, "fewer"),
+        ("large", 50, {}, "other"),
+        ("large", 100, {}, "other"),
+        ("large", 20, {"dtype": "float32"}, "other"),
+        ("large", 20, {"guidance_scale": 1.0}, "other"),
+        ("large", 20, {"batch_guidance": True}, "other"),
+        ("large", 20, {"attention": "flash"}, "other"),
+        ("large", 20, {"negative_prompt": "blurred"}, "other"),
+        ("small", None, {}, "small"),
+        ("small", 50, {"batch_guidance": False}, "small"),
+        ("small", 20, {}, "other"),
+        ("small", 100, {}, "other"),
+        ("small", None, {"dtype": "float32"}, "other"),
+        ("small", None, {"guidance_scale": 0.0}, "other"),
+        ("small", None, {"accelerators": [{"kind": "teacache"}]}, "other"),
+    ],
+)
+def test_the_usual_rivals_are_the_familys_models_as_they_are(model, steps, own, expected):
+    """More steps, other arithmetic or other guidance make another method."""
+    path = [{"denoiser": {"model": model, **own}, "until": ALWAYS}]
+    assert role(False, path, steps, family=FAMILY) == expected

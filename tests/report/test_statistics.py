@@ -94,7 +94,7 @@ def test_ratio_over_zero_is_no_number() -> None:
     assert "0" in got.reason
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(numbers, st.lists(st.integers(0, 4), min_size=2, max_size=20))
 def test_equal_values_have_no_spread(value: float, clusters: list[int]) -> None:
     got = clustered_mean([value] * len(clusters), clusters)
@@ -102,7 +102,7 @@ def test_equal_values_have_no_spread(value: float, clusters: list[int]) -> None:
     assert got.standard_error == (0.0 if len(set(clusters)) > 1 else None)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(observed, st.randoms())
 def test_order_changes_nothing(pairs: list[tuple[float, int]], random) -> None:  # type: ignore[no-untyped-def]
     shuffled = random.sample(pairs, len(pairs))
@@ -110,7 +110,7 @@ def test_order_changes_nothing(pairs: list[tuple[float, int]], random) -> None: 
     assert clustered_mean(*map(list, zip(*shuffled, strict=True))) == before
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(observed)
 def test_swapping_the_pair_mirrors_the_interval(pairs: list[tuple[float, int]]) -> None:
     a, clusters = map(list, zip(*pairs, strict=True))
@@ -122,7 +122,7 @@ def test_swapping_the_pair_mirrors_the_interval(pairs: list[tuple[float, int]]) 
         assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0.1, 1e4), st.integers(0, 4)), min_size=2, max_size=20))
 def test_ratio_of_a_quantity_to_itself_is_one(pairs: list[tuple[float, int]]) -> None:
     values, clusters = map(list, zip(*pairs, strict=True))

@@ -155,7 +155,7 @@ RULES = st.one_of(
         sign=st.sampled_from(["diminishing", "literal"]),
     ),
 )
-examples = settings(max_examples=150, deadline=None)
+examples = settings(max_examples=150)
 
 
 @examples

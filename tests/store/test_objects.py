@@ -196,7 +196,7 @@ def test_two_processes_may_put_the_same_key_at_once(store: Store) -> None:
         for _ in range(2)
     ]
     for process in both:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=600)
         assert process.returncode == 0, told
     name = hashlib.sha256(b"x" * 8 * 4096).hexdigest()
     assert files(store.root) == {

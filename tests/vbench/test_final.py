@@ -14,7 +14,7 @@ from srbench.errors import UserError
 from srbench.report import table
 from srbench.store.records import Score, read_run, read_run_record, write_cell, write_json
 from srbench.vbench import __main__ as command
-from srbench.vbench import export, final, run
+from srbench.vbench import export, final, foreign, run
 from srbench.vbench.score import DIMENSIONS, MLPERF, facts
 
 MakeRun = Callable[..., Path]
@@ -145,10 +145,10 @@ def test_the_leaderboards_zip_has_16_files_that_read_back(scored: Path, tmp_path
     with zipfile.ZipFile(tmp_path / "large.zip") as archive:
         archive.extractall(tmp_path / "out")
     files = sorted((tmp_path / "out" / "evaluation_results").iterdir())
-    found = export.read_results(files)
+    found = foreign.read(files)
     assert set(found) == set(EVERY)
     for d in EVERY:
-        assert found[d] == (pytest.approx(final.coverage(job, "large", d).raw), 45)
+        assert (found[d].mean, found[d].lines) == (pytest.approx(final.coverage(job, "large", d).raw), 45)
     imaging = json.loads((tmp_path / "out/evaluation_results/imaging_quality_eval_results.json").read_text())
     assert max(line["video_results"] for line in imaging["imaging_quality"][1]) > 1
     assert imaging["imaging_quality"][1][1]["video_path"] == "thing 0-1.mp4"
@@ -173,13 +173,3 @@ def test_videos_are_laid_out_for_other_suites_by_name_and_alone(make_run: MakeRu
         export.leaderboard(job, "large", tmp_path / "large.zip")
     with pytest.raises(UserError, match="did you mean large"):
         export.stage(job, "larg", tmp_path / "other", "long")
-
-
-def test_result_files_of_others_are_read_and_a_nan_is_refused(tmp_path: Path) -> None:
-    good, about, bad = tmp_path / "r.json", tmp_path / "r_full_info.json", tmp_path / "bad.json"
-    good.write_text(json.dumps({"Human_Anatomy": [0.9, [{"video_path": "x", "video_results": 0.9}]]}))
-    about.write_text("[]")
-    bad.write_text('{"Human_Anatomy": [NaN, []]}')
-    assert export.read_results([good, about]) == {"Human_Anatomy": (0.9, 1)}
-    with pytest.raises(UserError, match="nan"):
-        export.read_results([good, bad])

@@ -131,4 +131,4 @@ def test_a_file_that_is_not_there_or_of_another_dimension(tmp_path: Path) -> Non
 def test_every_dimension_can_be_read() -> None:
     from srbench.vbench import results
 
-    assert {d for d, own in DIMENSIONS.items() if own.over == "frames"} == set(results._FRAMES)
+    assert {d for d, own in DIMENSIONS.items() if own.over == "frames"} == set(results.FRAMES)

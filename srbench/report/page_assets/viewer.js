@@ -225,18 +225,18 @@
       }
       if (state.view === "difference") difference(tile);
     };
+    const byClock = () => see(Math.floor(video.currentTime * fps + 1e-3) / fps);
+    // A busy browser may skip the frame callback of a seek in a paused video, or bring it late.
+    video.addEventListener("seeked", () => { if (video.paused) byClock(); });
     if (video.requestVideoFrameCallback) {
       const next = (_, { mediaTime }) => {
         if (tile.gone) return;
-        see(mediaTime);
+        if (!video.paused) see(mediaTime);
+        else if (!video.seeking) byClock();
         video.requestVideoFrameCallback(next);
       };
       video.requestVideoFrameCallback(next);
-    } else {
-      const floor = () => see(Math.floor(video.currentTime * fps + 1e-3) / fps);
-      video.addEventListener("seeked", floor);
-      video.addEventListener("timeupdate", floor);
-    }
+    } else video.addEventListener("timeupdate", byClock);
   };
 
   /**
