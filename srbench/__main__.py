@@ -101,7 +101,7 @@ def record(
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
-        warnings=experiment.family.warnings(),
+        warnings=plan.warnings(experiment, prompts),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return now.continuing(earlier)
@@ -226,6 +226,8 @@ def show_plan(
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
     for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run)]:
         table.add_row(Text(what), Text(much))
+    for warning in plan.warnings(experiment, experiment.suite.list_prompts()):
+        table.add_row(Text("warning"), Text(warning))
     for missing in lacking:
         table.add_row(Text("first"), Text(f"{missing.got}; see below"))
     console.print(table)
@@ -440,6 +442,8 @@ def _run(
             refuse_run(experiment, place)  # another job may have begun it since it was asked
             about = record(experiment, asked, run, place.store.root, place.ground)
             write_json(run / "run.json", about)
+        for warning in about.warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         # a prompt's number is its place in the record, which another job may have lengthened
         todo = shard.part(plan.units(experiment, about.prompts))
         if todo != list(done.cells):
