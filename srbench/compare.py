@@ -26,7 +26,7 @@ from srbench.errors import EXIT_FAILED_CELLS, EXIT_USER, Parser, UserError, exce
 from srbench.report import legend, paired, reading, statistics, table, totals
 from srbench.report.changes import Change, changes
 from srbench.report.paired import Bench, find_column, find_method
-from srbench.report.quantities import Contender, Gap, Key, Measured, Quantity, numbers
+from srbench.report.quantities import GIVEN_ONCE, Contender, Gap, Key, Measured, Quantity, numbers
 from srbench.report.terminal import RULED
 from srbench.report.values import DASH, Column, fixed
 from srbench.store.records import CellRecord, RunRecord
@@ -243,12 +243,12 @@ def _sides(
             reference = next((m for m in of.methods if m.is_reference), None)
             of_reference = quantity.varied_of if is_varied else quantity.of
             base = numbers(of_reference(reference, of.keys)) if reference else {}
-            made.append(([base.get(k, math.nan) for k in both], [known[k] for k in both]))
+            made.append(([base.get(k, math.nan) for k in both], [known.get(k, math.nan) for k in both]))
         elif quantity.summary == "videos":
             counts = list(quantity.counts(method, {k: own[k] for k in both}).values())
             made.append(([known[k] * c for k, c in zip(both, counts, strict=True)], counts))
         else:
-            made.append(([known[k] for k in both], [1.0] * len(both)))
+            made.append(([known.get(k, math.nan) for k in both], [1.0] * len(both)))
     return made[0], made[1]
 
 
@@ -262,6 +262,10 @@ def _filled(
     if not all(map(math.isfinite, (*n_a, *n_b))):
         return replace(row, reason="the reference lacks some of the latencies")
     prompts = [k[0] for k in both]
+    if not all(math.isfinite(x) for side in varied for own in side for x in own):
+        a, b = (statistics.ratio_of_means(*side, prompts).mean for side in sides)
+        reason = "; ".join(r for r in (row.reason, GIVEN_ONCE.reason) if r)
+        return replace(row, a=a, b=b, difference=None if a is None or b is None else b - a, reason=reason)
     if quantity.summary == "videos":  # sums, not means, over a prompt's videos: each video weighs the same
         sides, varied = _by_prompt(sides, prompts), _by_prompt(varied, prompts)
         prompts = list(dict.fromkeys(prompts))

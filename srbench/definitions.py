@@ -1,14 +1,17 @@
 """`python -m srbench.definitions VIDEO … --reference VIDEO`: every definition on the same videos.
 
 What a paper calls PSNR, SSIM or LPIPS is one of these; how far they are apart is what the
-table shows, beside what an encoder alone does.  It is Markdown; experiments/metrics.md has one of
+table shows, beside what an encoder alone does, and beside scikit-image's own implementation of
+PSNR and SSIM, with which srbench's must agree.  It is Markdown; experiments/metrics.md has one of
 this command's code, and says what each definition is.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +39,45 @@ def through_mp4(fps: float) -> tuple[Similarity, ...]:
     return tuple(Mp4(of=of, fps=fps) for of in ("psnr", "ssim/gauss11-valid", "lpips/alex-spatial"))
 
 
+# How scikit-image computes the definitions of SSIM: its settings, and zeros around a frame.
+_GAUSSIAN: Mapping[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+SCIKIT_IMAGE: Mapping[str, tuple[Mapping[str, Any], int]] = {
+    "gauss11-valid": (_GAUSSIAN, 0),
+    "gauss11-same": (_GAUSSIAN, 5),
+    "uniform7": ({}, 0),
+}
+
+
+def by_scikit_image(metric: Similarity, own: Video, reference: Video) -> NDArray[np.float64]:
+    """Compute PSNR or SSIM by scikit-image.
+
+    Args:
+        metric: The definition of which to compute the values, PSNR or SSIM.
+        own: (T, H, W, 3), uint8.
+        reference: Likewise.
+
+    Returns:
+        (T,), the value of each frame; PSNR has the metric's cap, which scikit-image does not know.
+    """
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    if isinstance(metric, SSIM):
+        settings, zeros = SCIKIT_IMAGE[metric.definition]
+        around = ((zeros, zeros), (zeros, zeros), (0, 0))
+        pairs = zip(_unit(own), _unit(reference), strict=True)
+        padded = [(np.pad(x, around), np.pad(y, around)) for x, y in pairs]
+        values = [structural_similarity(x, y, channel_axis=-1, data_range=1.0, **settings) for x, y in padded]
+        return np.array(values, np.float64)
+    with np.errstate(divide="ignore"):  # equal frames have no error, and an infinite PSNR
+        plain = [peak_signal_noise_ratio(y, x) for x, y in zip(own, reference, strict=True)]
+    return np.minimum(plain, metric.facts.upper_bound or np.inf)
+
+
+def _unit(frames: Video) -> NDArray[np.float64]:
+    """On [0, 1], divided in float32 as the definitions have it."""
+    return (frames.astype(np.float32) / np.float32(255)).astype(np.float64)
+
+
 class Table:
     """Videos, and what comes out of an encoder for each of them, encoded once for all definitions.
 
@@ -60,6 +102,24 @@ class Table:
             arrow = "↑" if metric.facts.higher_is_better else "↓"
             name = " ".join(p for p in (f"`{metric.facts.name}`", arrow, metric.facts.unit) if p)
             yield f"| {name} | {metric.facts.version} | {' | '.join(numbers)} |"
+
+    def independent(self, metrics: Sequence[Similarity]) -> Iterator[str]:
+        """Yield a Markdown table: means by scikit-image, with the largest difference of a frame."""
+        heads = [name.replace("|", "\\|") for name in self.videos]
+        version = importlib.metadata.version("scikit-image")
+        yield f"| by scikit-image {version} | {' | '.join(heads)} |"
+        yield f"|---|{'---|' * len(heads)}"
+        for metric in (m for m in metrics if isinstance(m, (PSNR, SSIM))):
+            numbers = [self._against(metric, v) for v in self.videos.values()]
+            yield f"| `{metric.facts.name}` | {' | '.join(numbers)} |"
+
+    def _against(self, metric: Similarity, own: Video) -> str:
+        try:
+            ours = metric(own, self.reference)
+        except UserError as error:
+            return f"–: {error.got}"
+        theirs = by_scikit_image(metric, own, self.reference)
+        return f"{theirs.mean():.4f} (differs by {np.abs(ours - theirs).max():.0e} at most)"
 
     def floor(self, metrics: Sequence[Similarity]) -> str:
         """What the encoder alone does to the reference, by every definition that goes through one."""
@@ -130,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoded = through_mp4(float(fps))
         for line in table.lines(DEFINITIONS + encoded):
             print(line, flush=True)  # the next may take minutes
-        print(f"\n{table.floor(encoded)}")
+        print(f"\n{table.floor(encoded)}\n", flush=True)
+        for line in table.independent(DEFINITIONS):
+            print(line, flush=True)
     except UserError as error:
         errors.except_hook(type(error), error, error.__traceback__)
         return errors.EXIT_USER

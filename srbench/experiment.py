@@ -117,6 +117,16 @@ class Denoiser:
         return f"{self.name}#{digest(self, 8)}"
 
     @property
+    def in_full(self) -> Denoiser:
+        """The denoiser whose steps compute the same as those of this one that reuse nothing.
+
+        Noise at a take-over, the strength of guidance and its text change no step's amount of work.
+        """
+        whole = all(getattr(a, "COMPUTES_IN_FULL", False) for a in self.accelerators)
+        kept = () if whole else self.accelerators
+        return replace(self, accelerators=kept, guidance_scale=None, negative_prompt=None, disturb=None)
+
+    @property
     def digest(self) -> str:
         """Its name in keys: equal if and only if the denoisers are equal."""
         return digest(self, 64)
@@ -203,6 +213,12 @@ class Method:
         Whatever version a package is of: that is in the keys of the method's videos.
         """
         return digest([[_asked(s) for s in self.segments], self.steps, self.noise, *self.own_sampler])
+
+    @property
+    def computes(self) -> dict[str, str]:
+        """For its denoisers' ids, the plain ones of late attachment too, the id of `in_full` if another."""
+        denoisers = [d for s in self.segments for d in (s.denoiser, replace(s.denoiser, accelerators=()))]
+        return {d.id: d.in_full.id for d in denoisers if d != d.in_full}
 
     @property
     def own_sampler(self) -> tuple[Sampling, ...]:

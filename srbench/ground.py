@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -52,6 +54,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
             return "not installed"
 
     return {p: version(p) for p in packages}
+
+
+def new_job() -> str:
+    """An id for the processes of one command, whose times are comparable: its begin, and a random end."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")

@@ -22,7 +22,7 @@ from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
 from srbench.families.base import Encoded, Sampler, Text
-from srbench.ground import ground, software
+from srbench.ground import ground, new_job, software
 from srbench.metrics.base import CHUNK
 from srbench.paths import late_attach
 from srbench.plan import (
@@ -68,8 +68,12 @@ class Damaged(Exception):
 class Runner:
     """Runs units of one experiment into one run folder and one store."""
 
-    def __init__(self, experiment: Experiment, run: Path, store: Store, threads: int) -> None:
+    def __init__(
+        self, experiment: Experiment, run: Path, store: Store, threads: int, job: str | None = None
+    ) -> None:
+        """job: the id that all processes of one command share; a new one where None."""
         torch.set_num_threads(threads)
+        self.job = job or new_job()
         self.experiment, self.run, self.store = experiment, run, store
         self.ground = ground(threads, experiment.family.device)
         self.keys = Keys(experiment, self.ground)
@@ -109,8 +113,10 @@ class Runner:
             tensors = {"embedding": e.embedding.cpu().contiguous()}
             self.store.put(self._text_key(text), TEXT, functools.partial(save_file, tensors))
         with locked(self.run):
-            times = self._text_times.seconds | {text: e.seconds for text, e in encoded.items()}
-            write_json(self.run / "texts.json", TextTimes(seconds=times))
+            there = self._text_times
+            seconds = there.seconds | {text: e.seconds for text, e in encoded.items()}
+            jobs = there.jobs | dict.fromkeys(encoded, self.job)
+            write_json(self.run / "texts.json", TextTimes(seconds=seconds, jobs=jobs))
 
     def _encode(self, texts: Sequence[str]) -> Mapping[str, Encoded]:
         """Without texts there is no cell at all, so a family that cannot encode ends the run."""
@@ -201,7 +207,7 @@ class Runner:
                 for name in (
                     # the protocol too: another run's other small model is no matter of this video
                     *("id", "family", "method", "label", "method_id", "is_reference", "protocol"),
-                    *("prompt", "prompt_index", "text", "seed", "noise_seed"),
+                    *("prompt", "prompt_index", "text", "seed", "noise_seed", "computes"),
                 )
             }
         )
@@ -350,8 +356,10 @@ class Runner:
         peak = max(end.branch.peak, peak_bytes(self.sampler.device))
         # of a CPU it is not known, nor of steps that an earlier run did
         known = peak if peak and None not in end.branch.seconds else None
-        encoding = self._text_times.seconds.get(unit.text)
-        stages = [] if encoding is None else [Stage(name="encode", seconds=encoding)]
+        texts = self._text_times
+        stages = []
+        if texts.jobs.get(unit.text) == self.job:  # another job's seconds are not comparable
+            stages.append(Stage(name="encode", seconds=texts.seconds[unit.text]))
         stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
         stages.append(Stage(name="decode", seconds=decoding.value))
         cells = []
@@ -413,6 +421,8 @@ class Runner:
             outcome="failed",
             video=None,
             step_seconds=(),
+            job=self.job,
+            computes=_computes(method),
             shared_steps=0,
             protocol=self.protocol,
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -437,6 +447,12 @@ class Runner:
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
             )
         return video.chunks(path, CHUNK)
+
+
+@functools.cache
+def _computes(method: Method) -> dict[str, str]:
+    """As Method.computes, which hashes: once a method, not once a cell."""
+    return method.computes
 
 
 def _reference(cells: Sequence[CellRecord]) -> CellRecord | None:

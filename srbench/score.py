@@ -9,7 +9,6 @@ table, figures and page, its rows marked as imported.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import os
 import platform
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from srbench import configs, decoding, errors, ground, looks, report, video
+from srbench import configs, decoding, errors, given, ground, looks, report, video
 from srbench.errors import UserError, UserErrorList, as_text
 from srbench.experiment import digest
 from srbench.metrics.base import CHUNK, Metric, Through
@@ -63,7 +62,7 @@ class Imported:
     name: str
     videos: Mapping[Key, Path]
     is_reference: bool = False
-    seconds: Mapping[Key, float] = field(default_factory=dict)
+    seconds: Mapping[Key, tuple[float, int]] = field(default_factory=dict)
     looked: looks.Looked[Key] | None = None
 
     @property
@@ -122,38 +121,23 @@ def by_name(folder: Path) -> dict[Key, Path]:
     return found
 
 
-def table(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[dict[str, str]]:
-    """A CSV's lines by column.  Raises UserError where a column is lacking or unknown."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file, strict=True))
-            columns = list(lines[0]) if lines else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: {error}", "a CSV file in UTF-8 with a header", "check it") from None
-    if not set(needed) <= set(columns) <= set(known):
-        raise UserError(
-            f"{path} with the columns {', '.join(map(str, columns)) or 'none'}",
-            f"{', '.join(needed)}" + "".join(f"; if wanted {k}" for k in known if k not in needed),
-            "write them as the first line",
-        )
-    return lines
-
-
 def by_table(path: Path, folders: Sequence[Path], reference: Path) -> list[dict[Key, Path]]:
     """Videos of each folder, the reference's last, as a CSV pairs them."""
     found: list[dict[Key, Path]] = [{} for _ in [*folders, reference]]
-    for line in table(path, ("video", "reference"), ("video", "reference", "prompt", "seed")):
+    for number, line in given.table(path, ("video", "reference"), ("video", "reference", "prompt", "seed")):
         guess = key_of(Path(line["video"]).stem)
         seed = line.get("seed") or str(guess.seed)
         if not seed.isdecimal():
-            raise UserError(f"{path}: seed {seed!r}", "a whole number from 0 on", "correct it")
+            raise UserError(f"{path}, line {number}: seed {seed!r}", "a whole number from 0 on", "correct it")
         key = Key(line.get("prompt") or guess.prompt, _seed(seed, str(path)))
         for videos, file in zip(
             found, [*(f / line["video"] for f in folders), reference / line["reference"]], strict=True
         ):
             if videos.setdefault(key, file) != file:
                 raise UserError(
-                    f"{path}: {key.prompt!r}, seed {key.seed} twice", "one line each", "give them seeds"
+                    f"{path}, line {number}: {key.prompt!r}, seed {key.seed} twice",
+                    "one line each",
+                    "give them seeds",
                 )
     return found
 
@@ -183,28 +167,6 @@ def paired(methods: Sequence[Imported], reference: Imported, prompts: Sequence[s
                 "files named `{prompt}-{seed}` by the suite's own prompts",
                 "rename them, or leave --suite out",
             )
-
-
-def latencies(path: Path, methods: Sequence[Imported]) -> dict[str, dict[Key, float]]:
-    """Seconds of each video by the row's name, from a CSV of seconds and method or video or both."""
-    found: dict[str, dict[Key, float]] = {m.name: {} for m in methods}
-    for line in table(path, ("seconds",), ("method", "video", "seconds")):
-        rows = [m for m in methods if line.get("method") in (None, "", m.name)]
-        asked = line.get("video") or ""
-        keys = {m.name: [k for k, p in m.videos.items() if asked in ("", p.name, p.stem)] for m in rows}
-        try:
-            seconds = float(line["seconds"])
-        except ValueError:
-            seconds = -1.0
-        if seconds <= 0 or not any(keys.values()):
-            raise UserError(
-                f"{path}: {', '.join(f'{k} {v}' for k, v in line.items())}",
-                f"seconds above 0 of one of {', '.join(m.name for m in methods)} and a video of it",
-                "correct the line",
-            )
-        for name, own in keys.items():
-            found[name] |= dict.fromkeys(own, seconds)
-    return found
 
 
 # Records
@@ -246,6 +208,16 @@ class Import:
         place = {p: i for i, p in enumerate(self.prompts)}
         return sorted(self.methods[0].videos, key=lambda k: (place[k.prompt], k.seed))
 
+    def due(self) -> list[tuple[int, int]]:
+        """Number of the prompt, and seed, of each video that a row should have: those of the reference.
+
+        Of a suite's prompt that the reference lacks, every seed.
+        """
+        place = {p: i for i, p in enumerate(self.prompts)}
+        there = [(place[k.prompt], k.seed) for k in self.keys()]
+        gone = set(place.values()) - {i for i, _ in there}
+        return sorted(there + [(i, s) for i in gone for s in {k.seed for k in self.keys()}])
+
     def absent(self, method: Imported) -> str:
         """As in `pab: no video of 2 of 10 prompts and seeds, as a dog runs, seed 1`, or empty."""
         due = self.keys()
@@ -280,6 +252,7 @@ class Import:
 
     def record(self, run: Path, store: Path, asked: Sequence[str]) -> RunRecord:
         """What is known of the run, and that the rest is not."""
+        seeds = sorted({k.seed for k in self.keys()})
         made = ground.software()
         return RunRecord(
             experiment=as_text(self.name),
@@ -300,7 +273,8 @@ class Import:
                 for m in self.methods
             ),
             prompts=self.prompts,
-            seeds=tuple(sorted({k.seed for k in self.keys()})),
+            seeds=tuple(seeds),
+            videos=tuple(self.due()),
             timing="exclusive" if self.told else "shared",
             protocol=self.protocol,
             commit=made.commit,
@@ -339,6 +313,7 @@ class Import:
         )
 
     def _cell(self, method: Imported, key: Key) -> CellRecord:
+        seconds, videos = method.seconds.get(key, (None, 1))
         return CellRecord(
             id=self.cell_id(method, key),
             family="imported",
@@ -356,7 +331,8 @@ class Import:
             made=ground.software(),
             host=platform.node(),
             source="imported",
-            latency_seconds=method.seconds.get(key),
+            latency_seconds=seconds,
+            latency_videos=videos,
         )
 
 
@@ -463,7 +439,7 @@ def arranged(args: argparse.Namespace) -> Import:
     everyone = [reference, *methods]
     looked = [looks.look_at(m.name, m.videos) for m in everyone]
     look = looks.common(looked[0], looked[1:], {m.name: m.videos for m in everyone})
-    seconds = latencies(args.latency, everyone) if args.latency else {}
+    seconds = given.latencies(args.latency, {m.name: m.videos for m in everyone}) if args.latency else {}
     return Import(
         name=args.name,
         methods=tuple(
@@ -487,7 +463,7 @@ def _suites_prompts(name: str) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where a video cannot be read or scored; 2 after a mistake of the user, listed on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     parser = errors.Parser(prog="python -m srbench.score", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="videos to score; one row each")
     parser.add_argument("--reference", type=Path, required=True, help="the folder they are compared with")
@@ -498,12 +474,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suite", help=told)
     told = "CSV: video, reference, and if wanted prompt, seed (default: videos of one name are a pair)"
     parser.add_argument("--pairs", type=Path, help=told)
-    told = "CSV: seconds, with method or video or both (default: none is shown)"
+    told = (
+        "CSV: seconds, with method, or with method and video; one number for a video (default: none is shown)"
+    )
     parser.add_argument("--latency", type=Path, help=told)
     told = "where the run goes (default: %(default)s)"
     parser.add_argument("--results", type=Path, default=Path("results"), help=told)
     parser.add_argument("--name", default="imported", help="folder below results (default: %(default)s)")
-    args = parser.parse_args(given)
+    args = parser.parse_args(words)
     try:
         job, console = arranged(args), Console()
         if job.broken:
@@ -512,7 +490,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = job.folder(args.results)
         with locked(run):
             earlier = read_run_record(run) if (run / "run.json").exists() else None
-            now = job.record(run, args.results / "store", given)
+            now = job.record(run, args.results / "store", words)
             write_json(run / "run.json", now.continuing(earlier))
         keys = job.keys()
         sound = True

@@ -234,7 +234,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
             look(file)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_file_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Whatever is cut off or overwritten: a look and a read agree, or the file is refused."""

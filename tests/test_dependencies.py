@@ -25,7 +25,6 @@ BEHIND = {
 EXTRAS = {"flash-attn", "sageattention", "peft", "ray", "lpips"}
 # They come with hydra-core and pydantic, which fix their versions.
 COMPANIONS = {"omegaconf", "pydantic-core"}
-NOT_YET = {"scikit-image"}
 # Another environment's, see srbench.vbench; and torch's, where it comes with CUDA.
 ELSEWHERE = {"vbench", "detectron2"}
 
@@ -54,7 +53,7 @@ def imported() -> set[str]:
 
 
 def test_each_declared_package_is_imported_or_has_a_reason() -> None:
-    assert declared(PROJECT["dependencies"]) == (imported() - EXTRAS - COMPANIONS) | set(BEHIND) | NOT_YET
+    assert declared(PROJECT["dependencies"]) == (imported() - EXTRAS - COMPANIONS) | set(BEHIND)
 
 
 def test_the_tokenizer_of_cogvideox_loads(tmp_path: Path) -> None:

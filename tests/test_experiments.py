@@ -105,3 +105,10 @@ def test_every_experiment_is_in_the_list_and_every_page_is_an_experiment() -> No
     assert sorted(p.stem for p in PAGES.glob("*.md")) == sorted(
         [*PAPERS, *"README extended_prompts gpu latency metrics ray slurm vbench your_method".split()]
     )
+
+
+def test_compare_times_every_method_alone_and_others_do_only_where_asked() -> None:
+    """Rows of earlier runs stand beside new ones there: their step times are of other jobs."""
+    assert asked("compare")["timing"] == "exclusive"
+    assert asked("compare", "timing=shared")["timing"] == "shared"
+    assert asked("shapes_delta_sweep")["timing"] == "shared"

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from srbench import plan
+from srbench.accelerators.pab import PAB
+from srbench.accelerators.teacache import TeaCache
 from srbench.configs import FOLDER
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import check
@@ -113,6 +115,39 @@ def test_another_runs_video_is_a_cell_of_this_runs_protocol(runner: Runner, tmp_
     (unit,) = plan.units(here.experiment)
     adopted = here._existing(here.experiment.methods[0], unit)
     assert adopted is not None and adopted.protocol == here.protocol
+
+
+def test_an_adopted_videos_times_stay_those_of_the_job_that_took_them(runner: Runner, tmp_path: Path) -> None:
+    cell = finish(runner, step_seconds=(1.0,))
+    write_json(runner.store.known_path(cell.key), cell.model_copy(update={"computes": {}}))
+    here = Runner(runner.experiment, tmp_path / "here", runner.store, threads=1)
+    assert here.job != runner.job == cell.job
+    (unit,), method = plan.units(here.experiment), here.experiment.methods[0]
+    adopted = here._existing(method, unit)
+    assert adopted is not None and (adopted.job, adopted.step_seconds) == (runner.job, (1.0,))
+    # what a method's steps compute is no measurement: it is of this version
+    assert adopted.computes == method.computes
+
+
+def test_a_denoiser_that_reuses_nothing_computes_what_the_model_alone_does(runner: Runner) -> None:
+    large = runner.experiment.methods[0].segments[0].denoiser
+    for changes in (
+        {"accelerators": (TeaCache(threshold=0.1),)},
+        {"accelerators": (PAB(),), "guidance_scale": 3.0},
+        {"negative_prompt": "blurry"},
+    ):
+        assert dataclasses.replace(large, **changes).in_full == large
+    # another arithmetic is another computation, and so may be an accelerator that does not say otherwise
+    assert dataclasses.replace(large, dtype="bfloat16").in_full != large
+    own = dataclasses.replace(large, accelerators=(Unknown(),))
+    assert own.in_full == own
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """An accelerator as a user may write it."""
+
+    kind: str = "unknown"
 
 
 def test_a_failed_cell_names_the_file_with_its_whole_traceback(runner: Runner) -> None:

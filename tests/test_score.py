@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from srbench import score, video
+from srbench import ground, score, video
 from srbench.errors import UserError
 from srbench.metrics.psnr import PSNR
 from srbench.report.figures import draw
 from srbench.report.printed import without_empty
-from srbench.report.table import dimension_rows, rows
+from srbench.report.table import Row, dimension_rows, rows
 from srbench.report.terminal import show
 from srbench.score import Key, key_of
-from srbench.store.records import CellRecord, Score, read_run
+from srbench.store.records import CellRecord, Score, Software, read_run, read_run_record
 from srbench.vbench.score import facts as vbench_facts
 from srbench.video import Video
 
@@ -110,10 +110,8 @@ def test_rows_stand_as_the_folders_were_given_and_no_column_is_empty(
     assert [r.method for r in made] == ["original", "teacache_fast", "another"]
     assert [v.column.key for v in made[0].values] == ["psnr", "latency", "speedup"]
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "no column for: latency, speedup (4 of 4 videos lack it: not told (--latency of srbench.score))"
-        in shown
-    )
+    lacking = "4 of 4 videos lack it: no latency was given (--latency of srbench.score)"
+    assert f"no column for: latency, speedup ({lacking})" in shown
 
 
 def test_a_video_that_a_folder_lacks_is_told_above_the_table(
@@ -298,17 +296,135 @@ def test_a_suite_whose_list_is_not_here_says_so(
     assert "suite vbench without VBench's list" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("seconds\n-1\n", "seconds above 0"),
-        ("method,seconds\nnobody,3\n", "one of original, teacache_fast"),
-        ("method\noriginal\n", "with the columns method"),
-    ],
-)
-def test_latencies_that_mean_nothing_are_refused(
-    folders: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+def given(folders: Path, text: str | bytes) -> str:
+    """A CSV of latencies, by its path."""
+    path = folders / "latency.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def told_rows(folders: Path) -> dict[str, Row]:
+    (run,) = (folders / "results" / "imported").iterdir()
+    return {r.method: r for r in rows(*read_run(run))}
+
+
+EACH = [  # one number a video
+    *("original,a dog runs-0,80", "original,a dog runs-1,84", 'original,"a cat sits, calmly-0.mp4",90'),
+    *("teacache_fast,a dog runs-0.mp4,40", "teacache_fast,a dog runs-1,41"),
+    'teacache_fast,"a cat sits, calmly-0",47',
+]
+
+
+def test_one_number_for_many_videos_has_no_error(folders: Path) -> None:
+    path = given(folders, "method,seconds\noriginal,8_0\nteacache_fast,2e1\n")
+    assert command(folders, "--latency", path) == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    found = told_rows(folders)
+    for name, latency, speedup in (("original", 80.0, 1.0), ("teacache_fast", 20.0, 4.0)):
+        row = found[name]
+        assert (row["latency"].value, row["speedup"].value) == (latency, speedup)
+        for value in (row["latency"], row["speedup"]):
+            assert (value.standard_error, value.low, value.high, value.best) == (None, None, None, False)
+            assert "one number was given for several videos" in value.no_error
+    assert "one number was given for several videos" in (run / "table.md").read_text()
+
+
+def test_a_number_for_each_video_has_an_error_unless_the_references_has_none(folders: Path) -> None:
+    assert command(folders, "--latency", given(folders, "\n".join(["method,video,seconds", *EACH]))) == 0
+    row = told_rows(folders)["teacache_fast"]
+    assert row["latency"].standard_error is not None and row["speedup"].standard_error is not None
+    mixed = ["method,video,seconds", "original,,80", *EACH[3:]]
+    assert command(folders, "--latency", given(folders, "\n".join(mixed))) == 0
+    row = told_rows(folders)["teacache_fast"]
+    assert row["latency"].standard_error is not None
+    assert row["speedup"].standard_error is None
+
+
+def test_the_order_of_lines_changes_nothing(folders: Path) -> None:
+    found = []
+    for lines in (EACH, EACH[::-1], EACH[3:] + EACH[:3]):
+        assert command(folders, "--latency", given(folders, "\n".join(["method,video,seconds", *lines]))) == 0
+        found.append([(m, r["latency"], r["speedup"]) for m, r in told_rows(folders).items()])
+    assert found[0] == found[1] == found[2]
+
+
+REFUSED = [
+    # no number of seconds
+    *((f"method,seconds\noriginal,80\nteacache_fast,{s}\n", "line 3") for s in (
+      "nan", "NaN", "inf", "-inf", "-1", "0", "-0.0", "1e400", "1e300", "1e-300", "80s", "", "1;5",
+    )),
+    # two numbers for one video
+    ("method,seconds\noriginal,80\noriginal,81\n", "line 2 has given a number for the same video"),
+    ("method,seconds\noriginal,80\noriginal,80\n", "line 2 has given a number"),
+    ("method,video,seconds\noriginal,,80\noriginal,a dog runs-0,70\n", "line 2 has given a number"),
+    ("method,video,seconds\noriginal,a dog runs-0,70\noriginal,,80\n", "line 2 has given a number"),
+    ("method,video,seconds\noriginal,a dog runs-0,7\noriginal,a dog runs-0.mp4,8\n", "line 2 has given"),
+    # no row, or several
+    ("video,seconds\na dog runs-0,3\n", "is a video of original, teacache_fast"),
+    ("method,video,seconds\n,a dog runs-0.mp4,3\n", "is a video of original, teacache_fast"),
+    ("seconds\n3\n", "neither a method nor a video"),
+    ("method,seconds\nnobody,3\n", "line 2 (nobody, 3): no row is called 'nobody'"),
+    ("method,video,seconds\noriginal,a cow,3\n", "no video is called 'a cow' in original"),
+    # no CSV of these columns
+    ("", "the columns none"),
+    ("method\noriginal\n", "line 1: the columns 'method'"),
+    ("method,seconds,seconds\noriginal,1,2\n", "line 1: the columns"),
+    ("method,seconds,fps\noriginal,1,2\n", "line 1: the columns"),
+    ("method,video,seconds\noriginal,3\n", "line 2: 2 cells"),
+    ("method,seconds\noriginal,3,4\n", "line 2: 3 cells"),
+    ("method,seconds\n\noriginal,80\nteacache_fast,a cat, 3\n", "line 4: 3 cells"),
+    ('method,seconds\n"original,3\n', "line 2: unexpected end of data"),
+    ('method,seconds\noriginal,3\n"teacache_fast,4\nx,"5\n', "line 3"),
+    ("method,seconds\noriginal,3\0\n", "line 2"),
+    ("method,seconds\n\ufefforiginal,3\n", "line 2"),
+    ("\ufeff\ufeffmethod,seconds\noriginal,3\n", "line 1: the columns"),
+    ("method,seconds\noriginal,3\n".encode("utf-16"), "line 1"),
+    (b"method,seconds\noriginal,3\n\xff,4\n", "line 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED)
+def test_latencies_that_mean_nothing_are_refused_before_anything_is_scored(
+    folders: Path, capsys: pytest.CaptureFixture[str], text: str | bytes, said: str
 ) -> None:
-    (folders / "latency.csv").write_text(text)
-    assert command(folders, "--latency", str(folders / "latency.csv")) == 2
-    assert said in capsys.readouterr().err
+    assert command(folders, "--latency", given(folders, text)) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told
+    assert not (folders / "results").exists()
+
+
+def test_a_byte_order_mark_as_excel_writes_it_is_no_part_of_the_header(folders: Path) -> None:
+    path = given(folders, "\ufeffmethod,seconds\r\noriginal,80\r\nteacache_fast,20\r\n")
+    assert command(folders, "--latency", path) == 0
+    assert told_rows(folders)["teacache_fast"]["speedup"].value == 4.0
+
+
+def test_prompts_may_have_seeds_of_their_own(folders: Path) -> None:
+    """Three videos of two prompts: none is missing, though two prompts × two seeds are four."""
+    for name in ("original", "teacache_fast"):
+        (folders / name / "a dog runs-1.mp4").unlink()
+    assert command(folders) == 0
+    (run,) = (folders / "results" / "imported").iterdir()
+    record, found = read_run(run)
+    row = next(r for r in rows(record, found) if not r.is_reference)
+    assert (row["psnr"].n, row["psnr"].outcome, row["psnr"].reason) == (3, "done", "")
+    assert "2 prompts with different seeds, 3 videos a method" in (run / "report.html").read_text()
+    assert "6 of 6 cells done" in (run / "report.html").read_text()
+
+
+def test_a_later_call_keeps_when_and_by_what_the_videos_were_first_scored(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(letter: str) -> Software:
+        return Software(commit=letter * 40, dirty=False, packages={"av": f"17.{letter}"})
+
+    monkeypatch.setattr(ground, "software", lambda: made("a"))
+    command(folders)
+    (at,) = folders.rglob("run.json")
+    first = read_run_record(at.parent)
+    monkeypatch.setattr(ground, "software", lambda: made("b"))
+    command(folders)
+    again = read_run_record(at.parent)
+    assert (again.started, again.commit) == (first.started, "a" * 40)
+    assert [job.commit for job in again.jobs] == ["a" * 40, "b" * 40]
+    assert all(c.made == made("a") for c in cells(folders))

@@ -49,6 +49,8 @@ class Accelerator(Protocol):
     """Settings of an accelerator; `attach` does the work.
 
     It may have EXCLUDES, a mapping from kinds that cannot be attached beside it to the reason.
+    COMPUTES_IN_FULL = True says that a step in which it reuses nothing is a step of the model
+    alone, so that their times are one class.
     """
 
     kind: str

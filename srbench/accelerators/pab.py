@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class PAB:
     unconditional call reuses the conditional one's attention; with `self+cross` that
     switches guidance off inside the range.  `per_branch` keeps a cache for each.
     """
+
+    COMPUTES_IN_FULL: ClassVar[bool] = True
 
     skip_range: Annotated[int, Field(ge=2)] = 2
     timestep_range: tuple[float, float] = (100.0, 800.0)

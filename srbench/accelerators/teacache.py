@@ -36,6 +36,8 @@ class TeaCache:
         "so its N and its range would be of other steps"
     }
 
+    COMPUTES_IN_FULL: ClassVar[bool] = True
+
     threshold: Annotated[float, Field(ge=0)]
     mode: Literal["default", "ret_steps"] = "default"
     coefficients: tuple[float, ...] | None = None

@@ -77,14 +77,21 @@ class Worker:
     """An actor: a Runner, its models loaded once.
 
     place: the working folder of the first process, which relative paths of weights start from.
-    protocol: the first process's.
+    protocol: the first process's.  job: as Runner has it.
     """
 
     def __init__(
-        self, packed: PackedExperiment, run: Path, store: Path, threads: int, place: Path, protocol: str
+        self,
+        packed: PackedExperiment,
+        run: Path,
+        store: Path,
+        threads: int,
+        place: Path,
+        protocol: str,
+        job: str,
     ) -> None:
         # nothing that can fail: what `begin` raises is told as it is, this would be a dead actor
-        self._asked = packed, run, store, threads, place, protocol
+        self._asked = packed, run, store, threads, place, protocol, job
 
     def do(self, kind: str, unit: Unit, prompts: Sequence[str], parcel: Parcel | None) -> Iterator[Any]:
         """One task: a Report, then the state of each of its forks."""
@@ -97,10 +104,10 @@ class Worker:
         from srbench.runner import Runner
         from srbench.store.objects import Store
 
-        packed, run, store, threads, place, protocol = self._asked
+        packed, run, store, threads, place, protocol, job = self._asked
         if place.is_dir():
             os.chdir(place)
-        self.runner = Runner(packed.open(), run, Store(store), threads)
+        self.runner = Runner(packed.open(), run, Store(store), threads, job)
         if self.runner.protocol != protocol:
             here = ", ".join(f"{k} {v}" for k, v in self.runner.ground.items())
             raise UserError(

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
+from srbench.ground import new_job
 from srbench.registry import plugin
 from srbench.suites.base import text
 
@@ -76,7 +77,7 @@ class Local:
             workers,
             mp_context=context,
             initializer=_begin,
-            initargs=(packed, run, store, self.threads, events),
+            initargs=(packed, run, store, self.threads, new_job(), events),
         ) as pool:
             try:
                 yield pool
@@ -104,11 +105,11 @@ def _give_back() -> None:
             torch.cuda.empty_cache()
 
 
-def _make(experiment: Experiment, run: Path, store: Path, threads: int) -> Runner:
+def _make(experiment: Experiment, run: Path, store: Path, threads: int, job: str | None = None) -> Runner:
     from srbench.runner import Runner
     from srbench.store.objects import Store
 
-    return Runner(experiment, run, Store(store), threads)
+    return Runner(experiment, run, Store(store), threads, job)
 
 
 def _listen(events: Any, watch: Watch) -> None:
@@ -120,10 +121,10 @@ def _listen(events: Any, watch: Watch) -> None:
 _worker: dict[str, Any] = {}
 
 
-def _begin(packed: PackedExperiment, run: Path, store: Path, threads: int, events: Any) -> None:
+def _begin(packed: PackedExperiment, run: Path, store: Path, threads: int, job: str, events: Any) -> None:
     # Ctrl-C reaches all processes of a terminal: the first one decides what it means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker["runner"] = _make(packed.open(), run, store, threads)
+    _worker["runner"] = _make(packed.open(), run, store, threads, job)
     _worker["events"] = events
 
 

@@ -131,13 +131,13 @@ class Ray:
 
     def _arguments(self, experiment: Experiment, run: Path, store: Path) -> tuple[Any, ...]:
         from srbench.engines._parcel import PackedExperiment
-        from srbench.ground import ground
+        from srbench.ground import ground, new_job
         from srbench.plan import protocol
 
         here = ground(self.threads, experiment.family.device)
         packed = PackedExperiment.of(experiment)
         own = protocol(experiment, here)
-        return packed, run.absolute(), store.absolute(), self.threads, Path.cwd(), own
+        return packed, run.absolute(), store.absolute(), self.threads, Path.cwd(), own, new_job()
 
 
 def knock(address: str | None) -> None:

@@ -25,7 +25,7 @@ from srbench.report.drawing import (
     short,
 )
 from srbench.report.sources import Source, implied_switch, papers_delta, settings
-from srbench.report.values import FEWEST_TO_RANK, Value
+from srbench.report.values import FEWEST_TO_RANK, Column, Value, of_estimate
 from srbench.store.records import CellRecord
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MANY_PROMPTS = 80  # above it, a prompt each is too narrow for a marker
 CATEGORIES = 12  # at most, the largest first
 NAMES = {"wan21_480p": "Wan 2.1 480p", "wan21_720p": "Wan 2.1 720p", "cogvideox": "CogVideoX"}
+DIFFERENCE = Column("difference", "difference", "points", kind="difference", bounds=(-100.0, 100.0))
 KEEP = "inside"  # marks lines that must be inside the frame
 PAPERS: Any = {"mfc": "white", "mew": 0.8, "ls": "none", "zorder": 3}  # hollow: printed, not measured here
 
@@ -332,10 +333,9 @@ def by_category(source: Source) -> Drawn:
         for i, members in enumerate(categories.values()):
             y = i + (j - (len(chosen) - 1) / 2) * 0.75 / len(chosen)
             own = [(k, s - base[k]) for k, s in scores.items() if k in base and k[0] in members]
-            _across(left, method, y, own)
-            _across(
-                right, method, y, [(k, s) for k, s in similar.items() if k[0] in members and s is not None]
-            )
+            _across(left, method, y, own, DIFFERENCE)
+            near = [(k, s) for k, s in similar.items() if k[0] in members and s is not None]
+            _across(right, method, y, near, column)
     for axes in (left, right):
         _limit(axes)
     left.axvline(0, color="0.45", lw=0.6)
@@ -429,17 +429,19 @@ def _two_panels(height: float) -> tuple[Canvas, list[Axes]]:
     return canvas, list(canvas.subplots(1, 2, sharey=True))
 
 
-def _across(axes: Axes, method: Method, y: float, numbers: Sequence[tuple[tuple[int, int], float]]) -> None:
+def _across(
+    axes: Axes, method: Method, y: float, numbers: Sequence[tuple[tuple[int, int], float]], column: Column
+) -> None:
     """The mean over prompts of a method's numbers, by (prompt, seed), with its interval."""
-    found = statistics.clustered_mean([n for _, n in numbers], [k[0] for k, _ in numbers])
-    if found.mean is None:
+    mean = statistics.clustered_mean([n for _, n in numbers], [k[0] for k, _ in numbers])
+    found = of_estimate(column, mean, protocol="")
+    if found.value is None:
         return
-    (marker, colour, _), ends = ROLES[method.role], found.interval()
-    if ends is not None:
-        axes.plot(
-            ends, [y, y], color=colour, lw=0.7, zorder=2, gid="" if found.clusters < FEWEST_TO_RANK else KEEP
-        )
-    axes.plot([found.mean], [y], marker, color=colour, mec="white", mew=0.4, ms=4.5, zorder=3, gid=KEEP)
+    marker, colour, _ = ROLES[method.role]
+    if found.low is not None and found.high is not None:
+        gid = "" if found.clusters < FEWEST_TO_RANK else KEEP
+        axes.plot([found.low, found.high], [y, y], color=colour, lw=0.7, zorder=2, gid=gid)
+    axes.plot([found.value], [y], marker, color=colour, mec="white", mew=0.4, ms=4.5, zorder=3, gid=KEEP)
 
 
 def _limit(axes: Axes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -126,8 +126,9 @@ def _pareto(found: Sequence[Method], scale: Sequence[Method], column: Column) ->
     outside = _scale_lines(axes, scale, column, [p.at for p in points])
     for point in points:
         _mark(axes, point)
-    front = sorted((p.at for p in points if not _beaten(p, points)), reverse=True)
-    axes.plot(*zip(*front, strict=True), color="0.55", lw=0.8, zorder=1)
+    if not any(p.x.pooled for p in points):
+        front = sorted((p.at for p in points if not _beaten(p, points)), reverse=True)
+        axes.plot(*zip(*front, strict=True), color="0.55", lw=0.8, zorder=1)
     axes.axvline(1, color="black", lw=0.6, ls=(0, (1, 1.5)), zorder=0)
     axes.set_xlabel(axis_label(points[0].x.column))
     axes.set_ylabel(axis_label(column))
@@ -261,7 +262,10 @@ def _pareto_caption(points: Sequence[_Point], pairs: Sequence[_Point], column: C
         if clusters > 1
         else "One prompt only, so there are no intervals.",
         _markers(points),
-        "Grey: the methods that no other beats in both means. Dotted: the reference's own speed.",
+        "No line joins the best: speedups rest on step times of several jobs."
+        if any(p.x.pooled for p in points)
+        else "Grey: the methods that no other beats in both means.",
+        "Dotted: the reference's own speed.",
     ]
     if points[0].x.column.estimated:
         parts.append("Speedups are estimates from the step times of a shared run.")
@@ -287,7 +291,7 @@ def _markers(points: Sequence[_Point]) -> str:
 def _latency(run: RunRecord, found: Sequence[Method]) -> Drawn:
     known = times(run, [c for m in found for c in m.cells])
     work, stages = known.work, known.stages
-    seconds = {m: _mean_stages(m, work, stages) for m in found}
+    seconds = {m: _mean_stages(m, work, stages, known.elsewhere) for m in found}
     drawn = [m for m in found if seconds[m]]
     if not drawn:
         raise LackError("no cell recorded the times of its steps")
@@ -328,7 +332,9 @@ def _latency_caption(estimated: bool, stages: Mapping[str, object], gone: Sequen
     return " ".join(parts)
 
 
-def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, float]:
+def _mean_stages(
+    method: Method, work: Mapping[str, Any], stages: Mapping[str, Any], elsewhere: Collection[str]
+) -> dict[str, float]:
     """Mean seconds of each of STAGES over the method's cells; empty where there are no times."""
     sums: dict[str, float] = defaultdict(float)
     count = 0
@@ -337,7 +343,7 @@ def _mean_stages(method: Method, work: Mapping[str, Any], stages: Mapping[str, A
     for kind, videos in Counter((id(cell.trace), cell.latency_seconds) for cell in method.cells).items():
         cell = one_of[kind]
         try:
-            whole = cell_latency(cell, work, stages)
+            whole = cell_latency(cell, work, stages, elsewhere=elsewhere)
         except LookupError:
             continue
         count += videos

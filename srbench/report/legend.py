@@ -27,14 +27,24 @@ def warnings(run: RunRecord) -> list[str]:
 
 def header(run: RunRecord, cells: Sequence[CellRecord]) -> list[str]:
     """What was run, on what, from which commits, in three lines; then what methods have of their own."""
-    prompts = len({c.prompt_index for c in cells})
-    seeds = len({c.seed for c in cells})
     return [
         f"{run.experiment} · run {run.run} · family {run.family}",
         " · ".join(made_on(run, cells)),
-        f"{prompts} prompt{'s' * (prompts != 1)} × {seeds} seed{'s' * (seeds != 1)}{seeding(run)}",
+        extent(run, cells),
         *own(run),
     ]
+
+
+def extent(run: RunRecord, cells: Iterable[CellRecord] | None = None) -> str:
+    """How many prompts and seeds there should be, or there are in the cells; as in `12 prompts × 2 seeds`."""
+    there = None if cells is None else {(c.prompt_index, c.seed) for c in cells}
+    prompts = len(run.prompts) if there is None else len({p for p, _ in there})
+    seeds = len(run.seeds) if there is None else len({s for _, s in there})
+    videos = run.videos if there is None else there
+    whole = f"{prompts:,} prompt{'s' * (prompts != 1)}"
+    if run.videos and len(videos) != prompts * seeds:
+        return f"{whole} with different seeds, {len(videos):,} videos a method"
+    return f"{whole} × {seeds:,} seed{'s' * (seeds != 1)}{seeding(run)}"
 
 
 def made_on(run: RunRecord, cells: Iterable[CellRecord]) -> list[str]:
@@ -150,7 +160,7 @@ def headings(table: Sequence[Row], short_counts: bool = False) -> list[str]:
     """What the columns' headings mean."""
     columns = [v.column for v in table[0].values]
     of = {
-        kind: list(dict.fromkeys(c.note for c in columns if c.kind == kind and c.note))
+        kind: list(dict.fromkeys(c.whole_note for c in columns if c.kind == kind and c.whole_note))
         for kind in ("total", "difference", "similarity", "dimension")
     }
     joined = ["; ".join(notes) for notes in (of["similarity"], of["dimension"]) if notes]
@@ -160,8 +170,8 @@ def headings(table: Sequence[Row], short_counts: bool = False) -> list[str]:
     for column in cost:
         if column in counts and short_counts:
             says += [counts_note([c.key.removeprefix(EVALUATIONS) for c in counts])] * (column is counts[0])
-        elif column.note:
-            says.append(column.note)
+        elif column.whole_note:
+            says.append(column.whole_note)
     return says
 
 

@@ -33,7 +33,7 @@ from pydantic_core import to_json
 from srbench.report import aside, legend, printed
 from srbench.report.aside import Aside
 from srbench.report.figures import Figure, Method, methods
-from srbench.report.table import Tables
+from srbench.report.table import Tables, due
 from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.store.records import CellRecord, Outcome, RunRecord, Score, linked, slug
 
@@ -46,6 +46,10 @@ SAMPLE_SEED = 0  # of the random order in which prompts are shown first; it is t
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first
 POINTS = 0.3  # a stricter margin of a total, told beside half the large–small gap
 PARTS = 8  # of the prompts, each of which a process of its own writes
+POOLED = (
+    "No method is named as the fastest: the speedups rest on step times of several jobs. "
+    "Run the same command with timing=exclusive to time all methods in one job."
+)
 FEW_PROMPTS = 8  # below it, intervals are wide and their cover rests on the t distribution alone
 Facts = list[tuple[str, str]]
 
@@ -311,7 +315,7 @@ def _cell_facts(cell: CellRecord) -> Facts:
 def details(run: RunRecord, row: Row, value: Value) -> Facts:
     """A number's protocol, as (term, words)."""
     column = value.column
-    facts: Facts = [("method", row.label), ("quantity", column.note or column.title)]
+    facts: Facts = [("method", row.label), ("quantity", column.own_note(row.method_id) or column.title)]
     if value.value is not None:
         facts.append(("mean", f"{value.value:.6g} {column.marked_unit}".strip()))
         facts += _interval(value)
@@ -322,6 +326,8 @@ def details(run: RunRecord, row: Row, value: Value) -> Facts:
         facts += _interval(difference)
     if value.best:
         facts.append(("best", "the best, or not told from it"))
+    if value.pooled:
+        facts.append(("not ranked", "the estimate rests on step times of several jobs"))
     if value.outcome != "done" or value.reason:
         facts.append((value.outcome if value.outcome != "done" else "note", value.reason))
     return [*facts, ("protocol", value.protocol), ("device", run.device)]
@@ -352,12 +358,10 @@ def protocol_facts(run: RunRecord, cells: Sequence[CellRecord]) -> Facts:
     """What the numbers of this run share, and the software of every command that made some of them."""
     family = _family(run)
     facts: Facts = [("protocol", run.protocol), ("experiment", run.experiment), ("run", run.run)]
+    # the device that was asked for is no fact of the numbers; that which computed them is below
+    facts += [(key.replace("_", " "), _words(value)) for key, value in family.items() if key != "device"]
     facts += [
-        (key.replace("_", " "), _words(value)) for key, value in family.items() if value not in ("", {})
-    ]
-    return [
-        *facts,
-        ("prompts × seeds", f"{len(run.prompts)} × {len(run.seeds)}{legend.seeding(run)}"),
+        ("prompts and seeds", legend.extent(run)),
         _times(run),
         ("device", f"{run.device}, {_count(run.threads, 'thread')}"),
         ("commit", legend.code_names(run, cells)),
@@ -366,6 +370,7 @@ def protocol_facts(run: RunRecord, cells: Sequence[CellRecord]) -> Facts:
         ("started", run.started),
         *_later_commands(run),
     ]
+    return [(term, words) for term, words in facts if words]
 
 
 def _later_commands(run: RunRecord) -> Facts:
@@ -382,9 +387,13 @@ def _family(run: RunRecord) -> Mapping[str, Any]:
 
 
 def _words(value: Any) -> str:
+    """A setting for readers, without the parts of it that are not set; empty where none is."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items() if inner is not None)
-    return "none" if value is None else str(value)
+        parts = ((key, _words(inner)) for key, inner in value.items())
+        return ", ".join(f"{str(key).replace('_', ' ')} {words}" for key, words in parts if words)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(filter(None, map(_words, value)))
+    return "" if value is None else str(value).strip()
 
 
 def _count(n: int, word: str) -> str:
@@ -412,15 +421,14 @@ def _done(run: RunRecord, cells: Sequence[CellRecord], found: Sequence[Method]) 
     videos: dict[tuple[str, int, int], Outcome] = {}
     for cell in sorted(cells, key=lambda c: c.outcome == "done"):  # one that is done outdoes another try
         videos[cell.method_id, cell.prompt_index, cell.seed] = cell.outcome
-    planned = max(len(found) * len(run.prompts) * len(run.seeds), len(videos))
+    planned = max(len(found) * len(due(run, cells)), len(videos))
     outcomes = Counter(videos.values())
     outcomes["missing"] += planned - len(videos)
     rest = [f"{n:,} {outcome}" for outcome, n in outcomes.items() if outcome != "done" and n]
     return (
         f"{outcomes['done']:,} of {_count(planned, 'cell')} done"
         f"{': ' + ', '.join(rest) if rest else ''} "
-        f"({_count(len(found), 'method')}, {_count(len(run.prompts), 'prompt')}, "
-        f"{_count(len(run.seeds), 'seed')})."
+        f"({_count(len(found), 'method')}, {legend.extent(run)})."
     )
 
 
@@ -457,6 +465,8 @@ def _fastest(found: Sequence[Method]) -> list[str]:
         lines = SIMILAR.get(column.key.partition("/")[0], ())
         for line in lines:
             over = [m for m in rivals if (_number(m, column.key) or -math.inf) >= line]
+            if any(m.row["speedup"].pooled for m in over):
+                return [POOLED]
             if over:
                 best = max(over, key=lambda m: _number(m, "speedup") or 0.0)
                 at_least = f"{line:g} {column.unit}".rstrip()
@@ -479,6 +489,10 @@ def _number(method: Method, key: str) -> float | None:
     return next((v.value for v in method.row.values if v.column.key == key), None)
 
 
+def _is_pooled(method: Method) -> bool:
+    return any(v.pooled for v in method.row.values if v.column.key == "speedup")
+
+
 def _said(found: Sequence[Method], method: Method, key: str) -> str:
     """A method's number with as many digits as in the table, as in `1.19× (est.)`."""
     rows = [m.row for m in found]
@@ -494,7 +508,8 @@ def _alone(found: Sequence[Method]) -> list[str]:
     for who, words in (("small", "The small model alone"), ("fewer", "The large model with fewer steps")):
         for method in (m for m in found if m.role == who):
             columns = [v.column for v in method.row.values]
-            keys = ["speedup", *(c.key for c in columns if c.kind in ("similarity", "total"))]
+            keys = [] if _is_pooled(method) else ["speedup"]
+            keys += [c.key for c in columns if c.kind in ("similarity", "total")]
             numbers = [
                 f"{method.row[k].column.heading} {_said(found, method, k)}"
                 for k in keys

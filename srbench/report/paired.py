@@ -157,6 +157,14 @@ def paired(of: Bench, a: Contender, b: Contender, column: str) -> Paired:
             "two methods that are measured on the same videos",
             "name another --against or --column, or score the run first",
         )
+    if not all(
+        k in spread for pair, keys in zip(varied, shared, strict=True) for spread in pair for k in keys
+    ):
+        raise UserError(
+            f"{column} of {a.label} and {b.label}: {quantities.GIVEN_ONCE.reason}",
+            "a number for each video",
+            "give each video's own latency, or name another --column",
+        )
     whole = sorted({k for keys in shared for k in keys})
     difference, values = 0.0, dict.fromkeys(whole, 0.0)
     for (weight, quantity, scale), pair, its, keys in zip(parts, known, varied, shared, strict=True):

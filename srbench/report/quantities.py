@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import isfinite
 from statistics import fmean
@@ -15,10 +15,10 @@ from srbench.errors import UserError
 from srbench.report.latency import (
     ONCE,
     Times,
-    apart,
     cell_latency,
     disagreement,
     once_per_trace,
+    rests_on_several,
     times,
 )
 from srbench.report.roles import Role
@@ -42,7 +42,8 @@ class Gap:
 
 UNSCORED = Gap("missing", "no score recorded")
 UNRECORDED = Gap("missing", "the run has no record of it")
-UNTOLD = Gap("missing", "not told (--latency of srbench.score)")
+UNTOLD = Gap("missing", "no latency was given (--latency of srbench.score)")
+GIVEN_ONCE = Gap("missing", "one number was given for several videos, so its spread is not known")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class Quantity:
     for the largest.  count: how much a cell counts in the mean over videos, 1 without it.  varied: what
     errors are taken from in place of `measure`, where that hides how well it is known: a
     latency of median step times over the run is the same for every video of as many steps.
-    is_ranked: whether the errors tell a best method from others.
+    Where it gives gaps alone, there is no error, for their reason.
+    is_ranked: whether the errors tell a best method from others.  pooled: whether a method's number
+    rests on times of several jobs: then nothing is marked or named as the best.
     """
 
     column: Column
@@ -117,6 +120,7 @@ class Quantity:
     count: Callable[[CellRecord], float] | None = None
     varied: Callable[[CellRecord], float | Gap] | None = None
     is_ranked: bool = True
+    pooled: Callable[[Contender], bool] = lambda method: False
 
     def counts(self, method: Contender, measured: Measured) -> dict[Key, float]:
         """How much each number counts, in the order of numbers(measured)."""
@@ -218,18 +222,20 @@ def similarity(scores: Scores) -> list[Quantity]:
     ]
 
 
-def at_the_cap(facts: MetricFacts, scores: Scores) -> list[str]:
-    """PSNR's frames at its cap, which identical ones are and which lift a mean, for each method that has any.
+def at_the_cap(facts: MetricFacts, scores: Scores) -> tuple[tuple[str, str], ...]:
+    """PSNR's frames at its cap, which identical ones are and which lift a mean, by method that has any.
 
     With the mean over prompts that the others alone would give; nothing for other metrics.
     """
     if _stem(facts.name) != "psnr":
-        return []
-    found: dict[str, dict[int, list[Score]]] = {}
+        return ()
+    found: dict[tuple[str, str], dict[int, list[Score]]] = {}
     for cell, own in scores.of(facts.name):
         if own.per_frame and not cell.is_reference:
-            found.setdefault(cell.label, {}).setdefault(cell.prompt_index, []).append(own)
-    return [said for label, by_prompt in found.items() if (said := _capped(label, by_prompt, facts))]
+            of_method = found.setdefault((cell.method_id, cell.label), {})
+            of_method.setdefault(cell.prompt_index, []).append(own)
+    noted = ((method, _capped(label, own, facts)) for (method, label), own in found.items())
+    return tuple((method, said) for method, said in noted if said)
 
 
 def _capped(label: str, by_prompt: Mapping[int, Sequence[Score]], facts: MetricFacts) -> str:
@@ -276,10 +282,12 @@ def _stem(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _metric(facts: MetricFacts, scores: Scores, unique: bool, capped: Sequence[str]) -> Quantity:
+def _metric(
+    facts: MetricFacts, scores: Scores, unique: bool, capped: tuple[tuple[str, str], ...]
+) -> Quantity:
     stem = _stem(facts.name)
     short = stem.upper() if len(stem) <= 5 else stem
-    about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}", *capped]
+    about = [f"{short if unique else facts.name}: {facts.name}, version {facts.version}"]
     about += [] if facts.needs_reference else ["a video against itself, what the encoder alone does to it"]
     column = Column(
         key=facts.name,
@@ -289,6 +297,8 @@ def _metric(facts: MetricFacts, scores: Scores, unique: bool, capped: Sequence[s
         higher_is_better=facts.higher_is_better if facts.needs_reference else None,
         decimals=3 if facts.upper_bound == 1 else 2,
         note=", ".join(about),
+        own_notes=capped,
+        bounds=(facts.lower_bound, facts.upper_bound),
     )
 
     def word(method: Contender) -> tuple[str, str] | None:
@@ -310,6 +320,7 @@ def _dimension(facts: MetricFacts, scores: Scores) -> Quantity:
         kind="dimension",
         decimals=3,
         note=f"{facts.name}, version {facts.version}, {facts.group}" + (f" ({made})" if made else ""),
+        bounds=(facts.lower_bound, facts.upper_bound),
     )
     return Quantity(
         column,
@@ -321,37 +332,69 @@ def _dimension(facts: MetricFacts, scores: Scores) -> Quantity:
 
 
 def _latency_quantities(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
+    if run.source == "imported":
+        return _given_latencies(run, cells)
     known = times(run, cells)
     work, stages = known.work, known.stages
-    estimated = run.timing != "exclusive"
+    reference = known.jobs(c for c in cells if c.is_reference)
 
     @once_per_trace
-    def of_trace(cell: CellRecord) -> float | Gap:
-        try:
-            return math.fsum(cell_latency(cell, work, stages).values())
-        except LookupError as error:
-            again = "; timing=exclusive with its method times it" if run.alone else ""
-            return Gap("missing", f"{error.args[0]}{again}")
-
     def measure(cell: CellRecord) -> float | Gap:
-        if cell.source == "imported":  # it has no trace, and may have a latency of its own
-            return UNTOLD if cell.latency_seconds is None else cell.latency_seconds
-        return of_trace(cell)
+        try:
+            return math.fsum(cell_latency(cell, work, stages, elsewhere=known.elsewhere).values())
+        except LookupError as error:
+            again = "; timing=exclusive with its method times it" if run.alone or known.elsewhere else ""
+            return Gap("missing", f"{error.args[0]}{again}")
 
     def varied(cell: CellRecord) -> float | Gap:
         found = measure(cell)
         own = known.by_prompt.get(cell.prompt_index)
-        if own is None or isinstance(found, Gap) or cell.latency_seconds is not None:
+        if own is None or isinstance(found, Gap):
             return found
         return math.fsum(cell_latency(cell, work, stages, own).values())
 
-    note = _latency_note(run, known)
-    seconds = Column("latency", "latency", "s", False, estimated, "cost", 1, note)
-    about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
-    speedup = Column("speedup", "speedup", "×", True, estimated, "cost", 2, about)
+    def pooled(method: Contender) -> bool:
+        return rests_on_several(known.jobs(method.cells.values()))
+
+    def pooled_ratio(method: Contender) -> bool:
+        return rests_on_several(reference | known.jobs(method.cells.values()))
+
+    seconds, speedup = _latency_columns(run.timing != "exclusive", _latency_note(run, known))
+    own_notes = _own_notes(known, cells)
+    seconds, speedup = (replace(c, own_notes=own_notes) for c in (seconds, speedup))
+    ranked = not run.alone
     return [
-        Quantity(seconds, measure, varied=varied, is_ranked=not run.alone),
-        Quantity(speedup, measure, summary="ratio", varied=varied, is_ranked=not run.alone),
+        Quantity(seconds, measure, varied=varied, is_ranked=ranked, pooled=pooled),
+        Quantity(speedup, measure, summary="ratio", varied=varied, is_ranked=ranked, pooled=pooled_ratio),
+    ]
+
+
+def _latency_columns(estimated: bool, note: str) -> tuple[Column, Column]:
+    """Latency and speedup."""
+    about = "speedup: the reference's mean latency / the method's, of the videos that both have; ± likewise"
+    return (
+        Column("latency", "latency", "s", False, estimated, "cost", 1, note, bounds=(0.0, None)),
+        Column("speedup", "speedup", "×", True, estimated, "cost", 2, about, bounds=(0.0, None)),
+    )
+
+
+def _given_latencies(run: RunRecord, cells: Sequence[CellRecord]) -> list[Quantity]:
+    """Of imported videos, as whoever made them says.
+
+    A number that was given for several videos is one measurement: it has no spread.
+    """
+
+    def measure(cell: CellRecord) -> float | Gap:
+        return UNTOLD if cell.latency_seconds is None else cell.latency_seconds
+
+    def varied(cell: CellRecord) -> float | Gap:
+        return GIVEN_ONCE if cell.latency_videos > 1 else measure(cell)
+
+    ranked = all(cell.latency_videos <= 1 for cell in cells)
+    seconds, speedup = _latency_columns(run.timing != "exclusive", "")
+    return [
+        Quantity(seconds, measure, varied=varied, is_ranked=ranked),
+        Quantity(speedup, measure, summary="ratio", varied=varied, is_ranked=ranked),
     ]
 
 
@@ -365,14 +408,46 @@ def _latency_note(run: RunRecord, known: Times) -> str:
     else:
         parts += ["of a shared run (est.)"] if run.timing != "exclusive" else []
         parts += ["± is over prompts, each with the median step times of its own videos"]
-        parts += _apart_notes(walked)
+        parts += _jobs_notes(known)
     absent = [name for name in ONCE if name not in stages]
     parts += [f"without {' and '.join(absent)}, which no cell timed"] if absent else []
-    cold = [name for name, typical in work.items() if not typical.warm]
-    parts += [f"warm-up steps only for: {'; '.join(cold)}"] if cold else []
     hosts = {c.host for c in walked if c.step_seconds}
     parts += [f"times from {len(hosts)} hosts"] if len(hosts) > 1 else []
     return f"latency: {', '.join(parts)}"
+
+
+def _jobs_notes(known: Times) -> list[str]:
+    """What a reader must know where several jobs timed the steps."""
+    jobs = frozenset[str]().union(*(t.jobs for t in known.work.values()))
+    said = []
+    if len(jobs) > 1:
+        said.append(
+            f"step times of {len(jobs)} jobs: each job's are divided by its own step of the reference, then "
+            f"pooled, in the seconds of one job{f' ({known.unit})' if known.unit else ''}"
+        )
+    if "" in jobs:
+        said.append("older records do not say which job timed their steps")
+    return [*said, "so no best is marked; timing=exclusive times all methods in one job"] if said else []
+
+
+def _own_notes(known: Times, cells: Sequence[CellRecord]) -> tuple[tuple[str, str], ...]:
+    """What concerns the steps of some methods alone, by method: warm-up steps, and an earlier pass."""
+    notes = {w: f"warm-up steps only for: {_denoiser(w)}" for w, t in known.work.items() if not t.warm}
+    for work, began in known.earlier.items():
+        notes[work] = f"steps of {_denoiser(work)} from an earlier pass, begun {began}"
+    done = {(c.method_id, id(c.trace)): c for c in cells if c.trace is not None and c.outcome == "done"}
+    found = {
+        (cell.method_id, notes[work]): None
+        for cell in done.values()
+        for work in (cell.trace.work if cell.trace and notes else ())
+        if work in notes
+    }
+    return tuple(found)
+
+
+def _denoiser(work: str) -> str:
+    """The name in a `Step.work`, without its hash."""
+    return work.partition("#")[0]
 
 
 def _pass_notes(alone: TimingPass, known: Times) -> list[str]:
@@ -385,8 +460,6 @@ def _pass_notes(alone: TimingPass, known: Times) -> list[str]:
         parts.append(f"though {alone.busy:.0%} of the processors were busy just before")
     if alone.others_bytes is not None and alone.others_bytes > CROWDED_BYTES:
         parts.append(f"though others held {alone.others_bytes / 2**30:.1f} GiB of the device's memory")
-    for work, began in known.earlier.items():
-        parts.append(f"steps of {work.partition('#')[0]} from an earlier pass, begun {began}")
     off = disagreement(alone.walks, known.work, known.stages)
     if off is not None:
         parts.append(f"within {off:.1%} of whole walks by the clock")
@@ -397,15 +470,6 @@ def _pass_notes(alone: TimingPass, known: Times) -> list[str]:
 
 # above them a timing pass was not alone; a driver holds some memory
 CROWDED, CROWDED_BYTES = 0.2, 1.5 * 2**30
-
-
-def _apart_notes(cells: Sequence[CellRecord]) -> list[str]:
-    """Methods that another job timed than the reference's: between two jobs a machine's speed may change."""
-    found = apart(cells)
-    if not found:
-        return []
-    named = ", ".join(found)
-    return [f"timed in another job than the reference's, so that timing=exclusive is wanted: {named}"]
 
 
 def _evaluation_quantities(cells: Sequence[CellRecord]) -> list[Quantity]:
@@ -425,7 +489,9 @@ def _count(what: str, count: Callable[[CellRecord], int]) -> Quantity:
 
     source = "taken from an accelerator's cache" if what == "reused" else f"computed by the {what} model"
     note = f"evals {what}: model evaluations {source}, a video (a guided step is two evaluations)"
-    column = Column(f"evaluations_{what}", f"evals {what}", "", None, False, "cost", 1, note)
+    column = Column(
+        f"evaluations_{what}", f"evals {what}", kind="cost", decimals=1, note=note, bounds=(0.0, None)
+    )
     return Quantity(column, measure)
 
 
@@ -455,7 +521,15 @@ def _modules_quantity() -> Quantity:
         "modules reused: of the modules inside the computed evaluations that an accelerator acts on (PAB: "
         "the attention layers), the share whose output came from its cache; over all steps of that model"
     )
-    column = Column("modules_reused", "modules reused", "%", None, False, "cost", 0, note)
+    column = Column(
+        "modules_reused",
+        "modules reused",
+        "%",
+        kind="cost",
+        decimals=0,
+        note=note,
+        bounds=(0.0, PERCENT),
+    )
     return Quantity(column, measure, word)
 
 
@@ -502,6 +576,7 @@ def _switch_quantity() -> Quantity:
         kind="cost",
         decimals=1,
         note="switch step: steps done before the first change of model",
+        bounds=(0.0, None),
     )
     return Quantity(column, measure, word)
 

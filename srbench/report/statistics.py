@@ -40,12 +40,16 @@ class Estimate:
     reason: str = ""
     skewness: float = field(default=0.0, repr=False)
 
-    def with_error_of(self, varied: Estimate) -> Estimate:
+    def with_error_of(self, varied: Estimate, reason: str = "") -> Estimate:
         """This number with another's standard error, in proportion to the two numbers.
+
+        Where the other has no values there is no error, for this reason.
 
         >>> Estimate(4.0, 0.0, 6, 3).with_error_of(Estimate(2.0, 0.1, 6, 3)).standard_error
         0.2
         """
+        if self.mean is not None and varied.n == 0:
+            return replace(self, standard_error=None, skewness=0.0, reason=reason or self.reason)
         if self.mean is None or not varied.mean or varied.standard_error is None:
             return self
         error = abs(self.mean / varied.mean) * varied.standard_error

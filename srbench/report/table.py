@@ -127,8 +127,8 @@ def _rows(methods: Sequence[Contender], columns: Sequence[Sequence[Value]]) -> l
 
 def due(run: RunRecord, cells: Sequence[CellRecord]) -> list[Key]:
     """The prompts and seeds that every method should have a video of, in order."""
-    planned = {(i, seed) for i in range(len(run.prompts)) for seed in run.seeds}
-    return sorted(planned | {(c.prompt_index, c.seed) for c in cells})
+    planned = run.videos or [(i, seed) for i in range(len(run.prompts)) for seed in run.seeds]
+    return sorted({*planned, *((c.prompt_index, c.seed) for c in cells)})
 
 
 def contenders(run: RunRecord, cells: Sequence[CellRecord]) -> list[Contender]:
@@ -239,7 +239,8 @@ def _value(
         more = "; ".join(part for part in (more, estimate.reason) if part)
     outcome = "missing" if more and outcome == "done" else outcome
     reason = "; ".join(part for part in (told, more) if part)
-    return of_estimate(column, estimate, protocol, outcome, reason, quantity.summary == "ratio")
+    value = of_estimate(column, estimate, protocol, outcome, reason, quantity.summary == "ratio")
+    return replace(value, pooled=value.value is not None and quantity.pooled(method))
 
 
 Both = tuple[Measured, Measured]  # what a quantity measured, and what its errors are taken from
@@ -256,7 +257,15 @@ def _estimate(
         told = f"{lacking} of {len(own[0])} lack the reference's latency" if lacking else ""
         return _speedup(reference, own), told
     estimate = _mean(quantity, method, own[0])
-    return estimate if own[1] is own[0] else estimate.with_error_of(_mean(quantity, method, own[1])), ""
+    if own[1] is own[0]:
+        return estimate, ""
+    return estimate.with_error_of(_mean(quantity, method, own[1]), _why_no_error(own)), ""
+
+
+def _why_no_error(*of: Both) -> str:
+    """The first reason for which nothing is known of how a number varies."""
+    unknown = (v for own in of for v in own[1].values() if isinstance(v, Gap))
+    return next((gap.reason for gap in unknown), "")
 
 
 def _mean(quantity: Quantity, method: Contender, own: Measured) -> Estimate:
@@ -284,7 +293,7 @@ def _speedup(reference: Both, own: Both) -> Estimate:
         both = [k for k in mine if k in base]
         of = [base[k] for k in both], [mine[k] for k in both]
         estimates.append(statistics.ratio_of_means(*of, [k[0] for k in both]))
-    return estimates[0].with_error_of(estimates[1])
+    return estimates[0].with_error_of(estimates[1], _why_no_error(reference, own))
 
 
 def _mark_best(
@@ -299,6 +308,7 @@ def _mark_best(
     The reference and scale rows are apart.
 
     Nothing is marked of a quantity whose errors leave out what tells methods apart (`is_ranked`), nor
+    where a rival's number rests on times of several jobs (`Value.pooled`), nor
     with fewer than FEWEST_TO_RANK prompts: next to nothing could be told from the best, and all
     would be.  Where rivals lack videos the best is so over those that all have, since hard ones that
     failed would make a mean better.
@@ -309,7 +319,8 @@ def _mark_best(
         for i, (m, v) in enumerate(zip(methods, values, strict=True))
         if m.role not in ("reference", "scale") and v.value is not None and v.clusters >= FEWEST_TO_RANK
     ]
-    if higher is None or not rivals or not quantity.is_ranked:
+    is_ranked = quantity.is_ranked and not any(values[i].pooled for i in rivals)
+    if higher is None or not rivals or not is_ranked:
         return list(values)
     means = _over_common(quantity, methods, measured, rivals, reference)
     merits = {i: values[i].value if means is None else means[i] for i in rivals}

@@ -320,13 +320,22 @@ def _column(suite: str, name: str, prefix: str, members: Sequence[Dimension]) ->
     else:
         names = ", ".join(d.facts.name.partition("/")[2] for d in members)
         note = f"{name}: weighted mean of the suite's dimensions, each put on a scale of 0 to 100 % ({names})"
-    return Column(f"{suite}/{name}", f"{prefix}{name}", "%", True, False, "total", 1, note)
+    heading = f"{prefix}{name}"
+    return Column(f"{suite}/{name}", heading, "%", True, False, "total", 1, note, bounds=(0.0, PERCENT))
 
 
 def _delta(column: Column) -> Column:
     note = "Δ: minus the reference, [95 % interval] of the same draws"
     return Column(
-        f"{column.key}_difference", f"Δ {column.heading}", "points", True, False, "difference", 1, note
+        f"{column.key}_difference",
+        f"Δ {column.heading}",
+        "points",
+        True,
+        False,
+        "difference",
+        1,
+        note,
+        bounds=(-PERCENT, PERCENT),
     )
 
 

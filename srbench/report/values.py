@@ -25,7 +25,8 @@ class Column:
     higher_is_better: None where neither direction is better.  estimated: the number is a
     sum of a shared run's step times, marked "est.".  kind: what the quantity tells of a
     method.  decimals: the fewest digits after the point.  note: what the heading means,
-    as it belongs below the table.
+    as it belongs below the table.  own_notes: what concerns one method alone, as (method_id,
+    sentence).  bounds: the lowest and the highest value that there can be; None where there is no end.
     """
 
     key: str
@@ -36,6 +37,18 @@ class Column:
     kind: Kind = "similarity"
     decimals: int = 2
     note: str = ""
+    own_notes: tuple[tuple[str, str], ...] = ()
+    bounds: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def whole_note(self) -> str:
+        """The note with that of every method, as it belongs below the table."""
+        return ", ".join(dict.fromkeys([*filter(None, [self.note]), *(said for _, said in self.own_notes)]))
+
+    def own_note(self, method_id: str) -> str:
+        """The note with what concerns this method, and no other."""
+        own = [said for whose, said in self.own_notes if whose == method_id]
+        return ", ".join(dict.fromkeys([*filter(None, [self.note]), *own]))
 
     @property
     def group(self) -> Literal["quality", "cost"]:
@@ -64,12 +77,13 @@ class Value:
 
     value, standard_error: in the column's unit; None is shown as "–" or not at all.  low,
     high: its 95 % interval over prompts (statistics.reach), for totals by the error of the
-    cluster bootstrap, for a speedup of its logarithm, so that it never goes below 0.  n,
+    cluster bootstrap, for a speedup of its logarithm; never past the column's bounds.  n,
     clusters: videos and prompts behind it.  outcome: `done` only where no video is
     lacking, so a filter on it leaves whole values.  reason: a footnote's text.  word:
     shown in place of a number where none applies ("reference"); its reason needs no
     footnote.  no_error: why there is no standard error, told once below the table.
-    best: the best method's, or one that the data can't tell from it.
+    best: the best method's, or one that the data can't tell from it.  pooled: it rests on the times of
+    several jobs, so that no headline names it.
     """
 
     column: Column
@@ -85,6 +99,17 @@ class Value:
     high: float | None = None
     no_error: str = ""
     best: bool = False
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep the interval inside the column's bounds: what cannot be is in no interval."""
+        if self.value is None:
+            return
+        lowest, highest = self.column.bounds
+        if self.low is not None and lowest is not None:
+            object.__setattr__(self, "low", max(self.low, min(lowest, self.value)))
+        if self.high is not None and highest is not None:
+            object.__setattr__(self, "high", min(self.high, max(highest, self.value)))
 
     @property
     def footnote(self) -> str:

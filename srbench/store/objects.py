@@ -160,12 +160,22 @@ def _told(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While inside, no other process is: for files that are read, changed and written back."""
+    """While inside, no other process is: for files that are read, changed and written back.
+
+    Raises UserError where the disk knows no locks, as some network disks.
+    """
     with _told(folder / ".lock"):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{folder / '.lock'} cannot be locked ({error.strerror})",
+                "a disk with file locks, as every local disk has them",
+                "mount it with locks, or set results=… and store=… to folders of another disk",
+            ) from error
         yield
     finally:
         os.close(handle)

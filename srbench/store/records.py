@@ -142,6 +142,14 @@ class CellRecord(_Record):
         default=(), description="device-synchronised, one a step; null where an earlier run did the step"
     )
     stages: tuple[Stage, ...] = ()
+    job: str = Field(
+        default="", description="the job that timed the steps and stages; empty in records of older versions"
+    )
+    computes: dict[str, str] = Field(
+        default_factory=dict,
+        description="denoisers of the trace, each with the id of that which computes the same in a step "
+        "that reuses nothing; without those that are their own",
+    )
     peak_memory_bytes: int | None = None
     scores: tuple[Score, ...] = ()
     shared_steps: int = Field(default=0, description="steps computed once for several methods")
@@ -163,6 +171,9 @@ class CellRecord(_Record):
     latency_seconds: float | None = Field(
         default=None, description="of an imported video, as whoever made it says; not measured here"
     )
+    latency_videos: int = Field(
+        default=1, description="how many videos that one number was given for; of several it has no spread"
+    )
 
 
 class TextTimes(_Record):
@@ -170,6 +181,7 @@ class TextTimes(_Record):
 
     version: Literal[1] = VERSION
     seconds: dict[str, float]
+    jobs: dict[str, str] = Field(default_factory=dict, description="text: the job that encoded it")
 
 
 class MethodRecord(_Record):
@@ -238,6 +250,11 @@ class RunRecord(_Record):
     methods: tuple[MethodRecord, ...] = Field(description="of all jobs that wrote to this run")
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
+    videos: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="number of the prompt, and seed, of each video that a method should have; empty: every "
+        "prompt with every seed",
+    )
     timing: Literal["shared", "exclusive"] = Field(
         default="shared", description="step times of the sweep itself, or of a pass of its own"
     )

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from srbench import video
-from srbench.definitions import DEFINITIONS, Table, main, through_mp4
+from srbench.definitions import DEFINITIONS, Table, by_scikit_image, main, through_mp4
 from srbench.metrics.base import unavailable
 from srbench.metrics.mp4 import Mp4
 from srbench.metrics.mp4_floor import Mp4Floor
 from srbench.metrics.psnr import PSNR
+from srbench.metrics.ssim import SSIM
 from srbench.store.records import MetricFacts, Score
 
 HERE = Path(__file__).parent
@@ -42,6 +43,29 @@ def test_the_command_shows_every_definition(tmp_path: Path, capsys: pytest.Captu
     assert shown.startswith("| definition | version | b.webm |\n")
     assert all(f"`{m.facts.name}`" in shown for m in DEFINITIONS + through_mp4(8))
     assert "(1 of 2 frames at 100; 90.7353 without)" in shown
+
+
+@pytest.mark.parametrize("pair", ["ba", "da", "aa", "bd"])
+def test_scikit_image_agrees_with_every_definition_that_it_has(pair: str) -> None:
+    own, reference = (VIDEOS[name] for name in pair)
+    known = [m for m in DEFINITIONS if isinstance(m, PSNR | SSIM)]
+    assert len(known) == 4
+    for metric in known:
+        theirs = by_scikit_image(metric, own, reference)
+        np.testing.assert_allclose(theirs, metric(own, reference), rtol=0, atol=1e-10)
+
+
+def test_the_command_shows_scikit_images_numbers_beside_ours() -> None:
+    head, _, psnr, *ssim = Table({"fits": VIDEOS["b"], "small": VIDEOS["b"][:, :9]}, VIDEOS["a"]).independent(
+        DEFINITIONS
+    )
+    assert head.startswith("| by scikit-image ") and head.endswith(" | fits | small |")
+    assert psnr.startswith("| `psnr` | 41.6084 (differs by ") and "| –: 92×9 pixels against" in psnr
+    assert [line.split("`")[1] for line in ssim] == [
+        "ssim/gauss11-valid",
+        "ssim/uniform7",
+        "ssim/gauss11-same",
+    ]
 
 
 def test_each_video_is_encoded_once_and_the_floor_is_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

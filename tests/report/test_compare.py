@@ -11,7 +11,7 @@ import pytest
 
 from srbench import compare as command
 from srbench.report import statistics, table
-from srbench.store.records import Score, write_json
+from srbench.store.records import Score, Software, write_json
 
 PROMPTS, SEEDS = 12, 2
 
@@ -401,3 +401,27 @@ def test_a_gate_says_what_failed_where_nothing_is_past_a_margin(make, folders, c
     assert command.main([*folders((run, cells), (less, left)), "--margin", "psnr=0.5"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert said.endswith("FAILED, though no number is past the margins (psnr 0.5): srd_0.01: not in B")
+
+
+def test_the_first_change_of_the_protocol_is_not_passed_over(make, folders, capsys):
+    """The cells share their protocol; the records of the runs differ in theirs and in one field."""
+    a, b = records(make), records(make, protocol="q" * 64, threads=2)
+    assert command.main([*folders(a, b), "--across", "--format", "json"]) == 0
+    changed = [c for c in rows(capsys)[0]["changes"] if c["kind"] == "protocol"]
+    assert [(c["field"], c["a"], c["b"]) for c in changed] == [("threads", "1", "2")]
+
+
+def test_what_made_two_runs_is_compared_as_a_whole(make, folders, capsys):
+    """Other weights are another protocol; another commit, or a package that one run alone names, is not."""
+    later = Software(commit="b" * 40, dirty=False, packages={"flash-attn": "2.8"})
+    run, cells = records(make, weights={"large": {"transformer": "1"}}, packages={"torch": "2.9"})
+    newer = [c.model_copy(update={"made": later}) if c.method == "srd_0.01" else c for c in cells]
+    other = run.model_copy(update={"weights": {"large": {"transformer": "2"}}})
+    assert command.main([*folders((run, cells), (other, newer)), "--across", "--format", "json"]) == 0
+    whole, _ = rows(capsys)
+    assert {c["field"]: c["kind"] for c in whole["changes"]} == {
+        "weights.large.transformer": "protocol",
+        "commit": "other",
+        "packages.flash-attn": "other",
+    }
+    assert whole["b"]["commit"] == f"0123456789abcdef (dirty), {'b' * 40}"

@@ -6,9 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from srbench import configs
+from srbench.registry import build
+from srbench.report import delta
+from srbench.store.records import read_run
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -69,3 +76,24 @@ def test_is_short_and_has_no_outputs(notebook):
 
 def test_the_run_is_small():
     assert (FOLDER / "example_run.tar.xz").stat().st_size <= 300_000
+
+
+def test_the_run_is_of_the_model_that_is_shipped():
+    """Where this fails, the shapes model was trained again: `make example-run`."""
+    with tarfile.open(FOLDER / "example_run.tar.xz") as packed:
+        plain = json.load(packed.extractfile("example/run.json"))
+    family = build("families", configs.read("family", "shapes"), "family")
+    assert plain["weights"] == family.weights_identity()
+
+
+@pytest.mark.parametrize("fixed", ["fixed_step", "none"])
+def test_delta_is_chosen_between_the_runs_switches_only(fixed, tmp_path):
+    """Also of the committed run with fewer of them."""
+    with tarfile.open(FOLDER / "example_run.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    run, cells = read_run(tmp_path / "example")
+    rows = {"reference", "small", fixed}
+    kept = [c for c in cells if c.is_reference or c.method in rows or c.path[0]["until"].get("delta") == 0.01]
+    found = delta.replayed(run, kept, (0.0001, 0.01))
+    assert found.reasons[0] and np.isnan(found.speedup[0])
+    assert not found.reasons[1] and found.computed[1] == 1.0

@@ -14,6 +14,7 @@ import pytest
 
 from srbench import video
 from srbench.report import figures, page, table
+from srbench.report.table import rows
 from srbench.store.records import Score, link_name, linked
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 ${title} \"' &amp; \x1b[31m"
@@ -124,6 +125,35 @@ def test_no_network_and_no_absolute_path(make, tmp_path):
         assert str(tmp_path) not in text
     for path in re.findall(r'(?:src|href)="([^"#]+)"', html):
         assert (tmp_path / path).exists() or path.startswith("table."), path
+
+
+def test_a_numbers_details_are_of_its_own_row(make):
+    psnr = make.psnr.model_copy(update={"upper_bound": 100.0})
+    cells = [make.cell("large", p, 0) for p in range(2)]
+    for name, frames in (("small", (20.0, 30.0)), ("near", (100.0, 50.0))):
+        score = make.scored(psnr, sum(frames) / 2, frames, reference="r")
+        cells += [make.cell(name, p, 0, scores=(score,)) for p in range(2)]
+    run = make.run(methods=())
+    table = rows(run, cells)
+    told = {r.method: dict(page.details(run, r, r["psnr"]))["quantity"] for r in table if not r.is_reference}
+    assert "2 of 4 frames at 100 dB" in told["near"]
+    assert "frames at 100" not in told["small"]
+    # below the table, where the label says whose it is
+    assert any("near: 2 of 4 frames at 100 dB" in note for note in page.table_notes(table))
+
+
+@pytest.mark.parametrize(
+    "empty", [None, "", {}, [], (), {"switch": None}, {"switch": {"seconds": ""}}, [None]]
+)
+def test_the_protocols_list_has_each_term_once_and_none_without_words(make, empty):
+    family = {"kind": "wan", "device": "auto", "memory": empty, "price": {"step": 0.1, "switch": empty}}
+    facts = page.protocol_facts(make.run(resolved={"family": family}), [])
+    terms = dict(facts)
+    assert len(terms) == len(facts)
+    assert terms["price"] == "step 0.1"
+    assert terms["device"].startswith("NVIDIA H100")
+    assert "memory" not in terms
+    assert all(words.strip() and " ," not in words for words in terms.values())
 
 
 def test_warnings_stand_above_all(make, tmp_path):

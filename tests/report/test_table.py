@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from srbench.errors import UserError
 from srbench.report.printed import columns
 from srbench.report.table import decimals, rows, shown
+from srbench.report.table import make as make_tables
 from srbench.report.values import best_of
 from srbench.store.records import TimingPass
 
@@ -64,7 +65,7 @@ def test_frames_at_psnrs_cap_are_counted_below_the_table_with_the_mean_without_t
     row = by_method(rows(make.run(methods=()), cells))["small"]
     assert row["psnr"].value == pytest.approx((65 + 100 + 22) / 3)
     # the second prompt has no other frame; (30 + 22) / 2
-    assert row["psnr"].column.note.endswith("small: 3 of 6 frames at 100 dB, mean 26.00 without")
+    assert row["psnr"].column.whole_note.endswith("small: 3 of 6 frames at 100 dB, mean 26.00 without")
 
 
 def test_reference_is_named_not_scored(make: Any) -> None:
@@ -130,6 +131,25 @@ def test_intervals_are_t(make: Any) -> None:
     psnr = by_method(rows(make.run(), make.cells()))["srd_0.01"]["psnr"]
     half = 4.302652729911275 / math.sqrt(3)  # t(0.975; 2) by any table
     assert (psnr.low, psnr.high) == pytest.approx((25.05 - half, 25.05 + half))
+
+
+@pytest.mark.parametrize("facts", [dict(lower_bound=0.0, upper_bound=1.0), dict(upper_bound=1.0), dict()])
+def test_no_interval_leaves_what_there_can_be(make: Any, facts: dict[str, float]) -> None:
+    """A dimension near its end, at most prompts at it: t reaches past 1, and the group's past 100 %."""
+    metric = make.dimension("shapes/color", "semantic", **facts)
+    cells = []
+    for cell in make.cells(12, 1):
+        value = {"large": 1.0, "small": 0.0}.get(cell.method, 0.5)
+        value = abs(value - 0.2) if cell.prompt_index == 5 else value
+        cells.append(cell.model_copy(update={"scores": (make.scored(metric, value, ()),)}))
+    made = make_tables(make.run(prompts=tuple("abcdefghijkl"), seeds=(0,)), cells)
+    high, low = (next(r for r in made.main if r.method == m)["shapes/semantic"] for m in ("large", "small"))
+    assert high.value is not None and high.high == 100.0 and high.low < high.value
+    assert low.value is not None and low.low == 0.0 and low.high > low.value
+    own = by_method(made.dimensions)["large"]["shapes/color"]
+    assert (own.high == 1.0) == ("upper_bound" in facts)
+    delta = by_method(made.main)["small"]["shapes/semantic_difference"]
+    assert delta.low >= -100.0
 
 
 def test_best_is_the_best_and_all_that_cannot_be_told_from_it(make: Any) -> None:

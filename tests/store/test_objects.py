@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from srbench.store.objects import OtherBytes, Store, file_hash, folder_hash, write_atomic
+from srbench.errors import UserError
+from srbench.store.objects import OtherBytes, Store, file_hash, folder_hash, locked, write_atomic
 
 
 def writes(content: bytes) -> Callable[[Path], None]:
@@ -227,3 +230,12 @@ def test_a_folder_that_was_written_again_has_another_hash_in_the_same_process(tm
     (tmp_path / "new").replace(tmp_path / "weights")
     after = folder_hash(tmp_path)
     assert after != before and after == folder_hash(tmp_path)
+
+
+def test_a_disk_without_locks_is_a_mistake_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\)"), locked(tmp_path):
+        pass

@@ -185,7 +185,7 @@ JSON = st.recursive(
 
 
 @given(plain=JSON)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_json_is_read_or_refused(plain: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(plain))

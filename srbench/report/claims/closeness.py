@@ -102,10 +102,11 @@ class Closer:
 
 
 def _speed(run: Evidence, method: Contender) -> float:
-    value = run.row(method, "speedup").value
-    if value is None:
-        raise Untold(f"{method.label} has no speedup")
-    return value
+    found = run.row(method, "speedup")
+    if found.value is None or found.pooled:
+        why = "has no speedup" if found.value is None else "has a speedup that rests on times of several jobs"
+        raise Untold(f"{method.label} {why}")
+    return found.value
 
 
 @dataclass(frozen=True)

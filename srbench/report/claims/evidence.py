@@ -169,6 +169,8 @@ class Evidence:
     def values(self, method: Contender, column: str) -> dict[Key, float]:
         """By (prompt, seed).  Raises Untold where there is none at all."""
         quantity = self.quantity(column)
+        if quantity.pooled(method):
+            raise Untold(f"the {quantity.column.heading} of {method.label} rests on times of several jobs")
         key = (method.method_id, quantity.column.key)
         if key not in self._values:
             self._values[key] = dict(numbers(quantity.of(method, self._basis.keys)))

@@ -98,6 +98,7 @@ class World:
                         protocol="p" * 12,
                         trace=trace,
                         step_seconds=seconds,
+                        job="job-1",
                         scores=tuple(self._scores(p, s, scores)),
                     )
                 )
