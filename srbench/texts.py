@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,15 +34,15 @@ def prompts(path: Path, setting: str) -> tuple[str, ...]:
     Raises UserError for a file that cannot be read, is of another format, or has a text that is
     no prompt.
     """
-    text = read(path, setting, f"check the path; a single prompt is written '{setting}=[\"…\"]'")
+    named = f"{setting} = {path}"
+    text = read(path, named, f"check the path; a single prompt is written '{setting}=[\"…\"]'")
     reader = {".txt": _of_lines, ".csv": _of_table, ".json": _of_json, ".jsonl": _of_json_lines}
     if path.suffix.lower() not in reader:
         raise UserError(
-            f"{setting} = {path}, which ends in {path.suffix or 'nothing'}",
+            f"{named}, which ends in {path.suffix or 'nothing'}",
             f"a file that ends in one of {', '.join(ENDINGS)}",
             "rename the file, or save it in one of these formats",
         )
-    named = f"{setting} = {path}"
     return distinct(reader[path.suffix.lower()](text, named), named)
 
 
@@ -84,16 +84,17 @@ def flaw(text: str) -> str:
 # Files
 
 
-def read(path: Path, setting: str, do: str = "check the path") -> str:
+def read(path: Path, named: str, do: str = "check the path") -> str:
     """A file's text without a byte order mark at its beginning.
 
-    do: what to do where there is no such file.  Raises UserError with the line at fault.
+    named: the file, for messages.  do: what to do where there is no such file.
+    Raises UserError with the line at fault.
     """
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         raise UserError(
-            f"{setting} = {path} ({getattr(error, 'strerror', None) or error})",
+            f"{named} ({getattr(error, 'strerror', None) or error})",
             "a readable file",
             do,
         ) from None
@@ -102,7 +103,7 @@ def read(path: Path, setting: str, do: str = "check the path") -> str:
     except UnicodeDecodeError as error:
         line = line_of(content[: error.start].decode("utf-8"), error.start)
         raise UserError(
-            f"{setting} = {path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8",
+            f"{named}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8",
             "a UTF-8 text file",
             "save it as UTF-8",
         ) from None
@@ -187,26 +188,30 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # CSV
 
 
-def table(text: str, named: str, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+def table(
+    text: str, named: str, needed: Sequence[str], known: Sequence[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV below its header, by column, each with the number of its first line.
 
+    needed: columns that must be there.  known: those that may be there; any where None.
     Raises UserError where a row has more or fewer cells than the header, a quote is not closed or
-    stands inside a cell without quotes, a column comes twice, or one that is needed is missing.
+    stands inside a cell without quotes, or a column comes twice, is missing or unknown.
     """
     rows = _rows(text, named)
-    _, header = next(rows, (1, []))
-    if len(set(header)) < len(header) or not set(needed) <= set(header):
+    number, header = next(rows, (1, list[str]()))
+    if len(set(header)) < len(header) or not set(needed) <= set(header) <= set(known or header):
+        optional = "".join(f"; if wanted {k}" for k in known or () if k not in needed)
         raise UserError(
-            f"{named} with the columns {', '.join(header) or 'none'}",
-            f"each column once, among them {', '.join(needed)}",
-            "write their names as the first line",
+            f"{named}, line {number}: the columns {', '.join(map(repr, header)) or 'none'}",
+            f"{', '.join(needed)}{optional}",
+            "write each of them once as the first line",
         )
     for number, cells in rows:
         if len(cells) != len(header):
             raise UserError(
-                f"{named}, line {number}: {len(cells)} cells",
-                f"{len(header)}, as in the first line",
-                'put a cell that has a comma between quotes: "a cat, sitting"',
+                f"{named}, line {number}: {len(cells)} cells ({', '.join(cells)})",
+                f"{len(header)} cells, {', '.join(header)}",
+                'put a cell that has a comma between quotes, as in "a cat, sitting"',
             )
         yield number, dict(zip(header, cells, strict=True))
 

@@ -155,7 +155,8 @@ def extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
     path: JSON {original: extended}, as `srbench.extend` writes it, or text with line i for
     prompts[i].  Raises UserError for any other file.
     """
-    named, content = f"suite.extended = {path}", texts.read(path, "suite.extended")
+    named = f"suite.extended = {path}"
+    content = texts.read(path, named)
     if path.suffix.lower() == ".json":
         table = texts.parse_json(content, named)
     else:
