@@ -416,7 +416,8 @@ def job(
     done = plan.progress(experiment, todo, run, place.store, here)
     device = ground.described(experiment.family.device)
     rounds = plain["timing_rounds"] if plain["timing"] == "exclusive" else 0
-    told = price.price(experiment, done, plan.Keys(experiment, here), place.store, results, device, rounds)
+    keys = plan.Keys(experiment, here)
+    told = price.price(experiment, done, keys, place.store, results, device, rounds, shard)
     if plain["dry_run"]:
         lacking = [as_typed(m, places) for m in plan.mistakes(experiment)]
         show_plan(experiment, told, run, lacking, console)

@@ -11,6 +11,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from packaging.version import InvalidVersion, Version
+
 from srbench.errors import UserError
 
 Attention = Literal[
@@ -40,19 +42,19 @@ class Package:
 
     module: str
     distribution: str
-    at_least: tuple[int, ...]
+    at_least: str | None
     do: str
 
 
-_FLASH = Package("flash_attn", "flash-attn", (2, 6, 3), "install 'srbench[flash]'")
+_FLASH = Package("flash_attn", "flash-attn", "2.6.3", "install 'srbench[flash]'")
 _FLASH_3 = Package(
     "flash_attn_interface",
     "flash-attn-3",
-    (),
+    None,
     "build FlashAttention 3 (its hopper folder) from source, or use attention: flash ('srbench[flash]')",
 )
-_SAGE = Package("sageattention", "sageattention", (2, 1, 1), "install 'srbench[sage]'")
-_XFORMERS = Package("xformers", "xformers", (0, 0, 29), "install xformers")
+_SAGE = Package("sageattention", "sageattention", "2.1.1", "install 'srbench[sage]'")
+_XFORMERS = Package("xformers", "xformers", "0.0.29", "install xformers")
 
 
 def package(backend: Attention) -> Package | None:
@@ -72,7 +74,7 @@ def mistake(backend: Attention, where: str) -> UserError | None:
     needs = package(backend)
     if needs is None or _installed(needs):
         return None
-    version = f" {'.'.join(map(str, needs.at_least))} or newer" if needs.at_least else ""
+    version = f" {needs.at_least} or newer" if needs.at_least else ""
     return UserError(f"{where}.attention = {backend}", f"{needs.distribution}{version}", needs.do)
 
 
@@ -98,12 +100,28 @@ def _version(needs: Package) -> str | None:
 def _installed(needs: Package) -> bool:
     if importlib.util.find_spec(needs.module) is None:
         return False
-    if not needs.at_least:
+    version = _version(needs)
+    return needs.at_least is None or version is None or is_at_least(version, needs.at_least)
+
+
+def is_at_least(version: str, least: str) -> bool:
+    """Return whether a release, or a candidate for it, is not older than `least`.
+
+    Args:
+        version: an installed version.  A local part (`+cu128`) and the suffix of a candidate or a
+            development version do not count.  A version that is not of PEP 440 counts as new enough, as
+            a package built without metadata does.
+        least: the oldest version that will do.
+
+    >>> is_at_least("0.17", "0.17.0"), is_at_least("2.6.3rc1", "2.6.3"), is_at_least("2.6.10", "2.6.3")
+    (True, True, True)
+    >>> is_at_least("2.6.2.post1", "2.6.3")
+    False
+    """
+    try:
+        return Version(Version(version).base_version) >= Version(least)
+    except InvalidVersion:
         return True
-    if (version := _version(needs)) is None:
-        return True
-    numbers = tuple(int(p) for p in version.split("+")[0].split(".")[:3] if p.isdigit())
-    return numbers >= needs.at_least
 
 
 def names() -> tuple[str, ...]:

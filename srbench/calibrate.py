@@ -8,6 +8,7 @@ captions and tells R² on captions that the fit has not seen.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,17 +27,20 @@ from srbench.experiment import Denoiser, Role
 from srbench.families.base import Sampler, Text
 from srbench.registry import build
 from srbench.store.objects import write_text
+from srbench.suites.base import text
 
 DEGREE = 4
+ENOUGH = 0.5  # R² on held-out prompts, below which a fit is told to be poor
+PACKAGE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A polynomial, highest power first, and how well it does."""
+    """A polynomial, highest power first, and how well it does: R², None where it is not defined."""
 
     coefficients: tuple[float, ...]
-    r2: float
-    r2_held_out: float
+    r2: float | None
+    r2_held_out: float | None
     prompts: int
     held_out: int
 
@@ -89,11 +93,14 @@ def fit(train: NDArray[np.float64], held_out: NDArray[np.float64], degree: int =
     train, held_out: (prompts, steps − 1, 2).
     """
     x, y = train[..., 0].ravel(), train[..., 1].ravel()
-    p = np.polyfit(x, y, degree)
+    finite = bool(np.isfinite(x).all() and np.isfinite(y).all())
+    p = np.polyfit(x, y, degree) if finite else np.full(degree + 1, np.nan)
 
-    def r2(points: NDArray[np.float64]) -> float:
+    def r2(points: NDArray[np.float64]) -> float | None:
         a, b = points[..., 0].ravel(), points[..., 1].ravel()
-        return float(1 - np.square(b - np.polyval(p, a)).sum() / np.square(b - b.mean()).sum())
+        spread = float(np.square(b - b.mean()).sum())
+        explained = 1 - float(np.square(b - np.polyval(p, a)).sum()) / spread if spread else math.nan
+        return explained if math.isfinite(explained) else None
 
     return Fit(tuple(map(float, p)), r2(train), r2(held_out), len(train), len(held_out))
 
@@ -124,26 +131,90 @@ def record(
     return {mode: np.stack(collected) for mode, collected in points.items()}
 
 
-def teacache(family_name: str, suite: str, prompts: int, out: Path | None) -> int:
-    """Fit both models in both modes; write JSON beside the weights, or to `out`."""
+def teacache(family_name: str, suite: str, prompts: int, out: Path | None, overwrite: bool) -> int:
+    """Fit both models in every mode; write JSON beside the weights, or to `out`."""
     family = build("families", configs.read("family", family_name), "family")
-    errors.raise_all(family.mistakes())
-    target = out or (family.components.local / "teacache.json" if family.components.local else None)
-    if target is None:
-        raise UserError(f"family {family_name} with weights from a hub", "a file to write to", "--out FILE")
-    settings = configs.read("suite", suite) | {"prompts": prompts, "split": "tune"}
-    texts = build("suites", settings, "suite").list_prompts()
+    errors.raise_all([*family.unfit(), *family.mistakes()])
+    target = _target(family_name, family, out, overwrite)
+    texts, half = _texts(suite, prompts), prompts // 2
+    if half * (family.steps - 1) <= DEGREE:
+        raise UserError(
+            f"--prompts {prompts} at {family.steps} steps: {half * (family.steps - 1)} points to fit",
+            f"more than {DEGREE} points, for a polynomial of degree {DEGREE}",
+            "raise --prompts: half of them are fitted, half test the fit",
+        )
     sampler = family.open()
     found: dict[str, dict[str, Any]] = {}
     for role in get_args(Role):
         points = record(sampler, role, texts, family.negative_prompt, family.TEACACHE_MODES)
-        half = len(texts) // 2
-        found[role] = {mode: asdict(fit(p[:half], p[half:])) for mode, p in points.items()}
-        for mode, told in found[role].items():
-            print(f"{role} {mode}: R² {told['r2']:.4f}, on held-out prompts {told['r2_held_out']:.4f}")
+        fits = {mode: fit(p[:half], p[half:]) for mode, p in points.items()}
+        for mode, made in fits.items():
+            _tell(f"{role} {mode}", made)
+        found[role] = {mode: asdict(made) for mode, made in fits.items()}
     write_text(target, json.dumps(found, indent=1) + "\n", mode=0o644)
     print(f"wrote {target}")
     return 0
+
+
+def _target(name: str, family: Any, out: Path | None, overwrite: bool) -> Path:
+    """Where the fits are written.
+
+    Raises UserError where nobody named a file, and where a file would be replaced that nobody offered.
+    """
+    folder = family.components.local
+    target = out or (folder / "teacache.json" if folder else None)
+    if target is None:
+        raise UserError(f"family {name} with weights from a hub", "a file to write to", "--out FILE")
+    if out is None and target.resolve().is_relative_to(PACKAGE):
+        got = f"family {name}, whose weights are a part of srbench itself"
+        raise UserError(got, "a file to write to: the installed package is left as it is", "--out FILE")
+    if target.exists() and not overwrite:
+        raise UserError(
+            f"{target} exists", "a file that is not there yet", "--overwrite, or --out another file"
+        )
+    return target
+
+
+def _texts(suite: str, prompts: int) -> list[str]:
+    """What the model is given for so many prompts of a suite, spread over it.
+
+    suite: a file of conf/suite, or a file of prompts.  Of a suite with a tune split, that split.
+    """
+    if prompts < 2:
+        raise UserError(
+            f"--prompts {prompts}", "2 or more: half are fitted, half test the fit", "--prompts 16"
+        )
+    if Path(suite).suffix:
+        settings: dict[str, Any] = {"kind": "prompts", "prompts": suite}
+    elif suite == "prompts":
+        raise UserError("--suite prompts", "the file of prompts itself", "--suite FILE.txt")
+    else:
+        settings = dict(configs.read("suite", suite))
+    if "split" in settings:
+        settings["split"] = "tune"
+    if isinstance(settings.get("prompts"), int):
+        settings["prompts"] = prompts
+    made = build("suites", settings, "suite")
+    errors.raise_all(getattr(made, "mistakes", list)())
+    listed = made.list_prompts()
+    if len(listed) < prompts:
+        got = f"--prompts {prompts} of suite {suite}, which has {len(listed)}"
+        raise UserError(got, f"at most {len(listed)}", f"--prompts {len(listed)}, or another suite")
+    return [text(made, listed[i * len(listed) // prompts]) for i in range(prompts)]
+
+
+def _tell(name: str, made: Fit) -> None:
+    """Print how well a fit does, with a warning where it does not predict.  Raises UserError for no fit."""
+    if not all(map(math.isfinite, made.coefficients)):
+        raise UserError(f"{name}: the model's changes are not finite", "numbers to fit", "check the weights")
+    shown = ["not defined" if r is None else f"{r:.4f}" for r in (made.r2, made.r2_held_out)]
+    print(f"{name}: R² {shown[0]}, on held-out prompts {shown[1]}")
+    if made.r2_held_out is None or made.r2_held_out < ENOUGH:
+        print(
+            f"warning: {name}: R² on held-out prompts is {shown[1]}, below {ENOUGH}: the polynomial does not "
+            "predict how much the output changes. Use more prompts, or prompts like those of the benchmark.",
+            file=sys.stderr,
+        )
 
 
 def main() -> int:
@@ -152,12 +223,17 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     tea = commands.add_parser("teacache", help="TeaCache's rescale polynomials, for both models")
     tea.add_argument("--family", default="shapes", help="a file of conf/family")
-    tea.add_argument("--suite", default="shapes", help="a file of conf/suite, whose tune split is used")
-    tea.add_argument("--prompts", type=int, default=16, help="half to fit, half to test the fit")
-    tea.add_argument("--out", type=Path, help="default: teacache.json beside the weights")
+    tea.add_argument(
+        "--suite",
+        default="shapes",
+        help="a file of conf/suite, of which the tune split is used where there is one; or a file of prompts",
+    )
+    tea.add_argument("--prompts", type=int, default=16, help="how many; half to fit, half to test the fit")
+    tea.add_argument("--out", type=Path, help="default: teacache.json beside weights of your own")
+    tea.add_argument("--overwrite", action="store_true", help="replace the file where it exists")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    return teacache(args.family, args.suite, args.prompts, args.out)
+    return teacache(args.family, args.suite, args.prompts, args.out, args.overwrite)
 
 
 if __name__ == "__main__":

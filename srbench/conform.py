@@ -7,119 +7,23 @@ switch rules on made-up traces, metrics on made-up videos.
 
 from __future__ import annotations
 
-import functools
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from srbench import configs, errors, registry
+from srbench.conform_lab import PROMPT, STEPS, Lab, Subject, Violation, computed, family_settings, path, same
 from srbench.errors import UserError, UserErrors, did_you_mean
-from srbench.experiment import Denoiser, Method, Segment, digest
+from srbench.experiment import Denoiser, Method, digest
 from srbench.trace import Step, Trace
 
 if TYPE_CHECKING:
-    from srbench.families.base import Sampler, Text
-    from srbench.sampling.walk import Branch
-
-STEPS = 20
-PROMPT = "a red circle moving left on a black background"
-
-
-class Violation(AssertionError):
-    """A rule that is not kept: what was seen."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A plug-in under test.
-
-    settings: its YAML, kind included.  lab: the family that accelerators and families are
-    tried on; loaded when a rule first needs it.
-    """
-
-    group: str
-    settings: Mapping[str, Any]
-    lab: Lab
-
-    def make(self) -> Any:
-        return registry.build(self.group, self.settings, self.group)
-
-
-class Lab:
-    """A family at a few steps, one prompt encoded.
-
-    scale: `tiny` for a twin with random weights, which any machine has.
-    """
-
-    def __init__(self, family: str, steps: int = STEPS, scale: str = "full") -> None:
-        self.family_name, self.steps, self.scale = family, steps, scale
-
-    @functools.cached_property
-    def family(self) -> Any:
-        settings = family_settings(self.family_name, self.scale) | {"steps": self.steps}
-        family = registry.build("families", settings, "family")
-        errors.raise_all(family.mistakes())
-        return family
-
-    @functools.cached_property
-    def sampler(self) -> Sampler:
-        import torch
-
-        torch.set_num_threads(1)
-        return self.family.open()
-
-    @functools.cached_property
-    def text(self) -> Text:
-        from srbench.families.base import Text
-
-        encoded = self.sampler.encode([PROMPT, self.family.negative_prompt])
-        return Text(encoded[PROMPT].embedding, encoded[self.family.negative_prompt].embedding)
-
-    def walk(self, *methods: Method, seed: int = 0) -> dict[str, Branch]:
-        """Where methods arrive, by name.  Raises what a branch failed with."""
-        from srbench.sampling.walk import Failure, walk
-
-        ends: dict[str, Branch] = {}
-        for end in walk(
-            self.sampler,
-            lambda denoiser: self.text,
-            methods,
-            functools.partial(self.sampler.start, seed),
-        ):
-            if isinstance(end, Failure):
-                raise end.error
-            ends |= {m.name: end.branch for m in end.methods}
-        return ends
-
-    @functools.cached_property
-    def plain(self) -> Branch:
-        """The large model alone."""
-        return self.walk(path("plain", (Denoiser(model="large"), None)))["plain"]
-
-
-def family_settings(name: str, scale: str) -> dict[str, Any]:
-    """A family of conf/family/ on a CPU."""
-    return configs.read("family", name) | {"scale": scale, "device": "cpu"}
-
-
-def path(name: str, *segments: tuple[Denoiser, int | None]) -> Method:
-    """A method of (denoiser, until which step)."""
-    from srbench.rules.always import Always
-    from srbench.rules.fixed_step import FixedStep
-
-    made = (Segment(denoiser=d, until=Always() if k is None else FixedStep(step=k)) for d, k in segments)
-    return Method(name=name, label=name, segments=tuple(made))
-
-
-def same(a: Branch, b: Branch) -> bool:
-    """Whether two branches arrived at the same bits."""
-    return bool((a.state.latents == b.state.latents).all())
-
+    pass
 
 # -- rules for every plug-in
 
@@ -252,6 +156,30 @@ def reports_what_it_reused(subject: Subject) -> None:
         raise Violation(f"it tallied {reused} reuses and changed no bit")
     if not same(end, lab.plain) and not reused and subject.make().expects_reuse(_times(lab)):
         raise Violation("it changed the latents and tallied no reuse: attachment.tally_call, tally_module")
+
+
+def tallies_what_it_computed(subject: Subject) -> None:
+    """A row's evaluations are what readers compare; reuse that nobody counted looks like a dearer method."""
+    lab = subject.lab
+    model = lab.sampler.model("large")
+    with computed(model) as plain:
+        lab.walk(path("plain", (Denoiser(model="large"), None)))
+    with computed(model) as own:
+        end = lab.walk(path("accelerated", (_accelerated(subject), None)))["accelerated"]
+    told = sum(s.calls_computed for s in end.trace.steps)
+    if own.evaluations != told:
+        raise Violation(
+            f"the model's blocks ran in {own.evaluations} evaluations, and {told} are tallied as computed: "
+            "attachment.tally_call(reused=True) for each that is replaced, and for no other"
+        )
+    if any(s.modules_reused for s in end.trace.steps):
+        return
+    # whole blocks first, then what is in them
+    for name, runs in sorted(plain.parts.items(), key=lambda part: part[0].count(".")):
+        expected = runs * told // plain.evaluations
+        if own.parts[name] < expected:
+            seen = f"{name} ran {own.parts[name]} times in {told} evaluations, not {expected}"
+            raise Violation(f"{seen}, and no reuse is tallied: attachment.tally_module(reused=True)")
 
 
 def inert_steps_are_inert(subject: Subject) -> None:
@@ -553,6 +481,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         survives_a_fork,
         survives_freezing,
         reports_what_it_reused,
+        tallies_what_it_computed,
         inert_steps_are_inert,
     ),
     "rules": (

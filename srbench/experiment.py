@@ -498,6 +498,8 @@ def _settle(method: Method, family: Any, mistakes: Mistakes) -> Method:
         settled = family.settled(segment.denoiser)
         package = attention.installed(settled.attention)
         segments.append(replace(segment, denoiser=replace(settled, attention_package=package)))
+    denoisers, rules = [s.denoiser for s in segments], [s.until for s in segments]
+    mistakes.found += family.objections_to_path(denoisers, rules, f"method.{method.name}")
     mistakes.found += family.objections_to_steps(method.steps, f"method.{method.name}.steps")
     sampler = method.sampler
     if sampler is not None:
@@ -591,6 +593,7 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     sound = [m for m in methods if m]
     family = parts["family"]
     if family is not None:
+        mistakes.found += family.unfit()
         metrics = [_at_fps(m, family) for m in metrics]
         sound = [_settle(m, family, mistakes) for m in sound]
         for method in sound:

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "ftfy", "numpy",
 # What is recorded with everything that srbench makes: those, srbench, and what scores.
 RECORDED = ("srbench", *PACKAGES, "lpips")
 # Raised by hand when our own code changes the bits of a video or a state.
-BITS = 1
+BITS = 2
 # Of those that decide which kernels the libraries below torch choose, and so the bits.
 SETTINGS = (
     "ATEN_CPU_CAPABILITY",

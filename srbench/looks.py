@@ -104,8 +104,8 @@ def formats(method: Looked[K], reference: Looked[K]) -> Iterator[str]:
     )
     for (one, another), count in pairs.items():
         yield (
-            f"{method.name}: {count} of {len(method)} videos are {one}; their references are {another}. "
-            "A part of the measured difference comes from the format"
+            f"{method.name}: the format of {count} of {len(method)} videos ({one}) is not that of their "
+            f"references ({another}). A part of the measured difference comes from the format"
         )
 
 

@@ -58,9 +58,10 @@ def _attached(settings, model, attachment):
 
     def forward(*args, **kwargs):
         nonlocal calls
-        step, branch = divmod(calls, attachment.calls_per_step)  # branch: prompt, negative prompt
+        step, branch = attachment.step, calls % attachment.calls_per_step  # branch: prompt, negative prompt
         calls += 1
-        reused = step >= settings.first and (step - settings.first) % settings.every != settings.every - 1
+        due = step < settings.first or (step - settings.first) % settings.every == settings.every - 1
+        reused = branch in kept and not due
         if not reused:
             kept[branch] = own(*args, **kwargs)
         attachment.tally_call(reused=reused)  # what is tallied is what the table shows

@@ -14,12 +14,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from srbench.attention import is_at_least
 from srbench.errors import UserError
 from srbench.registry import STRICT
 
 # of the files that diffusers' `save_lora_weights` writes
 LORA_FILE = "pytorch_lora_weights.safetensors"
-PEFT = (0, 17, 0)  # what the extra `lora` asks for
+PEFT = "0.17.0"  # what the extra `lora` asks for
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 Bytes = Annotated[float, Field(gt=0)]
@@ -114,10 +115,9 @@ def _place(source: str, revision: str | None, inside: str | None) -> str:
 
 def lacking_peft(where: str) -> UserError | None:
     """What this machine lacks to fuse a LoRA, told before a model loads."""
-    if peft() is not None and _numbers(importlib.metadata.version("peft")) >= PEFT:
+    if peft() is not None and is_at_least(importlib.metadata.version("peft"), PEFT):
         return None
-    least = ".".join(map(str, PEFT))
-    return UserError(f"{where}.lora", f"peft {least} or newer", "install 'srbench[lora]'")
+    return UserError(f"{where}.lora", f"peft {PEFT} or newer", "install 'srbench[lora]'")
 
 
 def peft() -> str | None:
@@ -125,7 +125,3 @@ def peft() -> str | None:
     if importlib.util.find_spec("peft") is None:
         return None
     return f"peft {importlib.metadata.version('peft')}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(p) for p in version.split("+")[0].split(".")[:3] if p.isdigit())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from srbench.experiment import Denoiser, Method, Sampling, Segment, digest
 from srbench.registry import lookup
@@ -33,6 +34,12 @@ def late_attach(method: Method, timesteps: Sequence[float], calls_per_step: int)
     until = lookup("rules", "fixed_step")(step=at)
     segments = (Segment(denoiser=plain, until=until), first, *rest)
     return replace(method, segments=segments, attached_late=True)
+
+
+def as_walked(method: Method, family: Any) -> Method:
+    """The method with its accelerators attached late, as its family's steps allow."""
+    calls = family.calls_per_step(method.segments[0].denoiser)
+    return late_attach(method, family.timesteps(method.steps, method.sampler), calls)
 
 
 def walked(method: Method, timesteps: Sequence[float], assume: Assume) -> tuple[Denoiser, ...]:

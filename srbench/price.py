@@ -4,153 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
+from srbench.cost import Cost, Steps, cost, earliest, latest
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Experiment, Method, Sampling, kept_steps
-from srbench.families._budget import further
+from srbench.experiment import Denoiser, Experiment, Method, Sampling
+from srbench.families._budget import peak
 from srbench.ground import may_have_gpu
 from srbench.metrics.base import all_facts
-from srbench.paths import Assume, late_attach, schedule, state_key, trace_key, walked
-from srbench.plan import Keys, Progress, Unit, settings, timed_methods
+from srbench.paths import Assume, as_walked, schedule, state_key, trace_key
+from srbench.plan import Keys, Progress, Shard, Unit, settings, timed_methods
 from srbench.registry import identity
 from srbench.rules.base import Rule, replay
 from srbench.store.objects import STATE, Listing, Store
 from srbench.store.records import CellRecord, RunRecord, cell_files, read_cell, read_run_record
 from srbench.suites.base import seeding
 from srbench.trace import Trace
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Steps by model; of those, how many have no guidance, by model."""
-
-    large: int
-    small: int
-    unguided: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, denoisers: Iterable[Denoiser]) -> Steps:
-        """Count them.
-
-        >>> Steps.of([Denoiser(model="large"), Denoiser(model="small", guidance_scale=1)])
-        Steps(large=1, small=1, unguided={'small': 1})
-        """
-        listed = list(denoisers)
-        models = [d.model for d in listed]
-        bare = [d.model for d in listed if d.guidance_scale is not None and d.guidance_scale <= 1]
-        return cls(models.count("large"), models.count("small"), dict(Counter(bare)))
-
-    def __add__(self, other: Steps) -> Steps:
-        unguided = dict(Counter(self.unguided) + Counter(other.unguided))
-        return Steps(self.large + other.large, self.small + other.small, unguided)
-
-    def times(self, n: int) -> Steps:
-        return Steps(self.large * n, self.small * n, {m: k * n for m, k in self.unguided.items()})
-
-    def evaluations(self, model: str, calls: int) -> int:
-        """Of a model; calls: of a guided step."""
-        return getattr(self, model) * calls - self.unguided.get(model, 0) * (calls - 1)
-
-    def guided(self, model: str, guidance: bool) -> float:
-        """As many guided steps take the same time: one without is half of one.
-
-        guidance: whether the family's own steps have it.
-        """
-        return getattr(self, model) - self.unguided.get(model, 0) * (0.5 if guidance else 0.0)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Steps of one (prompt, seed): every method alone, and walking together.
-
-    states: how many of the states on the way are kept.
-    """
-
-    alone: Steps
-    shared: Steps
-    states: int = 0
-
-
-# The longest kept beginning of a path that is at most so many steps long.
-Kept = Callable[[Method, int], int]
-
-
-@dataclass
-class _Node:
-    """A step of one or more methods that have the same past.
-
-    depth: steps done with it.  begins: all of them by its denoiser.  known: an earlier run
-    did it, and a state after it or later is kept.
-    """
-
-    denoiser: Denoiser | None
-    depth: int = 0
-    begins: bool = True
-    known: bool = False
-    children: dict[Denoiser, _Node] = field(default_factory=dict)
-
-    def then(self, denoiser: Denoiser) -> _Node:
-        if denoiser not in self.children:
-            begins = self.begins and self.denoiser in (None, denoiser)
-            self.children[denoiser] = _Node(denoiser, self.depth + 1, begins)
-        return self.children[denoiser]
-
-    def all(self) -> Iterable[_Node]:
-        """Every node below this one."""
-        waiting = list(self.children.values())
-        while waiting:
-            yield (node := waiting.pop())
-            waiting += node.children.values()
-
-
-def cost(
-    experiment: Experiment, methods: Sequence[Method], assume: Assume, kept: Kept = lambda method, steps: 0
-) -> Cost:
-    """Steps of one (prompt, seed) under an assumption about when adaptive rules fire.
-
-    Together, a step is done once for each node of the paths' prefix tree; the beginnings
-    that earlier runs kept are not done again.
-    """
-    alone: list[Denoiser] = []
-    roots: dict[tuple[int, str, Sampling | None], _Node] = {}
-    for method in methods:
-        timesteps = experiment.family.timesteps(method.steps, method.sampler)
-        steps = walked(method, timesteps, assume)
-        alone += steps
-        root = len(timesteps), method.noise, method.sampler
-        node, past = roots.setdefault(root, _Node(None)), list[_Node]()
-        for denoiser in steps:
-            past.append(node := node.then(denoiser))
-        # not past the step where another denoiser takes over: there a state is needed
-        for node in past[: kept(method, sum(n.begins for n in past))]:
-            node.known = True
-    to_do = [n for root in roots.values() for n in root.all() if not n.known]
-    shared = Steps.of(n.denoiser for n in to_do if n.denoiser)
-    return Cost(Steps.of(alone), shared, sum(_is_kept(n, experiment.keep) for n in to_do))
-
-
-def _is_kept(node: _Node, keep: str) -> bool:
-    """Whether the state after a step is stored: within the window, or where a method leaves."""
-    if keep == "none" or node.denoiser is None or node.denoiser.accelerators:
-        return False
-    first, last = kept_steps(keep)
-    return any(d != node.denoiser for d in node.children) or (node.begins and first <= node.depth <= last)
-
-
-def earliest(rule: Rule, timesteps: Sequence[float]) -> int:
-    """Assume that every rule fires as early as it can: the cheapest run."""
-    return rule.window(timesteps)[0]
-
-
-def latest(rule: Rule, timesteps: Sequence[float]) -> int:
-    """Assume that an adaptive rule fires after half the steps at most: the dearest run."""
-    first, last = rule.window(timesteps)
-    return last if last == first else max(first, min(last, len(timesteps) // 2))
-
 
 # -- what stored runs of the family say
 
@@ -375,7 +247,7 @@ class Work:
 
     def left(self, assume: Assume) -> Left:
         """Steps, cells and states, from the nearest kept states on."""
-        shared, cells, states = Steps(0, 0), 0, 0
+        shared, cells, states = Steps(), 0, 0
         for (missing, kept), units in self.cases.items():
             begun = dict(zip(self.roots, kept, strict=True))
             methods = [self.methods[name] for name in missing]
@@ -411,17 +283,18 @@ def price(
     results: Path,
     device: str,
     rounds: int = 0,
+    shard: Shard | None = None,
 ) -> Price:
     """What an experiment costs: in whole, and what of it is left to do.
 
-    done: what the run has already.  device: as `ground.described` says it.  rounds: of the timing pass.
+    done: what the run has already, of the shard's units alone.  device: as `ground.described` says it.
+    rounds: of the timing pass.  shard: the part of the run that is priced; all of it where None.
     """
     family, there = experiment.family, store.listing()
     found = measured(experiment, results, device, keys.protocol, there)
     methods = [m for m in experiment.methods if not m.lacking]
     if experiment.late_attach:
-        calls = family.calls_per_step
-        methods = [late_attach(m, family.timesteps(m.steps, m.sampler), calls) for m in methods]
+        methods = [as_walked(m, family) for m in methods]
     expect = expectations(experiment, found.traces)
 
     def expected(rule: Rule, timesteps: Sequence[float]) -> int:
@@ -440,7 +313,7 @@ def price(
         typical = remaining[1]
         disk = typical.cells * rate.video + typical.states * (rate.state or 0.0)
     lines = [
-        *_what(experiment, done),
+        *_what(experiment, done, shard or Shard()),
         *(("skipped", f"{m.label}: {m.lacking}") for m in experiment.methods if m.lacking),
         *_evaluations(experiment, len(done.cells), whole, remaining[1]),
         ("assumed switch steps", _assumptions(experiment, expect)),
@@ -451,21 +324,32 @@ def price(
     return Price(tuple(lines), disk)
 
 
-def _what(experiment: Experiment, done: Progress) -> list[tuple[str, str]]:
+def _what(experiment: Experiment, done: Progress, shard: Shard) -> list[tuple[str, str]]:
     family, suite, methods = experiment.family, experiment.suite, experiment.methods
-    prompts, seeds = len(suite.list_prompts()), len(suite.list_seeds())
-    cells = prompts * seeds * len(methods)
+    prompts, seeds, units = len(suite.list_prompts()), len(suite.list_seeds()), len(done.cells)
     there = sum(map(len, done.cells.values())) + sum(map(len, done.elsewhere.values()))
     how = seeding(suite)
     noise = "" if how.is_plain else f", noise seeds {how.said}"
     size = f"{family.width}×{family.height}, {family.frames} frames, {family.steps} steps"
+    part = [] if shard.of == 1 else [("shard", _part(shard, units, prompts * seeds))]
     return [
         ("family", f"{family.name}, {size}"),
         ("prompts × seeds", f"{prompts} × {seeds} = {counted(prompts * seeds, 'video')} a method{noise}"),
+        *part,
         ("methods", f"{len(methods)}: " + ", ".join(m.label for m in methods)),
         ("metrics", _metrics(experiment)),
-        ("cells", f"{cells:,}" + (f", {there:,} of these are there already" if there else "")),
+        ("cells", f"{units * len(methods):,}" + (f", {there:,} of these are there already" if there else "")),
     ]
+
+
+def _part(shard: Shard, units: int, whole: int) -> str:
+    """What a shard does of a run.
+
+    >>> _part(Shard(1, 4), 9, 36)
+    '1/4: 9 of these 36 videos a method; every number below is of this shard alone'
+    """
+    these = f"{units} of these {counted(whole, 'video')} a method"
+    return f"{shard.place}/{shard.of}: {these}; every number below is of this shard alone"
 
 
 def _metrics(experiment: Experiment) -> str:
@@ -477,15 +361,16 @@ def _metrics(experiment: Experiment) -> str:
 
 
 def _evaluations(experiment: Experiment, units: int, whole: Cost, rest: Left) -> list[tuple[str, str]]:
-    calls = experiment.family.calls_per_step
+    family = experiment.family
 
     def told(model: str) -> str:
-        alone = whole.alone.evaluations(model, calls) * units
-        shared = whole.shared.evaluations(model, calls) * units
-        saved = f"{alone / shared:.2f}× saved" if shared else "none"
-        to_do = rest.shared.evaluations(model, calls)
+        alone = whole.alone.evaluations(model, family) * units
+        shared = whole.shared.evaluations(model, family) * units
+        fewer = f"{1 - shared / alone:.0%} fewer".replace("%", " %") if alone else ""
+        saved = f" with shared steps, {alone:,} without ({fewer})" if shared < alone else ""
+        to_do = rest.shared.evaluations(model, family)
         still = f"; {to_do:,} left to do" if to_do != shared else ""
-        return f"{shared:,} walking together, {alone:,} each alone ({saved}){still}"
+        return f"{shared:,}{saved}{still}"
 
     return [(f"{model} model evaluations", told(model)) for model in ("large", "small")]
 
@@ -527,8 +412,7 @@ def _times(
 
 
 def _hours(experiment: Experiment, rate: Rates, steps: Steps, cells: int) -> float:
-    guidance = experiment.family.guidance_scale > 1
-    large, small = (steps.guided(model, guidance) for model in ("large", "small"))
+    large, small = (steps.plain(model, experiment.family) for model in ("large", "small"))
     return (large * rate.large + small * rate.small + cells * rate.rest) / 3600
 
 
@@ -582,15 +466,7 @@ def parallel(experiment: Experiment, gpu: str | None = None) -> tuple[int, int, 
 def _sizes(
     experiment: Experiment, rate: Rates | None, rest: Left, disk: float | None
 ) -> list[tuple[str, str]]:
-    lines = []
-    price = experiment.family.price
-    if price is not None and price.memory:
-        asked = experiment.engine.workers
-        workers = f"each of {counted(asked, 'worker')}" if asked else "each worker"
-        denoisers = [s.denoiser for m in experiment.methods if not m.lacking for s in m.segments]
-        more = further(experiment.family, denoisers).items()
-        own = "".join(f"; {name}, {size(n) if n else 'of unknown size,'} more" for name, n in more)
-        lines.append(("memory", f"{size(price.memory)} {workers}, with both models resident{own}"))
+    lines = [("memory", _memory(experiment))]
     if rate is not None and disk is not None:
         states = f"{counted(rest.states, 'state')} (keep={experiment.keep})"
         unknown = bool(rest.states) and not rate.state
@@ -600,6 +476,24 @@ def _sizes(
             told = f"{size(disk)} more for {videos}; besides, {states} of unknown size"
         lines.append(("disk", told))
     return lines
+
+
+def _memory(experiment: Experiment) -> str:
+    """What each worker takes of its device at the worst moment, and what takes it."""
+    workers, family = experiment.engine.workers, experiment.family
+    each = f"each of {counted(workers, 'worker')}" if workers else "each worker"
+    denoisers = [s.denoiser for m in experiment.methods if not m.lacking for s in m.segments]
+    there = peak(family, denoisers)
+    if there.total is None:
+        return f"not known for {each}: {there.unknown}"
+    told = f"about {size(there.total)} for {each}, residency={family.residency}"
+    if there.need is None:
+        return f"{told}, from the family's price"
+    n = there.need
+    parts = (
+        f"{told}: weights {size(n.weights)}, activations about {size(n.activations)}, caches {size(n.caches)}"
+    )
+    return parts if n.total >= there.encoder else f"{parts}; before, the text encoder {size(there.encoder)}"
 
 
 def counted(n: int, word: str) -> str:

@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from srbench import video
+from srbench import decoding, video
 from srbench.clock import begin_peak, peak_bytes, timed
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Denoiser, Experiment, Method, digest
-from srbench.families.base import Encoded, Sampler, Text
+from srbench.families.base import Encoded, Sampler, State, Text
 from srbench.ground import ground, new_job, software
 from srbench.metrics.base import CHUNK
-from srbench.paths import late_attach
+from srbench.paths import as_walked
 from srbench.plan import (
     Keys,
     Unit,
@@ -72,6 +73,7 @@ class Runner:
         self, experiment: Experiment, run: Path, store: Store, threads: int, job: str | None = None
     ) -> None:
         """job: the id that all processes of one command share; a new one where None."""
+        decoding.require()
         torch.set_num_threads(threads)
         self.job = job or new_job()
         self.experiment, self.run, self.store = experiment, run, store
@@ -287,7 +289,7 @@ class Runner:
         if isinstance(end, Failure):
             raise end.error
         with timed(device) as decoding:
-            self.sampler.decode(end.branch.state)
+            self._decode(end.branch.state)
         stages = [Stage(name="denoise", seconds=whole.value)]
         stages += [Stage(name="hand_over", seconds=s) for s in end.branch.hand_overs]
         stages.append(Stage(name="decode", seconds=decoding.value))
@@ -335,10 +337,7 @@ class Runner:
 
     def _path(self, method: Method) -> Method:
         """The path as it is walked: accelerators attached as late as is exact."""
-        if not self.experiment.late_attach:
-            return method
-        calls = self.sampler.calls_per_step(method.segments[0].denoiser)
-        return late_attach(method, self.sampler.timesteps(method.steps, method.sampler), calls)
+        return as_walked(method, self.experiment.family) if self.experiment.late_attach else method
 
     def _arrive_or_fail(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         """Decoding can run out of memory where denoising did not."""
@@ -352,7 +351,7 @@ class Runner:
     def _arrive(self, end: Arrival, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         begin_peak(self.sampler.device)
         with timed(self.sampler.device) as decoding:
-            pixels = self.sampler.decode(end.branch.state)
+            pixels = self._decode(end.branch.state)
         peak = max(end.branch.peak, peak_bytes(self.sampler.device))
         # of a CPU it is not known, nor of steps that an earlier run did
         known = peak if peak and None not in end.branch.seconds else None
@@ -385,6 +384,18 @@ class Runner:
                 )
             )
         return cells
+
+    def _decode(self, state: State) -> NDArray[np.uint8]:
+        """The video of a finished state.  Raises UserError for one of another size than the family's."""
+        pixels, family = self.sampler.decode(state), self.experiment.family
+        expected = (family.frames, family.height, family.width, 3)
+        if pixels.shape != expected:
+            raise UserError(
+                f"a decoded video of {_size(pixels.shape)}",
+                f"{_size(expected)}, as the family's settings ask",
+                "check the VAE's config.json, or set frames, height and width that this VAE can make",
+            )
+        return pixels
 
     def _fail(self, end: Failure, methods: Sequence[Method], unit: Unit) -> list[CellRecord]:
         error = end.error
@@ -447,6 +458,15 @@ class Runner:
                 f"the video of {cell.method}, prompt {cell.prompt_index}, seed {cell.seed} is damaged"
             )
         return video.chunks(path, CHUNK)
+
+
+def _size(shape: Sequence[int]) -> str:
+    """For a reader.
+
+    >>> _size((17, 64, 96, 3))
+    '17 frames of 96×64'
+    """
+    return f"{shape[0]} frames of {shape[2]}×{shape[1]}"
 
 
 @functools.cache

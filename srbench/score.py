@@ -246,7 +246,8 @@ class Import:
         found += filter(None, map(self.absent, self.methods))
         if broken := self.broken:
             rest = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-            found.append(f"{len(broken)} videos cannot be read and failed: {'; '.join(broken[:SHOWN])}{rest}")
+            count = f"{len(broken)} video{'s' * (len(broken) > 1)}"
+            found.append(f"{count} failed, as FFmpeg cannot read them: {'; '.join(broken[:SHOWN])}{rest}")
         reference, *others = self.looked
         return [*found, *(text for one in others for text in looks.formats(one, reference))]
 
@@ -485,7 +486,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job, console = arranged(args), Console()
         if job.broken:
-            print(f"{len(job.broken)} videos cannot be read; the others are scored:", file=sys.stderr)
+            count = f"{len(job.broken)} of the videos cannot be read; the others are scored:"
+            print(count, file=sys.stderr)
             print("\n".join(f"  {errors.one_line(line, 400)}" for line in job.broken), file=sys.stderr)
         run = job.folder(args.results)
         with locked(run):

@@ -65,6 +65,11 @@ def mistakes(plain: dict[str, Any]) -> list[str]:
     return [f"{m.got} | {m.expected} | {m.do}" for m in told.value.mistakes]
 
 
+def test_a_metric_of_encoded_videos_takes_the_familys_frame_rate() -> None:
+    experiment = check(changed("metric", {"encoded": {"kind": "mp4", "of": "psnr", "fps": None}}))
+    assert [m.facts.name for m in experiment.metrics] == ["psnr/x264-medium-crf25-8fps"]
+
+
 def test_a_good_one_becomes_typed() -> None:
     experiment = check(good())
     assert isinstance(experiment, Experiment)
@@ -102,7 +107,7 @@ def test_a_label_is_the_name_where_none_is_given() -> None:
         ("methods", {}, "key methods | a key of an experiment | did you mean method"),
         ("family.kind", "wann", "family.kind = 'wann' | one of the families .* | did you mean wan"),
         ("family.stepps", 3, "key family.stepps | .* | did you mean steps"),
-        ("family.height", 60, "family.height = 60 | a multiple of 16"),
+        ("family.height", 60, "family.height = 60 | a multiple of 16: the VAE's stride 8 times the patch 2"),
         ("family.height", "tall", "family.height = 'tall' | a valid integer"),
         ("family.frames", 0, "family.frames = 0 | greater than 0"),
         ("family.dtype", "float8", "family.dtype = 'float8' | 'float32', 'bfloat16' or 'float16'"),

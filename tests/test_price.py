@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from srbench.experiment import Denoiser, Experiment, Method, Mistakes, Segment, check, read_method
-from srbench.paths import state_key, trace_key, walked
-from srbench.plan import Keys, progress, settings, units
+from srbench.paths import as_walked, state_key, trace_key, walked
+from srbench.plan import Keys, Shard, progress, settings, units
 from srbench.price import Price, Steps, cost, earliest, price
 from srbench.registry import build
 from srbench.store.objects import Store
@@ -145,24 +148,26 @@ def test_walking_together_costs_the_large_steps_once() -> None:
     """Switches at 10 and 20 beside the large model: 50 + 50 + 40 + 30 steps become 50 + 40 + 30."""
     made = experiment(method={"large": LARGE, "ten": fixed(10), "twenty": fixed(20)})
     steps = cost(made, made.methods, earliest)
-    assert steps.alone == Steps(large=50 + 10 + 20, small=40 + 30)
-    assert steps.shared == Steps(large=50, small=40 + 30)
+    assert (steps.alone.large, steps.alone.small) == (50 + 10 + 20, 40 + 30)
+    assert (steps.shared.large, steps.shared.small) == (50, 40 + 30)
 
 
 def test_methods_with_another_number_of_steps_share_nothing() -> None:
     made = experiment(method={"large": LARGE, "fewer": LARGE | {"steps": 20, "label": "fewer"}})
     steps = cost(made, made.methods, earliest)
-    assert steps.shared == steps.alone == Steps(large=70, small=0)
+    assert steps.shared == steps.alone == Steps({Denoiser(model="large"): 70})
 
 
 GROUND = {"torch": "2.9", "device": "CPU", "threads": "1"}
 
 
-def priced(made: Experiment, folder: Path, device: str = "a CPU, 2 cores") -> Price:
-    """The price of an experiment whose run and store lie in a folder."""
-    store = Store(folder / "store")
-    done = progress(made, units(made), folder / "trial" / "r", store, GROUND)
-    return price(made, done, Keys(made, GROUND), store, folder, device)
+def priced(
+    made: Experiment, folder: Path, device: str = "a CPU, 2 cores", shard: Shard | None = None
+) -> Price:
+    """The price of an experiment, or of a shard of it, whose run and store lie in a folder."""
+    store, todo = Store(folder / "store"), (shard or Shard()).part(units(made))
+    done = progress(made, todo, folder / "trial" / "r", store, GROUND)
+    return price(made, done, Keys(made, GROUND), store, folder, device, shard=shard)
 
 
 def test_the_summary_counts_cells_and_guided_evaluations(tmp_path: Path) -> None:
@@ -171,10 +176,10 @@ def test_the_summary_counts_cells_and_guided_evaluations(tmp_path: Path) -> None
     assert told["cells"] == "8"
     assert told["prompts × seeds"] == "2 × 2 = 4 videos a method"
     # 50 steps × 2 calls × 4 videos
-    assert told["large model evaluations"].startswith("400 ")
+    assert told["large model evaluations"] == "400"
     family: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "shapes.yaml"))
     unguided = experiment(method=methods, family=family | {"guidance_scale": 1.0})
-    assert dict(priced(unguided, tmp_path).lines)["small model evaluations"].startswith("200 ")
+    assert dict(priced(unguided, tmp_path).lines)["small model evaluations"] == "200"
 
 
 def test_a_family_without_a_price_says_that_time_is_unknown(tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ def test_what_is_there_already_is_not_priced_again(tmp_path: Path) -> None:
     told = dict(priced(made, tmp_path).lines)
     assert told["cells"] == "8, 4 of these are there already"
     assert told["large model evaluations"].endswith("; 0 left to do")
-    assert told["small model evaluations"].endswith("(1.00× saved)")
+    assert told["small model evaluations"] == "400"  # nothing is shared, so nothing is said of it
     assert "4 videos" in told["disk"]
 
 
@@ -356,7 +361,7 @@ def test_ray_as_it_ships_names_no_number_of_workers_and_has_a_price(tmp_path: Pa
     told = dict(priced(made, tmp_path).lines)
     on_gpu = "with 1 worker; one a GPU there will be, reckoned with one"
     assert (on_gpu if device == "cuda" else "of 1 thread on ") in told["time"]
-    assert "each worker, with both models" in told["memory"]
+    assert " for each worker, residency=both" in told["memory"]
     elsewhere = experiment(family=family | {"device": device}, engine=ray | {"address": "auto"})
     assert "reckoned with one" in dict(priced(elsewhere, tmp_path).lines)["time"]
 
@@ -366,3 +371,110 @@ def test_rays_price_on_a_published_gpu_is_that_of_one(tmp_path: Path) -> None:
     wan: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / "wan21_480p.yaml"))
     told = dict(priced(experiment(family=wan, engine=ray), tmp_path).lines)
     assert "1 worker on 1 A800, not on this machine; one a GPU there will be" in told["time"]
+
+
+# -- one number for the calls of a step
+
+
+def family_yaml(name: str = "shapes", **changed: Any) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(OmegaConf.load(CONF / "family" / f"{name}.yaml"))
+    return plain | changed
+
+
+@pytest.mark.parametrize(
+    ("family", "own", "evaluations"),
+    [
+        (3.0, {}, 20),
+        (3.0, {"guidance_scale": 1.0}, 10),
+        (3.0, {"batch_guidance": True}, 10),  # both branches in one call
+        (1.0, {}, 10),
+        (1.0, {"guidance_scale": 4.0}, 20),  # guidance of the method's own in a family without
+        (1.0, {"batch_guidance": True}, 10),
+    ],
+)
+def test_evaluations_are_counted_by_the_denoisers_own_guidance(
+    family: float, own: dict[str, Any], evaluations: int, tmp_path: Path
+) -> None:
+    """The same function tells the sampler how often it calls the model."""
+    made = experiment(
+        family=family_yaml(guidance_scale=family),
+        suite={"kind": "prompts", "prompts": ["a cat"]},
+        method={"large": {"path": [{"model": "large", **own}], "steps": 10}},
+    )
+    assert dict(priced(made, tmp_path).lines)["large model evaluations"] == str(evaluations)
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(
+    guidance=st.sampled_from([1.0, 3.0]),
+    own=st.sampled_from([None, 0.0, 1.0, 5.0]),
+    skip_range=st.integers(2, 9),
+    low=st.integers(0, 900),
+)
+def test_a_plan_attaches_accelerators_at_the_step_where_a_run_does(
+    guidance: float, own: float | None, skip_range: int, low: int
+) -> None:
+    pab = {"kind": "pab", "skip_range": skip_range, "timestep_range": [low, low + 90]}
+    segment = {"model": "large", "accelerators": [pab], "guidance_scale": own}
+    made = experiment(
+        family=family_yaml(guidance_scale=guidance), method={"large": LARGE, "pab": {"path": [segment]}}
+    )
+    method, family = made.method("pab"), made.family
+    late = as_walked(method, family)
+    calls = 2 if (guidance if own is None else own) > 1 else 1
+    times = family.timesteps(method.steps, method.sampler)
+    (accelerator,) = method.segments[0].denoiser.accelerators
+    first = accelerator.inert_steps(times, calls, len(times) - 1)
+    assert late.attached_late == (first >= 1)
+    if late.attached_late:
+        assert late.segments[0].until.step == first
+
+
+# -- a shard
+
+
+def test_a_plan_of_a_shard_counts_the_shard_and_names_it(tmp_path: Path) -> None:
+    made = experiment(
+        method={"large": LARGE, "small": SMALL}, suite={"kind": "prompts", "prompts": list("abcdefghi")}
+    )
+    whole = dict(priced(made, tmp_path).lines)
+    parts = [dict(priced(made, tmp_path, shard=Shard(i, 4)).lines) for i in (1, 2, 3, 4)]
+    assert "shard" not in whole
+    said = "1/4: 3 of these 9 videos a method; every number below is of this shard alone"
+    assert parts[0]["shard"] == said
+    assert [p["cells"] for p in parts] == ["6", "4", "4", "4"]
+    for line in ("cells", "large model evaluations", "small model evaluations"):
+        assert sum(int(p[line].replace(",", "")) for p in parts) == int(whole[line].replace(",", ""))
+    videos = [int(p["disk"].split(": ")[1].split(" video")[0]) for p in parts]
+    assert videos == [6, 4, 4, 4]
+
+
+# -- memory
+
+
+def memory(tmp_path: Path, name: str, methods: dict[str, Any], **family: Any) -> str:
+    made = experiment(family=family_yaml(name, **family), method=methods)
+    return dict(priced(made, tmp_path).lines)["memory"]
+
+
+def test_memory_follows_the_residency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the weights: both models, the larger of the two, and no number that nobody knows."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    both = {"large": LARGE, "small": SMALL}
+
+    def told(residency: str, methods: dict[str, Any] = both) -> str:
+        return memory(tmp_path, "wan21_480p", methods, residency=residency)
+
+    assert told("both").startswith("about 37.3 GiB for each of 1 worker, residency=both")
+    assert told("swap").startswith(f"about {(4.0e10 - 2.84e9) / 2**30:.3g} GiB")
+    assert told("both", {"large": LARGE}) == told("swap", {"large": LARGE}).replace("swap", "both")
+    for residency in ("offload", "group"):
+        assert told(residency).startswith("not known for each of 1 worker")
+        assert f"residency={residency}" in told(residency) and "GiB" not in told(residency)
+
+
+def test_memory_is_counted_from_the_files_where_they_are(tmp_path: Path) -> None:
+    both = {"large": LARGE, "small": SMALL}
+    told = {r: memory(tmp_path, "shapes", both, residency=r) for r in ("both", "swap", "offload", "group")}
+    assert all(f"residency={r}: weights " in line for r, line in told.items())
+    assert len({line.partition("weights ")[2].partition(",")[0] for line in told.values()}) == 4

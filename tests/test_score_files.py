@@ -67,7 +67,7 @@ def test_broken_videos_are_listed_together_and_the_others_are_scored(
     (tmp_path / "mine" / "a folder.mp4").mkdir()
     assert command(tmp_path) == 1
     shown = capsys.readouterr()
-    assert "9 videos cannot be read" in shown.err
+    assert "9 of the videos cannot be read" in shown.err
     assert all(f"mine/{name}.mp4: Invalid data" in shown.err for name in broken)
     assert "mine/a folder.mp4: a folder" in shown.err
     _, cells, _ = recorded(tmp_path)
@@ -126,9 +126,9 @@ def test_a_difference_of_format_is_a_warning_above_the_table(
     assert command(tmp_path) == 0
     record, cells, _ = recorded(tmp_path)
     ten, tagged = (w for w in record.warnings if "comes from the format" in w)
-    assert "1 of 3 videos" in ten and "matrix bt709" in ten + tagged
+    assert "1 of 3 videos (h264, yuv420p" in ten and "matrix bt709" in ten + tagged
     assert "h264, yuv420p10le, matrix untagged (read as bt601), limited range" in ten + tagged
-    assert "their references are h264, yuv420p, matrix untagged" in ten
+    assert "their references (h264, yuv420p, matrix untagged" in ten
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.index("yuv420p10le") < shown.index("PSNR")
     assert cells["a cat"].encoding == "h264, yuv420p, matrix bt709, limited range"

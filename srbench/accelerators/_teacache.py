@@ -73,7 +73,8 @@ class Decision:
 
     def __init__(self, teacache: TeaCache, attachment: Attachment, model: Any) -> None:
         self.teacache, self.attachment = teacache, attachment
-        own = teacache.coefficients or attachment.polynomials.get(teacache.mode)
+        fitted = attachment.polynomials.get(teacache.mode)
+        own = fitted if teacache.coefficients is None else teacache.coefficients
         if own is None:
             raise UserError(
                 f"teacache ({teacache.mode}) on the {attachment.role} model",

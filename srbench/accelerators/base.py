@@ -19,20 +19,22 @@ class Attachment:
 
     role: which model of the family.  steps: of the whole schedule.  calls_per_step: 2 with
     classifier-free guidance.  polynomials: TeaCache's, by mode, for this model.
-    timestep: of the step under way, for accelerators that act in a range of it.
+    step, timestep: of the step under way.  step: its place in the whole schedule, from 0, whenever the
+    accelerator was attached.
     """
 
     role: Role
     steps: int
     calls_per_step: int
     polynomials: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    step: int = 0
     timestep: float = 0.0
     calls_reused: int = 0
     modules_computed: int = 0
     modules_reused: int = 0
 
-    def begin_step(self, timestep: float) -> None:
-        self.timestep = timestep
+    def begin_step(self, step: int, timestep: float) -> None:
+        self.step, self.timestep = step, timestep
         self.calls_reused = self.modules_computed = self.modules_reused = 0
 
     def tally_call(self, *, reused: bool) -> None:

@@ -40,11 +40,11 @@ class TeaCache:
 
     threshold: Annotated[float, Field(ge=0)]
     mode: Literal["default", "ret_steps"] = "default"
-    coefficients: tuple[float, ...] | None = None
+    coefficients: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
 
     def settled(self, polynomials: Mapping[str, tuple[float, ...]]) -> TeaCache:
         """The same with its coefficients written in, where the family has some for its mode."""
-        own = self.coefficients or polynomials.get(self.mode)
+        own = polynomials.get(self.mode) if self.coefficients is None else self.coefficients
         return replace(cast(Any, self), coefficients=own)
 
     def attach(self, model: nn.Module, attachment: Attachment) -> AbstractContextManager[None]:

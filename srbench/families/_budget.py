@@ -6,7 +6,7 @@ and caches are reckoned from the models' sizes.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, DType, Role
-from srbench.families import _own
+from srbench.families import _checkpoint, _own
 from srbench.families._settings import FamilySettings
-from srbench.families._weights import headers
 from srbench.own_weights import OwnWeights
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -57,14 +56,14 @@ def model(family: FamilySettings, denoiser: Denoiser) -> Model | None:
         return None
     try:
         return _sizes(family, folder)
-    except (LookupError, TypeError, ValueError, OSError, UserError):
+    except (LookupError, TypeError, ValueError, _checkpoint.Fault, UserError):
         return None
 
 
 def _sizes(family: FamilySettings, folder: Path) -> Model:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = _checkpoint.read_json(folder / "config.json")
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    latents = ((family.frames - 1) // 4 + 1) * (family.height // 16) * (family.width // 16)
+    latents = family.facts().tokens(family.frames, family.height, family.width)
     # CogVideoX attends over text and video together; its feed-forward is 4 times as wide
     joint = "ffn_dim" not in config
     return Model(
@@ -82,15 +81,16 @@ def loaded(family: FamilySettings, denoiser: Denoiser) -> tuple[Role, DType, Own
 
 
 def parameters(folder: Path) -> int:
-    """Numbers in a folder's safetensors files."""
-    return sum(_product(shape) for _, shape in headers(folder))
+    """Numbers in a folder's safetensors files.  Raises Fault where they are missing or damaged."""
+    return sum(math.prod(shape) for shape in _checkpoint.tensors(folder).values())
 
 
-def _product(shape: Iterable[int]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
+def component(family: FamilySettings, name: str) -> int | None:
+    """Numbers in the files of the VAE or the text encoder; None where they are missing or damaged."""
+    try:
+        return parameters(family.components.folder / name)
+    except _checkpoint.Fault:
+        return None
 
 
 def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
@@ -101,7 +101,8 @@ def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
     """
     wanted = list(denoisers)
     sizes = {loaded(family, d): model(family, d) for d in wanted}
-    if not wanted or any(m is None for m in sizes.values()):
+    vae_numbers = component(family, "vae")
+    if not wanted or vae_numbers is None or any(m is None for m in sizes.values()):
         return None
     copies: dict[Any, int] = {}
     activations = caches = 0
@@ -110,10 +111,10 @@ def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
         m, item = sizes[key], BYTES[key[1]]
         assert m is not None
         copies[key] = m.parameters * item
-        batch = 2 if denoiser.batch_guidance or family.calls_per_step == 1 else 1
+        batch = family.batch(denoiser)
         activations = max(activations, batch * m.tokens * (6 * m.width + 2 * m.inner) * item)
         caches = max(caches, sum(cache(a, m, item, batch) for a in denoiser.accelerators))
-    vae = parameters(family.components.folder / "vae") * 4
+    vae = vae_numbers * 4
     transformers = sum(copies.values()) if family.residency == "both" else max(copies.values())
     if family.residency == "group":
         transformers //= max(m.layers for m in sizes.values() if m is not None)
@@ -121,21 +122,52 @@ def need(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Need | None:
     return Need(weights, activations, caches)
 
 
-def further(family: FamilySettings, denoisers: Iterable[Denoiser]) -> dict[str, float | None]:
-    """Bytes of the weights that are no model of the family's, by denoiser; None where it is not known.
+@dataclass(frozen=True)
+class Peak:
+    """What a plan says of a device's memory.
 
-    Copies of a model in another precision are counted too.
+    need: counted from the files.  encoder: the text encoder's bytes, which precede all else.  expected: what
+    the family's price says where files are missing.  unknown: why there is no number.
     """
-    found: dict[Any, tuple[str, float | None]] = {}
-    for denoiser in denoisers:
-        key = loaded(family, denoiser)
-        if key in found or key[1:] == (family.dtype, None):
-            continue
-        there, known = model(family, denoiser), denoiser.weights.size if denoiser.weights else None
-        bytes_ = there.parameters * BYTES[key[1]] if there else known
-        bare = Denoiser(model=denoiser.model, dtype=denoiser.dtype, weights=denoiser.weights)
-        found[key] = bare.name, bytes_
-    return dict(found.values())
+
+    need: Need | None = None
+    encoder: int = 0
+    expected: float | None = None
+    unknown: str = ""
+
+    @property
+    def total(self) -> float | None:
+        return self.expected if self.need is None else max(self.need.total, self.encoder)
+
+
+def peak(family: FamilySettings, denoisers: Iterable[Denoiser]) -> Peak:
+    """Bytes on the device at the worst moment of a run under the family's residency."""
+    wanted = list(denoisers)
+    if (counted := need(family, wanted)) is not None:
+        encoder = (component(family, "text_encoder") or 0) * BYTES[family.dtype]
+        return Peak(counted, encoder)
+    price = family.price
+    if price is None or price.memory is None or set(price.weights) != {"large", "small"}:
+        return Peak(unknown="no files of the weights are here, and the family's price does not give it")
+    sizes = {loaded(family, d): bytes_of(family, d) for d in wanted}
+    if family.residency not in ("both", "swap"):
+        return Peak(unknown=f"no files of the weights are here to compute residency={family.residency} from")
+    known = [n for n in sizes.values() if n is not None]
+    if len(known) < len(sizes):
+        return Peak(unknown="the size of a method's own weights is not given")
+    rest = price.memory - sum(price.weights.values())
+    return Peak(expected=rest + (sum(known) if family.residency == "both" else max(known, default=0)))
+
+
+def bytes_of(family: FamilySettings, denoiser: Denoiser) -> float | None:
+    """Bytes of a denoiser's model: from its files, else as its settings say; None where neither is known."""
+    dtype, own = denoiser.dtype or family.dtype, denoiser.weights
+    if (there := model(family, denoiser)) is not None:
+        return there.parameters * BYTES[dtype]
+    if own is not None and own.source is not None:
+        return own.size
+    given = family.price.weights.get(denoiser.model) if family.price else None
+    return None if given is None else given * BYTES[dtype] / BYTES[family.dtype]
 
 
 def cache(accelerator: Any, model: Model, item: int, batch: int) -> int:

@@ -7,8 +7,10 @@ model of another size are found without reading a single weight.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,13 +22,35 @@ Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-FILES = (".safetensors", *PICKLES)
+FILES = (".safetensors", ".sft", ".gguf", *PICKLES)
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _FETCH = "fetch or convert the weights again, as safetensors in diffusers layout"
+_QUANTIZED = ("U8", "I8", "F8", "F4", "F6")
+_PLAIN = "weights in float32, bfloat16 or float16: srbench does not run quantized checkpoints"
+_CONVERT = (
+    "load it with diffusers' from_single_file in its class, write it with save_pretrained, "
+    "and give that folder"
+)
 
 
 class Fault(Exception):
-    """What is wrong with a file, and what was expected of it."""
+    """What is wrong with a file, what was expected of it, and what to do where that is special."""
+
+
+def user_error(fault: Fault, where: str, do: str = _FETCH) -> UserError:
+    """The fault of a file that the setting `where` names."""
+    got, expected, *own = fault.args
+    return UserError(f"{where}: {got}", expected, *(own or [do]))
+
+
+def refuse_single_file(place: Path) -> None:
+    """Raise Fault where a file is given in place of a model's folder."""
+    if place.suffix in PICKLES:
+        raise Fault(f"{place}, a pickle", "a folder with safetensors: a pickle can run any code", _CONVERT)
+    if place.suffix == ".gguf":
+        raise Fault(f"{place}, a GGUF file", f"a folder in diffusers layout with {_PLAIN}", _FETCH)
+    if place.suffix in FILES or place.is_file():
+        raise Fault(f"{place}, a single file", "a folder in diffusers layout, with a config.json", _CONVERT)
 
 
 def mistakes(folder: Path, where: str) -> list[UserError]:
@@ -35,8 +59,15 @@ def mistakes(folder: Path, where: str) -> list[UserError]:
     where: the setting that named it, for the message.
     """
     try:
+        config = read_json(folder / "config.json")
+        if config.get("quantization_config") is not None:
+            method = config["quantization_config"]
+            method = method.get("quant_method") if isinstance(method, dict) else method
+            raise Fault(f"{folder / 'config.json'} with quantization_config ({method})", _PLAIN, _FETCH)
+        for file in files(folder):
+            refuse_quantized(file)
         found = tensors(folder)
-        for name, shape in expected(_json(folder / "config.json")):
+        for name, shape in expected(config):
             if name not in found:
                 raise Fault(
                     f"{folder} has no tensor {name}", f"one of {list(shape)}, as its config.json says"
@@ -47,41 +78,93 @@ def mistakes(folder: Path, where: str) -> list[UserError]:
                     f"{list(shape)}, as its config.json says",
                 )
     except Fault as fault:
-        got, wanted = fault.args
-        return [UserError(f"{where}: {got}", wanted, _FETCH)]
+        return [user_error(fault, where)]
     return []
 
 
 def tensors(folder: Path) -> Shapes:
     """The shape of every tensor of a checkpoint, one file or shards with an index."""
-    if not folder.is_dir():
-        raise Fault(f"no folder {folder}", "a folder in diffusers layout with the weights in it")
     found: Shapes = {}
-    for file in _files(folder):
+    for file in files(folder):
         found |= header(file)
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint.  Raises Fault where there are none, or one is missing."""
+    if not folder.is_dir():
+        raise Fault(f"no folder {folder}", "a folder in diffusers layout with the weights in it")
     for stem in ("diffusion_pytorch_model", "model"):
         index = folder / f"{stem}.safetensors.index.json"
         if index.exists():
-            shards = _json(index).get("weight_map")
-            if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-                raise Fault(f"{index} without a weight_map", "which file each tensor is in")
-            return [folder / name for name in dict.fromkeys(shards.values())]
+            return _shards(index)
         if (file := folder / f"{stem}.safetensors").exists():
             return [file]
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-    if pickles:
-        raise Fault(
-            f"{folder / pickles[0]}, a pickle", "safetensors: a pickle can run any code, and is never opened"
-        )
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (*PICKLES, ".gguf"))
+    if others:
+        refuse_single_file(folder / others[0])
     raise Fault(f"no weights in {folder}", "model.safetensors or diffusion_pytorch_model.safetensors")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names.  Raises Fault where it names other tensors than they hold."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(s, str) for s in places.values()):
+        raise Fault(f"{index} without a weight_map", "which file each tensor is in")
+    names = sorted(set(places.values()))
+    for name in names:
+        if not _SHARD.fullmatch(name):
+            raise Fault(f"{index} with the file {name!r}", "the name of a safetensors file beside it")
+    shards = [index.parent / name for name in names]
+    if missing := [s.name for s in shards if not s.is_file()]:
+        got = f"{len(missing)} of {len(shards)} shards of {index.parent.name} are missing"
+        raise Fault(f"{got}, as {missing[0]}", f"the files that {index.name} names")
+    for shard in shards:
+        there, told = set(header(shard)), {t for t, s in places.items() if s == shard.name}
+        if other := sorted(there ^ told):
+            raise Fault(f"{index} and {shard.name} differ, as in {other[0]}", "the same tensors in both")
+    return shards
+
+
+_SHARD = re.compile(r"[^/\\\0]+\.safetensors")
 
 
 def header(file: Path) -> Shapes:
     """The shapes in a safetensors file, whose length must be what its header says."""
+    return {name: tuple(int(n) for n in t["shape"]) for name, t in _entries(file).items()}
+
+
+def refuse_quantized(file: Path) -> None:
+    """Raise Fault where a tensor is of a format that only quantized weights have."""
+    for name, entry in _entries(file).items():
+        if str(entry.get("dtype")).startswith(_QUANTIZED):
+            raise Fault(f"{file}: {name} in {entry['dtype']}", _PLAIN, _FETCH)
+
+
+def metadata(file: Path) -> Mapping[str, Any]:
+    """What a safetensors file says of itself.  Raises Fault where it is no such file."""
+    found = _plain(file)[0].get("__metadata__") or {}
+    if not isinstance(found, dict):
+        raise Fault(f"{file}, whose header is not of a safetensors file", "a whole file")
+    return found
+
+
+def _entries(file: Path) -> dict[str, dict[str, Any]]:
+    """A file's tensors as its header gives them, checked against the file's length."""
+    plain, begin, size = _plain(file)
+    entries = {name: t for name, t in plain.items() if name != "__metadata__"}
+    try:
+        end = max((int(t["data_offsets"][1]) for t in entries.values()), default=0)
+        _ = [tuple(int(n) for n in t["shape"]) for t in entries.values()]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise Fault(f"{file}, whose header is not of a safetensors file", "a whole file") from None
+    if begin + end != size:
+        raise Fault(f"{file} of {size:,} bytes", f"{begin + end:,} bytes, as its header says")
+    return entries
+
+
+def _plain(file: Path) -> tuple[dict[str, Any], int, int]:
+    """A file's header, where its data begin, and the file's length."""
     try:
         size = file.stat().st_size
         with open(file, "rb") as opened:
@@ -90,28 +173,26 @@ def header(file: Path) -> Shapes:
             plain = json.loads(opened.read(length)) if 8 + length <= size and length <= _MAX_HEADER else None
     except OSError as error:
         raise Fault(f"{file} ({error.strerror})", "a safetensors file") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         plain = None
     if not isinstance(plain, dict):
         raise Fault(f"{file}, torn or no safetensors file", "a whole file")
-    plain.pop("__metadata__", None)
-    try:
-        shapes = {name: tuple(int(n) for n in t["shape"]) for name, t in plain.items()}
-        end = max((int(t["data_offsets"][1]) for t in plain.values()), default=0)
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise Fault(f"{file}, whose header is not of a safetensors file", "a whole file") from None
-    if 8 + length + end != size:
-        raise Fault(f"{file} of {size:,} bytes", f"{8 + length + end:,} bytes, as its header says")
-    return shapes
+    return plain, 8 + length, size
 
 
-def _json(file: Path) -> Mapping[str, Any]:
+def read_json(file: Path) -> Mapping[str, Any]:
+    """A configuration or an index.  Raises Fault where it is missing, damaged, or no JSON object."""
     try:
-        plain = json.loads(file.read_bytes())
-    except OSError as error:
-        raise Fault(f"{file} ({error.strerror})", "the model's settings") from None
-    except ValueError:
-        raise Fault(f"{file}, torn or no JSON", "the model's settings") from None
+        raw = file.read_bytes()
+        plain = json.loads(raw.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError):
+            raise Fault(f"{file} ({error.strerror})", "a JSON file of a checkpoint") from None
+        if raw.startswith(codecs.BOM_UTF8):
+            raise Fault(
+                f"{file} begins with a byte-order mark", "UTF-8 without one", "save it again"
+            ) from None
+        raise Fault(f"{file}, torn or no JSON", "a whole JSON file of a checkpoint") from None
     if not isinstance(plain, dict):
         raise Fault(f"{file} holds no settings", "keys with values")
     return plain

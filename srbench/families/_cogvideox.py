@@ -40,7 +40,6 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
     pipeline_class = CogVideoXPipeline
     vae_class = AutoencoderKLCogVideoX
     encoder_class = T5EncoderModel
-    batched = True
 
     def __init__(self, family: CogVideoX) -> None:
         super().__init__(family)
@@ -57,12 +56,9 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
     def _make_scheduler(self, space: Role, sampler: Sampling | None = None) -> Any:
         """From the model's own repository, for its shift of the signal-to-noise ratio."""
         weights = self.family.components if space == "large" else self.family.small
-        scheduler = SCHEDULERS[self._solver(sampler)].from_pretrained(
+        return SCHEDULERS[self._solver(sampler)].from_pretrained(
             weights.path, subfolder="scheduler", timestep_spacing="trailing"
         )
-        if scheduler.config.prediction_type != "v_prediction":
-            raise ValueError(f"{weights.path}: prediction_type {scheduler.config.prediction_type}")
-        return scheduler
 
     @functools.cached_property
     def _vae_scale(self) -> dict[Role, float]:
@@ -85,7 +81,7 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
         """(1, frames, 16, height, width) in the family's dtype."""
         frames, height, width = self._latent_size()
         generator = torch.Generator().manual_seed(seed)
-        shape = (1, frames, self._vae_config.get("latent_channels", 16), height, width)
+        shape = (1, frames, self._facts.channels, height, width)
         noise = self._noise(shape, generator, self.dtype)
         return noise, generator.get_state() if self._solver(sampler) == "dpm" else None
 
@@ -97,7 +93,7 @@ class CogVideoXSampler(DiffusersSampler[CogVideoX]):
 
     def _guidance_at(self, denoiser: Denoiser, t: float, steps: int) -> float:
         """Dynamic guidance by the formula of diffusers, which mixes timestep and step count."""
-        guidance = self.guidance(denoiser)
+        guidance = self.family.guidance(denoiser)
         if not self.family.dynamic_guidance:
             return guidance
         return 1 + guidance * ((1 - math.cos(math.pi * ((steps - t) / steps) ** 5.0)) / 2)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from srbench.errors import UserError
 from srbench.experiment import Denoiser
-from srbench.families import _checkpoint
+from srbench.families import _checkpoint, _lora
 from srbench.families._weights import Weights
 from srbench.own_weights import LoRA, OwnWeights, peft
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # What must be as in the family's own config.json: else noise, text or video would not fit.
 FITS = ("in_channels", "out_channels", "patch_size", "patch_size_t", "text_dim", "text_embed_dim")
-_LORA_KEYS = ("lora_A", "lora_B", "lora_down", "lora_up")
 
 
 def checkpoint(own: OwnWeights | None) -> Weights | None:
@@ -153,7 +152,11 @@ def _unfit(family: FamilySettings, denoiser: Denoiser, own: Path, where: str) ->
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / "config.json").read_text("utf-8"))
+    """A model's settings; none where they are damaged, which is told where that folder is asked for."""
+    try:
+        return _checkpoint.read_json(folder / "config.json")
+    except _checkpoint.Fault:
+        return {}
 
 
 def _plain(value: Any) -> Any:
@@ -183,45 +186,14 @@ def _of_lora(family: FamilySettings, denoiser: Denoiser, lora: LoRA, where: str)
             where, [lora.weight_name], f"no {lora.weight_name} in it", "or leave the method out"
         )
     try:
-        shapes = _checkpoint.header(file)
+        _lora.check(file, _tensors(folder(family, denoiser)), family)
     except _checkpoint.Fault as fault:
-        got, wanted = fault.args
-        return [UserError(f"{where}: {got}", wanted, f"set {where}.source and {where}.weight_name")]
-    if not any(part in name for name in shapes for part in _LORA_KEYS):
-        return [UserError(f"{where}: {file} without one lora_A", "a LoRA's file", f"set {where}.weight_name")]
-    strange = sorted(n for n in shapes if not n.startswith(family.LORA_LAYOUTS) or "dora_scale" in n)
-    if strange:
-        layouts = " or ".join(family.LORA_LAYOUTS)
-        return [
-            UserError(
-                f"{where}: {strange[0]} in {file}",
-                f"a LoRA of the transformer alone, every key beginning with {layouts}",
-                "save it by diffusers' save_lora_weights",
-            )
+        got, expected, *do = fault.args
+        there = got if str(file) in got else f"{got} in {file}"
+        given = [
+            UserError(f"{where}: {there}", expected, *(do or [f"set {where}.source and {where}.weight_name"]))
         ]
-    known = _tensors(folder(family, denoiser))
-    return _misfits(shapes, known, file, where) if known else []
-
-
-def _misfits(
-    shapes: _checkpoint.Shapes, known: _checkpoint.Shapes, file: Path, where: str
-) -> list[UserError]:
-    """Of keys in diffusers' layout, A (r, in) and B (out, r): those that no weight (out, in) fits."""
-    for name, shape in shapes.items():
-        found = re.fullmatch(r"transformer\.(.+)\.lora_([AB])\.weight", name)
-        if found is None:
-            continue
-        weight = known.get(f"{found[1]}.weight")
-        side = 1 if found[2] == "A" else 0
-        if weight is None or shape[side] != weight[side]:
-            expected = f"one for {found[1]}.weight of {list(weight)}" if weight else "a layer of the model"
-            return [
-                UserError(
-                    f"{where}: {name} of shape {list(shape)} in {file}",
-                    expected,
-                    "take a LoRA of this very model: that of another size does not fit",
-                )
-            ]
+        return given
     return []
 
 

@@ -9,10 +9,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from diffusers.utils import logging as diffusers_logging
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
@@ -24,13 +26,13 @@ from srbench.accelerators.base import Attachment
 from srbench.clock import timed
 from srbench.errors import UserError, raise_all
 from srbench.experiment import Denoiser, DType, Role, Sampling, digest
-from srbench.families import _own, _tiny
+from srbench.families import _checkpoint, _fusing, _own, _tiny
 from srbench.families._attention import pin, refuse_other_version, using
 from srbench.families._budget import loaded, shortage
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
 from srbench.families.base import Encoded, State, Text
-from srbench.own_weights import LoRA, OwnWeights
+from srbench.own_weights import OwnWeights
 from srbench.registry import identity
 from srbench.trace import Step
 
@@ -53,6 +55,27 @@ def to_pixels(video: Tensor) -> NDArray[np.uint8]:
     return np.rint(pixels * 255).astype(np.uint8)
 
 
+def refuse_other_tensors(cls: Any, folder: Path) -> None:
+    """Refuse a folder whose tensors are not those of the class, before they are loaded.
+
+    diffusers would leave out what the class does not know, with a line in a log, as the scales of a
+    quantized model.  Raises UserError.
+    """
+    with init_empty_weights():
+        known = set(cls.from_config(cls.load_config(str(folder))).state_dict())
+    there = set(_checkpoint.tensors(folder))
+    # position tables are computed, whatever a file says
+    ignored = [*(cls._keys_to_ignore_on_load_unexpected or ()), r"pos_embedding$"]
+    strange = {name for name in there - known if not any(re.search(i, name) for i in ignored)}
+    if wrong := sorted(strange) or sorted(known - there):
+        has = "has" if strange else "lacks"
+        raise UserError(
+            f"{folder} {has} {wrong[0]}" + f" and {len(wrong) - 1} more" * (len(wrong) > 1),
+            f"the tensors of {cls.__name__}, all of them and no others",
+            "convert the checkpoint again, or take that of this architecture",
+        )
+
+
 class DiffusersSampler(ABC, Generic[F]):
     """A family of diffusers models in memory; see `srbench.families.base.Sampler`.
 
@@ -65,7 +88,6 @@ class DiffusersSampler(ABC, Generic[F]):
     vae_class: ClassVar[Any]
     vae_dtype: torch.dtype
     encoder_class: ClassVar[Any]
-    batched: ClassVar[bool] = False  # both guidance branches always in one call
 
     def __init__(self, family: F) -> None:
         pin()
@@ -78,6 +100,8 @@ class DiffusersSampler(ABC, Generic[F]):
         self._residents = Residents(family.residency, self.device)
         for weights in (family.large, family.small, family.components):
             _tiny.make_if_missing(weights)
+        raise_all(family.unfit())
+        self._facts = family.facts()
 
     # -- a family's own
 
@@ -122,11 +146,8 @@ class DiffusersSampler(ABC, Generic[F]):
     # -- components, each loaded when it is first needed
 
     @functools.cached_property
-    def _vae_config(self) -> dict[str, Any]:
-        return self.vae_class.load_config(self.family.components.path, subfolder="vae")
-
-    @functools.cached_property
     def _loaded_vae(self) -> Any:
+        refuse_other_tensors(self.vae_class, self.family.components.folder / "vae")
         vae = self.vae_class.from_pretrained(
             self.family.components.path, subfolder="vae", dtype=self.vae_dtype, use_safetensors=True
         ).eval()
@@ -158,14 +179,16 @@ class DiffusersSampler(ABC, Generic[F]):
         own = denoiser.weights
         if own is not None:
             self._refuse_other_weights(denoiser)
+        folder, update = _own.folder(self.family, denoiser), None
+        refuse_other_tensors(self.transformer_class, folder)
+        if own is not None and own.lora is not None:
+            update = _fusing.read(_own.lora_file(own.lora), _checkpoint.tensors(folder), self.family)
         # not .to(dtype) afterwards: this keeps in float32 what its class says must be
         model = self.transformer_class.from_pretrained(
-            str(_own.folder(self.family, denoiser)),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
+            str(folder), dtype=getattr(torch, dtype), use_safetensors=True
         ).eval()
-        if own is not None and own.lora is not None:
-            self._fuse(model, own.lora)
+        if own is not None and own.lora is not None and update is not None:
+            _fusing.fuse(model, update, own.lora.scale)
         return model
 
     def _refuse_other_weights(self, denoiser: Denoiser) -> None:
@@ -182,27 +205,6 @@ class DiffusersSampler(ABC, Generic[F]):
                 "those that these cells are named by",
                 "let every machine have the same files and packages, and start the run again",
             )
-
-    def _fuse(self, model: Any, lora: LoRA) -> None:
-        """As the stock pipeline does it, on the CPU; then what peft hung on the model goes.
-
-        Raises UserError where a part of the LoRA is for no module here: diffusers would leave it out.
-        """
-        file = _own.lora_file(lora)
-        keys, metadata = self.pipeline_class.lora_state_dict(
-            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
-        )
-        modules = {name for name, _ in model.named_modules()}
-        targets = {re.sub(r"\.(lora_[AB]\..+|alpha)$", "", key.removeprefix("transformer.")) for key in keys}
-        if strange := sorted(targets - modules):
-            raise UserError(
-                f"{file}, {len(strange)} of its {len(targets)} parts for {strange[0]} and the like",
-                "a LoRA of this model's own modules",
-                "take one of this architecture, text to video",
-            )
-        model.load_lora_adapter(keys, metadata=metadata)
-        model.fuse_lora(lora_scale=lora.scale)
-        model.unload_lora()
 
     # -- text
 
@@ -244,25 +246,16 @@ class DiffusersSampler(ABC, Generic[F]):
         return randn_tensor(shape, generator=generator, device=self.device, dtype=dtype)
 
     def _latent_size(self) -> tuple[int, int, int]:
-        """Frames, height and width of the latents, which the VAEs make 4 and 8 times smaller."""
-        f = self.family
-        return (f.frames - 1) // 4 + 1, f.height // 8, f.width // 8
+        """Frames, height and width of the latents."""
+        return self._facts.latent_size(self.family.frames, self.family.height, self.family.width)
 
     # -- denoising
 
-    def guidance(self, denoiser: Denoiser) -> float:
-        """The scale that decides whether there is guidance at all."""
-        own = denoiser.guidance_scale
-        return self.family.guidance_scale if own is None else own
-
     def _guidance_at(self, denoiser: Denoiser, t: float, steps: int) -> float:
-        return self.guidance(denoiser)
-
-    def _one_batch(self, denoiser: Denoiser) -> bool:
-        return self.batched or denoiser.batch_guidance
+        return self.family.guidance(denoiser)
 
     def calls_per_step(self, denoiser: Denoiser) -> int:
-        return 2 if self.guidance(denoiser) > 1 and not self._one_batch(denoiser) else 1
+        return self.family.calls_per_step(denoiser)
 
     @contextlib.contextmanager
     def attach(self, denoiser: Denoiser, steps: int) -> Iterator[None]:
@@ -324,9 +317,9 @@ class DiffusersSampler(ABC, Generic[F]):
             with context:
                 return self._forward(model, x, t.expand(n), embedding)
 
-        if self.guidance(denoiser) <= 1:
+        if self.family.branches(denoiser) == 1:
             return call("cond", text.prompt)
-        if self._one_batch(denoiser):
+        if self.family.batch(denoiser) == 2:
             uncond, cond = call("cond_uncond", text.negative, text.prompt).chunk(2)
         else:
             cond, uncond = call("cond", text.prompt), call("uncond", text.negative)
@@ -337,7 +330,7 @@ class DiffusersSampler(ABC, Generic[F]):
         i, scheduler = state.index, self._fork(state.scheduler)
         timesteps = [float(t) for t in scheduler.timesteps[i : i + 2]]
         attachment = self._attachment or Attachment(denoiser.model, len(scheduler.timesteps), 1)
-        attachment.begin_step(timesteps[0])
+        attachment.begin_step(i, timesteps[0])
         output = self._predict(denoiser, state, text)
         after = self._advance(scheduler, state, output)
         after = replace(after, index=i + 1, scheduler=scheduler, sample=state.latents, output=output)

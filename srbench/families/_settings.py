@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 from srbench import attention, ground
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, DType, Role, Sampling
-from srbench.families import _own
+from srbench.families import _checkpoint, _facts, _own
+from srbench.families._facts import Facts
 from srbench.families._weights import BUILTIN, Weights
 from srbench.own_weights import lacking_peft
 from srbench.registry import STRICT, identity
@@ -38,15 +39,16 @@ class Price:
     """What a plan reckons with: seconds of one guided step, and where they come from.
 
     rest: seconds of encoding and decoding one video.  memory: bytes with both models
-    resident.  video, state: bytes of one stored video and one kept state.  switch: after
-    how many of 50 steps SRDiffusion leaves the large model, by δ.  gpu: the GPU that these
-    are seconds of; None where they are of a CPU core.
+    resident.  weights: of these, each model's.  video, state: bytes of one stored video and
+    one kept state.  switch: after how many of 50 steps SRDiffusion leaves the large model, by
+    δ.  gpu: the GPU that these are seconds of; None where they are of a CPU core.
     """
 
     large: Annotated[float, Field(gt=0)]
     small: Annotated[float, Field(gt=0)]
     rest: Annotated[float, Field(ge=0)] = 0.0
     memory: Annotated[float, Field(gt=0)] | None = None
+    weights: dict[Role, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     video: Annotated[float, Field(gt=0)] | None = None
     state: Annotated[float, Field(gt=0)] | None = None
     switch: dict[float, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -54,10 +56,12 @@ class Price:
     source: str
 
 
-def _four_n_plus_one(frames: int) -> int:
-    if frames % 4 != 1:
-        raise ValueError(f"4 n + 1 frames, as {frames // 4 * 4 + 1}")
-    return frames
+def _numbers(listed: Sequence[float]) -> tuple[float, ...]:
+    """A polynomial's coefficients.  Raises ValueError for anything else."""
+    made = tuple(float(n) for n in listed)
+    if not made or not all(map(math.isfinite, made)):
+        raise ValueError("no coefficients")
+    return made
 
 
 def _known_device(device: str) -> str:
@@ -72,7 +76,8 @@ class FamilySettings:
     """Fields and questions that all families have.
 
     name: for readers and folders.  components: tokenizer, text encoder, VAE and
-    scheduler.  height, width: pixels, multiples of 16.  frames: 4 n + 1.  dtype: of
+    scheduler.  height, width: pixels, multiples of the VAE's stride times the patch size
+    (16 for Wan 2.1 and CogVideoX).  frames: n times the VAE's stride in time, and 1.  dtype: of
     models and encoder.  vae_tiling: decode in tiles, which takes less memory and changes
     bits.
     residency: `both` models on the device; `swap`, one of them while the other waits in
@@ -88,9 +93,9 @@ class FamilySettings:
     large: Weights
     small: Weights
     components: Weights
-    height: Annotated[int, Field(gt=0, multiple_of=16)]
-    width: Annotated[int, Field(gt=0, multiple_of=16)]
-    frames: Annotated[int, Field(gt=0), AfterValidator(_four_n_plus_one)]
+    height: Annotated[int, Field(gt=0)]
+    width: Annotated[int, Field(gt=0)]
+    frames: Annotated[int, Field(gt=0)]
     fps: Annotated[int, Field(gt=0)]
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     negative_prompt: str = ""
@@ -113,6 +118,8 @@ class FamilySettings:
     COMPONENTS: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder", "vae", "scheduler")
     # diffusers' class of both models, which a method's own weights must be of; any where it is empty
     TRANSFORMER: ClassVar[str] = ""
+    # whether both guidance branches always go through the model in one call
+    BATCHED: ClassVar[bool] = False
     # with what the keys of a LoRA's file begin that diffusers can load into them
     LORA_LAYOUTS: ClassVar[tuple[str, ...]] = ("transformer.",)
 
@@ -145,8 +152,23 @@ class FamilySettings:
         """Why this family cannot step so, told at the door; `where` is its place."""
 
     @abstractmethod
+    def facts(self) -> Facts:
+        """Strides and channels by the checkpoint's configurations, else those of the architecture.
+
+        Raises UserError where a configuration has no such number.
+        """
+
+    @abstractmethod
+    def unfit_configs(self) -> Iterator[UserError]:
+        """What the configurations on this machine hold that this family does not support."""
+
+    @abstractmethod
     def open(self) -> Sampler:
         """The sampler (torch and diffusers are imported here)."""
+
+    def lora_names(self, layer: str) -> tuple[str, ...]:
+        """What LoRA files call a layer of the transformer; each begins as one of LORA_LAYOUTS."""
+        return (f"transformer.{layer}",)
 
     def subfolders(self, role: str) -> tuple[str, ...]:
         """What is read from `large`, `small` or `components`."""
@@ -154,14 +176,32 @@ class FamilySettings:
             return self.COMPONENTS
         return (self.weights(role).subfolder or "transformer",)
 
-    @property
-    def calls_per_step(self) -> int:
-        """Model calls of a step with the family's own guidance."""
-        return 2 if self.guidance_scale > 1 else 1
+    def guidance(self, denoiser: Denoiser) -> float:
+        """The scale that decides whether there is guidance at all: only above 1."""
+        own = denoiser.guidance_scale
+        return self.guidance_scale if own is None else own
+
+    def branches(self, denoiser: Denoiser) -> int:
+        """How many branches one step evaluates: 2 with guidance, else 1."""
+        return 2 if self.guidance(denoiser) > 1 else 1
+
+    def batch(self, denoiser: Denoiser) -> int:
+        """How many of them one call of the model evaluates."""
+        return self.branches(denoiser) if self.BATCHED or denoiser.batch_guidance else 1
+
+    def calls_per_step(self, denoiser: Denoiser) -> int:
+        """Model calls of one step."""
+        return self.branches(denoiser) // self.batch(denoiser)
 
     def objections(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """Why this family cannot run a denoiser, told at the door; `where` is its place."""
         return _own.objections(denoiser, where)
+
+    def objections_to_path(
+        self, denoisers: Sequence[Denoiser], rules: Sequence[Any], where: str
+    ) -> list[UserError]:
+        """Why this family cannot walk a path; rules: what ends each of its segments."""
+        return []
 
     def lacking(self, denoiser: Denoiser, where: str) -> list[UserError]:
         """What this machine lacks to run a denoiser, and how to get it."""
@@ -181,6 +221,10 @@ class FamilySettings:
     def weights(self, role: str) -> Weights:
         return {"large": self.large, "small": self.small, "components": self.components}[role]
 
+    def unfit(self) -> list[UserError]:
+        """Why the files that are here cannot run as this family, a plan included."""
+        return _facts.unfit(self)
+
     def mistakes(self) -> list[UserError]:
         """What can be known to be wrong before a model loads: no such device, missing or unpinned weights."""
         no_device = ground.lacking(self.device)
@@ -188,7 +232,11 @@ class FamilySettings:
         return found + [
             mistake
             for role in ("large", "small", "components")
-            for mistake in self.weights(role).mistakes(f"family.{role}", self.subfolders(role))
+            for mistake in self.weights(role).mistakes(
+                f"family.{role}",
+                self.subfolders(role),
+                also=("model_index.json",) if role == "components" else (),
+            )
         ]
 
     def mistakes_of(self, denoiser: Denoiser, where: str) -> list[UserError]:
@@ -225,8 +273,15 @@ class FamilySettings:
         file = self.components.local / "teacache.json" if self.components.local else None
         if file is None or not file.exists():
             return {}
-        fits: Mapping[str, Any] = json.loads(file.read_text("utf-8")).get(role, {})
-        return {mode: tuple(fit["coefficients"]) for mode, fit in fits.items()}
+        try:
+            fits: Mapping[str, Any] = _checkpoint.read_json(file).get(role, {})
+            return {mode: _numbers(fit["coefficients"]) for mode, fit in fits.items()}
+        except (_checkpoint.Fault, AttributeError, LookupError, TypeError, ValueError):
+            raise UserError(
+                f"{file}, which holds no polynomials",
+                'JSON as {"large": {"default": {"coefficients": [1.0, 0.0]}}}',
+                "make it again by python -m srbench.calibrate teacache, or remove it",
+            ) from None
 
     def settled(self, denoiser: Denoiser) -> Denoiser:
         """The denoiser with what its accelerators take from the family written into it.

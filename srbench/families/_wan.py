@@ -68,8 +68,8 @@ class WanSampler(DiffusersSampler[Wan]):
         return scheduler
 
     def _begin(self, seed: int, sampler: Sampling | None) -> tuple[Tensor, None]:
-        """(1, 16, frames, height, width), float32 whatever the models' dtype."""
-        shape = (1, self._vae_config["z_dim"], *self._latent_size())
+        """(1, channels, frames, height, width), float32 whatever the models' dtype."""
+        shape = (1, self._facts.channels, *self._latent_size())
         return self._noise(shape, torch.Generator().manual_seed(seed), torch.float32), None
 
     def _fork(self, scheduler: Any) -> Any:

@@ -6,7 +6,6 @@ a commit.  So the same YAML names the same bytes for ever, online or not.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -119,16 +118,24 @@ class Weights:
         paths = {s: self.folder / s for s in subfolders}
         return {s: file_hash(p) if p.is_file() else folder_hash(p) for s, p in paths.items()}
 
-    def mistakes(self, where: str, subfolders: Sequence[str], otherwise: str = PLUMBING) -> list[UserError]:
+    def mistakes(
+        self, where: str, subfolders: Sequence[str], otherwise: str = PLUMBING, also: Sequence[str] = ()
+    ) -> list[UserError]:
         """What is missing, told before anything is imported or loaded.
 
         subfolders: `.` is the source itself.  otherwise: what a reader can do without the weights.
+        also: files that are read where they exist, and so belong into a download.
         """
         if self.is_tiny:
             return []  # made when it is first opened
+        try:
+            for place in (self.folder, *(self.folder / s for s in subfolders if not s.endswith(".json"))):
+                _checkpoint.refuse_single_file(place)
+        except _checkpoint.Fault as fault:
+            return [_checkpoint.user_error(fault, f"{where}.source")]
         wrong = [w for s in subfolders if (w := incomplete(self.folder / s))]
         if self.is_hub and (wrong or not self.is_pinned):
-            return self.lacking(where, subfolders, next(iter(wrong), ""), otherwise)
+            return self.lacking(where, [*subfolders, *also], next(iter(wrong), ""), otherwise)
         # a model that is there, whole or not, is looked into; what has no config is only looked for
         models = [s for s in subfolders if (self.folder / s / "config.json").exists()]
         found = [m for s in models for m in _checkpoint.mistakes(self.folder / s, f"{where}.source")]
@@ -186,19 +193,8 @@ def incomplete(folder: Path) -> str | None:
         small = any(folder.glob("*.json")) or any(folder.glob("*.model"))
         told = f"no config.json in {folder.name}" if any(folder.iterdir()) else f"{folder.name} is empty"
         return None if small else told
-    for index in folder.glob("*.safetensors.index.json"):
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        missing = sorted(s for s in shards if not (folder / s).exists())
-        return f"{len(missing)} of {len(shards)} shards of {folder.name} are missing" if missing else None
-    return None if any(folder.glob("*.safetensors")) else f"no safetensors in {folder.name}"
-
-
-def headers(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """(dtype, shape) of every tensor in a folder's safetensors files, from their headers alone."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        found += [(t["dtype"], tuple(t["shape"])) for name, t in header.items() if name != "__metadata__"]
-    return found
+    try:
+        _checkpoint.files(folder)
+    except _checkpoint.Fault as fault:
+        return str(fault.args[0])
+    return None

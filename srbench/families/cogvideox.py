@@ -5,6 +5,8 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +14,8 @@ from pydantic import Field
 
 from srbench.errors import UserError
 from srbench.experiment import Denoiser, Sampling
+from srbench.families import _facts
+from srbench.families._facts import Facts
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings
 from srbench.families._weights import Weights
 from srbench.registry import plugin
@@ -37,11 +41,56 @@ class CogVideoX(FamilySettings):
 
     TEACACHE_MODES: ClassVar = ("default",)
     TRANSFORMER: ClassVar = "CogVideoXTransformer3DModel"
+    BATCHED: ClassVar = True
 
     guidance_scale: Annotated[float, Field(ge=0)] = 6.0
     dynamic_guidance: bool = True
     max_sequence_length: Annotated[int, Field(gt=0)] = 226
     sampler: Literal["dpm", "ddim"] = "dpm"
+
+    def facts(self) -> Facts:
+        vae = _facts.config(self, "components", "vae", "config.json")
+        patches = [m.whole("patch_size", 2) for m in _facts.transformers(self)]
+        return Facts(
+            spatial=2 ** (len(vae.listed("block_out_channels", (128, 256, 256, 512))) - 1),
+            temporal=vae.whole("temporal_compression_ratio", 4),
+            channels=vae.whole("latent_channels", 16),
+            patch=(math.lcm(*patches), math.lcm(*patches)),
+        )
+
+    def unfit_configs(self) -> Iterator[UserError]:
+        for pipeline in _facts.pipelines(self):
+            yield from pipeline.unless_one_of(
+                "_class_name", ["CogVideoXPipeline"], "CogVideoXPipeline, text to video"
+            )
+        vae = _facts.config(self, "components", "vae", "config.json")
+        yield from vae.unless_one_of(
+            "_class_name", ["AutoencoderKLCogVideoX"], "AutoencoderKLCogVideoX, CogVideoX's VAE"
+        )
+        for model in _facts.transformers(self):
+            yield from _facts.unfit_model(model, self.TRANSFORMER, vae.whole("latent_channels", 16))
+            yield from model.unless_one_of(
+                "patch_size_t",
+                [None],
+                "null: srbench supports CogVideoX 1.0, whose tokens cover one latent frame",
+            )
+        for role in ("components", "small"):
+            yield from self._unfit_schedule(role)
+
+    def _unfit_schedule(self, role: str) -> Iterator[UserError]:
+        scheduler = _facts.config(self, role, "scheduler", "scheduler_config.json")
+        yield from scheduler.unless_one_of(
+            "_class_name",
+            ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"],
+            "CogVideoXDDIMScheduler or CogVideoXDPMScheduler",
+        )
+        yield from scheduler.unless_one_of(
+            "prediction_type",
+            ["v_prediction"],
+            "v_prediction: srbench takes the model's output as v, in its switch signals too",
+            "epsilon",
+        )
+        yield from scheduler.unless_one_of("num_train_timesteps", [1000], "1000 timesteps", 1000)
 
     def twin(self) -> dict[str, Any]:
         """9 frames of 64×64; weights by the recipe `tiny:cogvideox`."""
@@ -55,11 +104,6 @@ class CogVideoX(FamilySettings):
     def subfolders(self, role: str) -> tuple[str, ...]:
         own = super().subfolders(role)
         return own if role == "components" else (*own, "scheduler", "vae/config.json")
-
-    @property
-    def calls_per_step(self) -> int:
-        """One: its pipeline runs both guidance branches as one batch."""
-        return 1
 
     @property
     def sampling(self) -> Sampling:

@@ -5,13 +5,19 @@ This module holds settings only and imports no torch; `open` gives the sampler.
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from srbench.errors import UserError
-from srbench.experiment import Sampling
+from srbench.experiment import Denoiser, Sampling
+from srbench.families import _facts
+from srbench.families._facts import Facts
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
 from srbench.registry import plugin
@@ -27,7 +33,7 @@ class Wan(FamilySettings):
     """A Wan family: two transformers, one VAE, one UMT5 text encoder; see `FamilySettings`.
 
     steps, shift: of the UniPC flow schedule.  sigma_grid: `wan` is the grid of Wan's own
-    code and of diffusers up to 0.36, `diffusers` that of 0.37 on.
+    code, to the last bit (diffusers up to 0.36 differs from it by rounding), `diffusers` that of 0.37 on.
     A method's own sampler may be `unipc` or `euler` (diffusers' flow-match Euler), with a shift and a
     grid, or with a list of timesteps.
     """
@@ -40,6 +46,56 @@ class Wan(FamilySettings):
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
     max_sequence_length: Annotated[int, Field(gt=0)] = 512
     sigma_grid: Literal["wan", "diffusers"] = "wan"
+
+    def lora_names(self, layer: str) -> tuple[str, ...]:
+        native = native_name(layer)
+        return f"transformer.{layer}", f"diffusion_model.{native}", f"lora_unet_{native.replace('.', '_')}"
+
+    def facts(self) -> Facts:
+        vae = _facts.config(self, "components", "vae", "config.json")
+        patches = [m.listed("patch_size", (1, 2, 2)) for m in _facts.transformers(self)]
+        for model, patch in zip(_facts.transformers(self), patches, strict=True):
+            if len(patch) != 3 or patch[0] != 1 or 0 in patch:
+                raise model.refusal("patch_size", "[1, height, width]: a token covers one latent frame")
+        return Facts(
+            spatial=vae.whole("scale_factor_spatial", 8),
+            temporal=vae.whole("scale_factor_temporal", 4),
+            channels=vae.whole("z_dim", 16),
+            patch=(math.lcm(*(p[1] for p in patches)), math.lcm(*(p[2] for p in patches))),
+        )
+
+    def unfit_configs(self) -> Iterator[UserError]:
+        for pipeline in _facts.pipelines(self):
+            if pipeline.get("expand_timesteps"):
+                yield pipeline.refusal(
+                    "expand_timesteps",
+                    "false: models with a timestep for each token (Wan 2.2 TI2V-5B) are not supported yet",
+                    "take Wan 2.1, or Wan 2.2 T2V-A14B",
+                )
+            yield from pipeline.unless_one_of("_class_name", ["WanPipeline"], "WanPipeline, text to video")
+        vae = _facts.config(self, "components", "vae", "config.json")
+        yield from vae.unless_one_of("_class_name", ["AutoencoderKLWan"], "AutoencoderKLWan, Wan's VAE")
+        yield from _strides_of_other_layers(vae)
+        for model in _facts.transformers(self):
+            yield from _facts.unfit_model(model, self.TRANSFORMER, vae.whole("z_dim", 16))
+            for key in ("image_dim", "added_kv_proj_dim"):
+                yield from model.unless_one_of(
+                    key, [None], "null: this family runs text to video, without an image"
+                )
+        scheduler = _facts.config(self, "components", "scheduler", "scheduler_config.json")
+        yield from scheduler.unless_one_of(
+            "_class_name",
+            ["UniPCMultistepScheduler"],
+            "UniPCMultistepScheduler, whose settings UniPC is made from here",
+        )
+        flow = "the flow matching that Wan was trained with"
+        yield from scheduler.unless_one_of(
+            "prediction_type", ["flow_prediction"], f"flow_prediction, {flow}", "epsilon"
+        )
+        yield from scheduler.unless_one_of("use_flow_sigmas", [True], f"true, {flow}", False)
+        yield from scheduler.unless_one_of(
+            "num_train_timesteps", [1000], "1000 timesteps, as Wan has them", 1000
+        )
 
     def twin(self) -> dict[str, Any]:
         """5 frames of 32×32; weights by the recipe `tiny:wan`."""
@@ -54,6 +110,23 @@ class Wan(FamilySettings):
     def sampling(self) -> Sampling:
         """UniPC on the flow schedule."""
         return Sampling(solver="unipc", shift=self.shift, sigma_grid=self.sigma_grid)
+
+    def objections_to_path(
+        self, denoisers: Sequence[Denoiser], rules: Sequence[Any], where: str
+    ) -> list[UserError]:
+        """WanPipeline decides by the scale before its boundary whether there is guidance at all."""
+        return [
+            UserError(
+                f"{where}.path.{i + 1} with guidance {self.guidance(after):g} behind a boundary, "
+                f"before which it is {self.guidance(before):g}",
+                "guidance above 1 before the boundary too: WanPipeline takes guidance_scale ≤ 1 "
+                "as no guidance in both segments, whatever guidance_scale_2 is",
+                f"set {where}.path.{i}.guidance_scale above 1, or end that segment by fixed_step, where each "
+                "segment has its own guidance",
+            )
+            for i, (before, after) in enumerate(itertools.pairwise(denoisers))
+            if rules[i].kind == "boundary" and self.branches(before) < self.branches(after)
+        ]
 
     def objections_to_sampler(self, sampler: Sampling, where: str) -> list[UserError]:
         found = []
@@ -79,7 +152,9 @@ class Wan(FamilySettings):
         if sampler.timesteps is not None:
             return np.array(sampler.timesteps) / 1000
         if sampler.sigma_grid == "wan":
-            return np.flip(1 - np.linspace(1, 1 / 1000, steps + 1))[:-1].copy()
+            # Wan's scheduler keeps its σ in float32 and begins a schedule from the first of them
+            first = float(np.float32(1) - np.float32(1e-3))
+            return np.linspace(first, 0, steps + 1)[:-1]
         return None
 
     def timesteps(self, steps: int | None = None, sampler: Sampling | None = None) -> tuple[float, ...]:
@@ -105,6 +180,50 @@ class Wan(FamilySettings):
         from srbench.families._wan import WanSampler
 
         return WanSampler(self)
+
+
+# diffusers' names of Wan's layers → those of Wan's own code, the first that fits each place
+_NATIVE = (
+    (r"^condition_embedder\.time_embedder\.linear_1", "time_embedding.0"),
+    (r"^condition_embedder\.time_embedder\.linear_2", "time_embedding.2"),
+    (r"^condition_embedder\.text_embedder\.linear_1", "text_embedding.0"),
+    (r"^condition_embedder\.text_embedder\.linear_2", "text_embedding.2"),
+    (r"^condition_embedder\.time_proj", "time_projection.1"),
+    (r"^proj_out", "head.head"),
+    (r"^scale_shift_table", "head.modulation"),
+    (r"\.scale_shift_table", ".modulation"),
+    (r"\.attn1\.", ".self_attn."),
+    (r"\.attn2\.", ".cross_attn."),
+    (r"\.to_out\.0$", ".o"),
+    (r"\.to_([qkv])$", r".\1"),
+    (r"\.ffn\.net\.0\.proj$", ".ffn.0"),
+    (r"\.ffn\.net\.2$", ".ffn.2"),
+    (r"\.norm2$", ".norm3"),
+)
+
+
+def native_name(layer: str) -> str:
+    """What Wan's own code calls a layer of diffusers' transformer.
+
+    >>> native_name("blocks.3.attn2.to_out.0"), native_name("blocks.0.norm2")
+    ('blocks.3.cross_attn.o', 'blocks.0.norm3')
+    """
+    for ours, theirs in _NATIVE:
+        layer = re.sub(ours, theirs, layer)
+    return layer
+
+
+def _strides_of_other_layers(vae: _facts.Config) -> Iterator[UserError]:
+    """A VAE whose layers make another size of video than its scale factors say."""
+    if not vae.there:
+        return
+    patch = 1 if vae.get("patch_size") is None else vae.whole("patch_size", 1)
+    halvings = len(vae.listed("dim_mult", (1, 2, 4, 4))) - 1
+    down = vae.listed("temperal_downsample", (False, True, True))[:halvings]
+    made = {"scale_factor_spatial": (8, patch * 2**halvings), "scale_factor_temporal": (4, 2 ** sum(down))}
+    for key, (default, factor) in made.items():
+        if vae.whole(key, default) != factor:
+            yield vae.refusal(key, f"{factor}, which its layers make", "correct the VAE's config.json")
 
 
 def _euler(steps: int, shift: float, sigma: np.ndarray | None) -> tuple[float, ...]:

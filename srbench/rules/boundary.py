@@ -16,7 +16,9 @@ class Boundary:
     """Fires when the next step's timestep lies below `ratio` × 1000.
 
     The same steps as `WanPipeline(boundary_ratio=ratio)`, provided that the first
-    timestep is at or above the boundary.
+    timestep is at or above the boundary.  Without guidance before the boundary that pipeline has none
+    behind it either, so the Wan family refuses a path that would.  Without guidance behind it alone, the
+    pipeline evaluates both branches and weights one with 0: the same video up to rounding.
     """
 
     ratio: Annotated[float, Field(gt=0, lt=1)]

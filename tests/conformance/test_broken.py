@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from srbench import registry
-from srbench.conform import Lab, Subject, main, rules, try_rule
+from srbench.conform import Lab, Subject, main, path, rules, tallies_what_it_computed, try_rule
+from srbench.errors import UserError
+from srbench.experiment import Denoiser
 
 LAB = Lab("shapes", steps=8)
 
@@ -31,7 +34,7 @@ class Broken:
         return INERT
 
     def expects_reuse(self, timesteps):
-        return True
+        return EXPECTS
 
 @contextlib.contextmanager
 def attached(settings, model, attachment):
@@ -77,6 +80,96 @@ ACCELERATORS = {
 }
 
 
+# Reuse that is not tallied: name → the body of the plug-in's context manager, and what the rule reports.
+WRAPPED = """
+    own, kept, calls = OWNER.forward, {}, [0]
+    def forward(*args, **kwargs):
+        calls[0] += 1
+        reuse = bool(kept) and attachment.step % 2 == 1
+        if not reuse:
+            kept[0] = own(*args, **kwargs)
+        TALLY
+        return kept[0]
+    OWNER.forward = forward
+    try:
+        yield
+    finally:
+        del OWNER.forward
+"""
+ALL_BLOCKS = """
+    with contextlib.ExitStack() as stack:
+        for block in model.blocks:
+            stack.enter_context(passing(block, attachment))
+        yield
+
+@contextlib.contextmanager
+def passing(block, attachment):
+    own = block.forward
+    def forward(hidden_states, *args, **kwargs):
+        return hidden_states if attachment.step % 2 else own(hidden_states, *args, **kwargs)
+    block.forward = forward
+    try:
+        yield
+    finally:
+        del block.forward
+"""
+UNCOUNTED = {
+    "whole_evaluations": (WRAPPED.replace("OWNER", "model").replace("TALLY", "pass"), "evaluations, and"),
+    "every_block": (ALL_BLOCKS, "evaluations, and"),
+    "one_block": (
+        WRAPPED.replace("OWNER", "model.blocks[1]").replace("TALLY", "pass"),
+        "blocks.1 ran ",
+    ),
+    "attention": (
+        WRAPPED.replace("OWNER", "model.blocks[0].attn1").replace("TALLY", "pass"),
+        "blocks.0.attn1 ran ",
+    ),
+    "counts_too_much": (
+        WRAPPED.replace("OWNER", "model")
+        .replace("bool(kept) and attachment.step % 2 == 1", "False")
+        .replace("TALLY", "attachment.tally_call(reused=attachment.step % 2 == 1)"),
+        "evaluations, and",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNCOUNTED)
+def test_reuse_that_is_not_tallied_is_found_whatever_the_plug_in_expects(kind: str, tmp_path: Path) -> None:
+    """The model's own code is counted, and compared with the tally."""
+    body, said = UNCOUNTED[kind]
+    source = ACCELERATOR.replace("INERT", "0").replace("EXPECTS", "False") + body
+    (tmp_path / f"{kind}.py").write_text(source)
+    registry.load([tmp_path / f"{kind}.py"])
+    seen = try_rule(tallies_what_it_computed, Subject("accelerators", {"kind": kind}, LAB))
+    assert seen is not None and said in seen, seen
+
+
+def test_the_template_that_tallies_is_kept(tmp_path: Path) -> None:
+    body = WRAPPED.replace("OWNER", "model").replace("TALLY", "attachment.tally_call(reused=reuse)")
+    # one cache for both branches: a poor method, and an honest count
+    (tmp_path / "honest.py").write_text(accelerator(body))
+    registry.load([tmp_path / "honest.py"])
+    assert try_rule(tallies_what_it_computed, Subject("accelerators", {"kind": "honest"}, LAB)) is None
+
+
+def test_an_accelerator_knows_the_step_however_late_it_is_attached(tmp_path: Path) -> None:
+    """The place in the schedule, also behind a switch and in both guidance calls."""
+    body = "    def hook(m, a, out):\n        calls.append((attachment.step, attachment.timestep))\n" + HOOKED
+    (tmp_path / "knows.py").write_text(accelerator(body))
+    registry.load([tmp_path / "knows.py"])
+    mine = registry.build("accelerators", {"kind": "knows"}, "accelerators")
+    method = path("late", (Denoiser(model="large"), 3), (Denoiser(model="large", accelerators=(mine,)), None))
+    with contextlib.suppress(UserError):  # it reuses nothing
+        LAB.walk(method)
+    times = LAB.family.timesteps(None)
+    told = sys.modules[type(mine).__module__].calls
+    assert told == [(i, times[i]) for i in range(3, 8) for _ in range(2)]
+
+
+def accelerator(body: str, inert: int = 0) -> str:
+    return ACCELERATOR.replace("INERT", str(inert)).replace("EXPECTS", "True") + body
+
+
 def broken(kind: str, folder: Path, source: str, group: str) -> set[str]:
     """The rules that the plug-in in `source` does not keep."""
     file = folder / f"{kind}.py"
@@ -92,7 +185,7 @@ def test_a_broken_accelerator_is_caught(kind: str, tmp_path: Path) -> None:
     # a shared model that a test spoilt must not reach the next one
     LAB.__dict__.clear()
     LAB.__init__("shapes", 8)  # type: ignore[misc]
-    found = broken(kind, tmp_path, ACCELERATOR.replace("INERT", str(inert)) + body, "accelerators")
+    found = broken(kind, tmp_path, accelerator(body, inert), "accelerators")
     assert expected <= found
 
 

@@ -132,6 +132,23 @@ def test_an_old_package_counts_as_missing(monkeypatch):
     assert attention.mistake("sage", "method") is None
 
 
+@pytest.mark.parametrize(
+    ("version", "enough"),
+    [
+        *[
+            (v, True)
+            for v in ("2.1.1", "2.2", "2.1.1rc1", "2.1.1+cu128torch2.9", "2.10.0", "3", "2.1.1.dev7")
+        ],
+        *[(v, False) for v in ("2.1", "2.1.0.post2", "1.99", "2.0.9rc3")],
+        ("built-here", True),  # a version that nobody can compare
+    ],
+)
+def test_versions_are_compared_as_pep_440_has_them(version, enough, monkeypatch):
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(attention.importlib.metadata, "version", lambda name: version)
+    assert (attention.mistake("sage", "method") is None) == enough
+
+
 def test_every_name_is_one_of_diffusers():
     known = {b.value for b in _AttentionBackendRegistry.list_backends()}
     assert set(attention.names()) <= known

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import shutil
 
 import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from srbench.errors import UserError
 from srbench.experiment import Denoiser
 from srbench.families._budget import need
+from srbench.families._sampler import refuse_other_tensors
 from srbench.own_weights import LoRA, OwnWeights
 
 from . import cogvideox as twin
@@ -203,8 +205,106 @@ def test_a_lora_with_parts_for_another_model_is_refused_when_it_is_loaded(fresh,
     }
     save_file(keys, tmp_path / "i2v.safetensors")
     own = OwnWeights(lora=LoRA(source=str(tmp_path / "i2v.safetensors")))
-    with pytest.raises(UserError, match="this model's own modules"):
+    with pytest.raises(UserError, match=r"cross_attn\.k_img.*\n.*a layer of the model"):
         fresh.model("small", None, own)
+
+
+def rewritten(file, to, rename, alpha=None, metadata=None, **more):
+    """A LoRA's file under other names, with an alpha for every pair, or with further tensors."""
+    keys = {rename(k): v for k, v in load_file(file).items()}
+    if alpha is not None:
+        keys |= {f"{k.rpartition('.lora_')[0]}.alpha": torch.tensor(alpha) for k in list(keys)}
+    save_file(keys | more, to, metadata)
+    return LoRA(source=str(to))
+
+
+def kohya(key):
+    return key.replace("lora_A", "lora_down").replace("lora_B", "lora_up")
+
+
+def native(key):
+    return kohya(key).replace("transformer.", "diffusion_model.").replace("attn1.to_", "self_attn.")
+
+
+def flat(key):
+    name, _, end = native(key).removeprefix("diffusion_model.").partition(".lora_")
+    return f"lora_unet_{name.replace('.', '_')}.lora_{end}"
+
+
+@needs_peft
+@pytest.mark.parametrize("rename", [str, kohya, native, flat])
+def test_one_lora_under_every_name_is_one_update(rename, fresh, sampler, tmp_path):
+    """Rank 2 and alpha 1, in tensors or in diffusers' metadata: half of what the pairs say by themselves."""
+    model = sampler.model("small")
+    file = random_lora(model, tmp_path / "pairs.safetensors")
+    about = json.dumps({"transformer.r": 2, "transformer.lora_alpha": 1})
+    said = rewritten(file, tmp_path / "said.safetensors", str, metadata={"lora_adapter_metadata": about})
+    with_alpha = rewritten(file, tmp_path / "alpha.safetensors", rename, alpha=1.0)
+    without = rewritten(file, tmp_path / "plain.safetensors", rename)
+    weights = {
+        name: fresh.model("small", None, OwnWeights(lora=lora)).state_dict()
+        for name, lora in (("said", said), ("alpha", with_alpha), ("plain", without))
+    }
+    pairs, before = load_file(file), model.state_dict()
+    for name, weight in before.items():
+        layer = f"transformer.{name.removesuffix('.weight')}"
+        by_hand = torch.zeros_like(weight)
+        if f"{layer}.lora_A.weight" in pairs:
+            by_hand = pairs[f"{layer}.lora_B.weight"] @ pairs[f"{layer}.lora_A.weight"]
+        assert torch.equal(weights["plain"][name], weight + by_hand)
+        assert torch.equal(weights["alpha"][name], weights["said"][name])
+        assert torch.equal(weights["alpha"][name], weight + by_hand / 2)
+
+
+@needs_peft
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_differences_of_norms_biases_and_tables_are_added(scale, fresh, sampler, tmp_path):
+    """Diffusers leaves those of norms out; ComfyUI, for which such files are made, adds them."""
+    model = sampler.model("small")
+    before = model.state_dict()
+    named = {
+        "blocks.1.self_attn.norm_q.diff": "blocks.1.attn1.norm_q.weight",
+        "blocks.1.norm3.diff": "blocks.1.norm2.weight",
+        "blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
+        "blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
+        "blocks.0.modulation.diff": "blocks.0.scale_shift_table",
+        "head.head.diff": "proj_out.weight",
+        "time_projection.1.diff_b": "condition_embedder.time_proj.bias",
+        "patch_embedding.diff": "patch_embedding.weight",
+    }
+    generator = torch.Generator().manual_seed(2)
+    more = {
+        f"diffusion_model.{k}": torch.randn(before[n].shape, generator=generator) for k, n in named.items()
+    }
+    file = random_lora(model, tmp_path / "pairs.safetensors")
+    lora = rewritten(file, tmp_path / "all.safetensors", native, **more)
+    after = fresh.model("small", None, OwnWeights(lora=dataclasses.replace(lora, scale=scale))).state_dict()
+    for key, name in named.items():
+        assert torch.equal(after[name], before[name] + scale * more[f"diffusion_model.{key}"])
+
+
+@needs_peft
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_an_alpha_that_is_no_number_is_refused_before_the_model_loads(
+    alpha, fresh, sampler, tmp_path, monkeypatch
+):
+    file = random_lora(sampler.model("small"), tmp_path / "pairs.safetensors")
+    lora = rewritten(file, tmp_path / "alpha.safetensors", kohya, alpha=alpha)
+    monkeypatch.setattr(fresh.transformer_class, "from_pretrained", None)
+    with pytest.raises(UserError, match=r"alpha of blocks\.0\.attn1\.to_q = "):
+        fresh.model("small", None, OwnWeights(lora=lora))
+
+
+def test_a_checkpoint_with_a_tensor_of_another_model_is_refused_before_it_loads(
+    fresh, sampler, tmp_path, monkeypatch
+):
+    """A family's own, too: diffusers would leave the tensor out, with a line in a log."""
+    folder = changed(sampler.model("small"), tmp_path / "model")
+    file = folder / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(file) | {"blocks.0.attn1.gate.weight": torch.zeros(2)}, file)
+    monkeypatch.setattr(fresh.transformer_class, "from_pretrained", None)
+    with pytest.raises(UserError, match=r"has blocks.0.attn1.gate.weight\n.*WanTransformer3DModel"):
+        refuse_other_tensors(fresh.transformer_class, folder)
 
 
 @needs_peft

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,39 @@ from safetensors.torch import load, save
 PROMPT = "a red circle moving up on a white background"
 
 
-class OldGrid(UniPCMultistepScheduler):
-    """UniPC on the sigmas of diffusers ≤ 0.36 and of Wan's own code."""
+class WanGrid(UniPCMultistepScheduler):
+    """UniPC on the sigmas of Wan's own code."""
 
     def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None, mu=None):
-        grid = np.flip(1 - np.linspace(1, 1 / 1000, num_inference_steps + 1))[:-1].copy()
-        super().set_timesteps(device=device, sigmas=grid)
+        super().set_timesteps(device=device, sigmas=wan_sigmas(num_inference_steps))
+
+
+def wan_sigmas(steps):
+    """As Wan's scheduler makes them before the shift: from a float32 table of 1000 levels down to 0."""
+    table = torch.from_numpy(1.0 - np.linspace(1, 1 / 1000, 1000)[::-1].copy()).to(torch.float32)
+    return np.linspace(table[0].item(), table[-1].item(), steps + 1)[:-1]
+
+
+def wan_schedule(steps, shift):
+    """σ and timesteps as Wan's scheduler has them: shifted in float64, then float32 and whole numbers."""
+    sigmas = wan_sigmas(steps)
+    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return sigmas.astype(np.float32), (sigmas * 1000).astype(np.int64)
+
+
+SCHEDULES = [(n, s) for n in (1, 2, 3, 6, 9, 33, 50, 99, 100, 333, 999) for s in (1.0, 3.0, 5.0, 7.5, 12.0)]
+
+
+@pytest.mark.parametrize(("steps", "shift"), SCHEDULES)
+def test_the_grid_of_wans_own_code_is_its_own_to_the_last_bit(steps, shift, family):
+    wan = dataclasses.replace(family, sigma_grid="wan", shift=shift)
+    first = float(np.float32(1) - np.float32(1e-3))
+    assert np.array_equal(wan.grid(steps, wan.sampling), np.linspace(first, 0, steps + 1)[:-1])
+    sigmas, timesteps = wan_schedule(steps, shift)
+    assert wan.timesteps(steps) == tuple(map(float, timesteps))
+    scheduler = wan.open()._schedule(steps)
+    assert np.array_equal(scheduler.sigmas[:-1].numpy(), sigmas)
+    assert np.array_equal(scheduler.timesteps.numpy(), timesteps)
 
 
 @pytest.mark.parametrize("steps", [8, 50])
@@ -32,9 +61,9 @@ def test_small_equals_the_stock_pipeline_with_transformer_2_as_its_transformer(s
 
 
 @pytest.mark.parametrize("steps", [8, 20])
-def test_sigma_grid_wan_equals_the_stock_pipeline_on_the_old_grid(steps, stock, method, walked, wan_grid):
+def test_sigma_grid_wan_equals_the_stock_pipeline_on_wans_grid(steps, stock, method, walked, wan_grid):
     ours = walked(method("small", {"model": "small"}, steps=steps), on=wan_grid)["small"].state
-    old = OldGrid.from_config(stock.pipeline.scheduler.config)
+    old = WanGrid.from_config(stock.pipeline.scheduler.config)
     theirs = stock.like(transformer=stock.pipeline.transformer_2, transformer_2=None, scheduler=old)
     assert torch.equal(ours.latents, stock.run(theirs, steps))
     assert torch.equal(ours.scheduler.timesteps, old.timesteps)

@@ -31,7 +31,7 @@ def headers_only(folder, config, parameters):
     """A model's folder with a config and a safetensors header of that many numbers, without them."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
-    header = json.dumps({"w": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}})
+    header = json.dumps({"w": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 0]}})
     raw = header.encode()
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw)
 

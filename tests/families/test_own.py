@@ -123,7 +123,7 @@ def test_a_plan_knows_no_size_of_what_is_no_model(copy: Path, spoilt: str) -> No
         (copy / "config.json").write_text(spoilt.partition(" = ")[2])
     own = small(source=str(folder))
     assert told(own) and _budget.model(family(), own) is None
-    assert [n for n in _budget.further(family(), [own]).values()] == [None]
+    assert _budget.bytes_of(family(), own) is None and _budget.need(family(), [own]) is None
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -203,7 +203,8 @@ def lora(
     ("made", "said"),
     [
         ({}, ""),
-        ({"layout": "diffusion_model"}, ""),  # Wan's own: diffusers converts it
+        ({"layout": "diffusion_model", "name": "blocks.0.self_attn.q"}, ""),  # as Wan's own code names it
+        ({"layout": "diffusion_model"}, "expected: a layer of the model"),
         ({"width": 256}, "transformer.blocks.0.attn1.to_q.lora_A.weight of shape [2, 256]"),
         ({"name": "blocks.0.attn3.to_q"}, "expected: a layer of the model"),
         ({"layout": "text_encoder"}, "a LoRA of the transformer alone"),
@@ -213,6 +214,117 @@ def lora(
 def test_a_lora_is_held_against_the_models_layers(tmp_path: Path, made: dict, said: str) -> None:
     denoiser = small(lora={"source": str(lora(tmp_path / "a.safetensors", **made))})
     assert said in (answer := told(denoiser)) and bool(said) == bool(answer)
+
+
+def pair(
+    name: str = "transformer.blocks.0.attn1.to_q", a: str = "lora_A", b: str = "lora_B"
+) -> dict[str, Any]:
+    return {f"{name}.{a}.weight": torch.zeros(2, 144), f"{name}.{b}.weight": torch.zeros(144, 2)}
+
+
+def of_file(folder: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> str:
+    """What a LoRA of these tensors is refused with before a model loads."""
+    file = folder / "lora.safetensors"
+    save_file(tensors, file, metadata)
+    return told(small(lora={"source": str(file)}))
+
+
+DIFFUSERS, NATIVE, FLAT = (
+    "transformer.blocks.0.attn1.to_q",
+    "diffusion_model.blocks.0.self_attn.q",
+    "lora_unet_blocks_0_self_attn_q",
+)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        pair(DIFFUSERS),
+        pair(DIFFUSERS, "lora_down", "lora_up"),  # kohya's names in diffusers' layout
+        pair(NATIVE, "lora_down", "lora_up"),
+        pair(FLAT, "lora_down", "lora_up"),  # without an alpha, and of one layer alone
+        pair(DIFFUSERS) | {f"{DIFFUSERS}.alpha": torch.tensor(1.0)},
+        pair(FLAT, "lora_down", "lora_up") | {f"{FLAT}.alpha": torch.tensor([4.0])},
+        pair(NATIVE) | {f"{NATIVE}.diff_b": torch.zeros(144)},
+        pair(NATIVE) | {"diffusion_model.blocks.0.self_attn.norm_q.diff": torch.zeros(144)},
+        pair(NATIVE) | {"diffusion_model.blocks.0.norm3.diff": torch.zeros(144)},
+        pair(NATIVE) | {"diffusion_model.blocks.0.norm3.diff_b": torch.zeros(144)},
+        pair(NATIVE) | {"diffusion_model.blocks.0.modulation.diff": torch.zeros(1, 6, 144)},
+        pair(NATIVE) | {"diffusion_model.head.modulation.diff": torch.zeros(1, 2, 144)},
+        pair(NATIVE) | {"diffusion_model.patch_embedding.diff": torch.zeros(144, 16, 1, 2, 2)},
+        pair(NATIVE) | {"diffusion_model.time_embedding.2.diff_b": torch.zeros(144)},
+        {"diffusion_model.text_embedding.2.diff": torch.zeros(144, 144)},  # differences alone
+    ],
+)
+def test_a_lora_of_which_every_key_is_applied_is_taken(tensors: dict[str, Any], tmp_path: Path) -> None:
+    assert of_file(tmp_path, tensors) == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({f"{DIFFUSERS}.dora_scale": torch.zeros(144, 1)}, "another kind of adapter (dora_scale)"),
+        ({f"{DIFFUSERS}.lora_magnitude_vector": torch.zeros(144)}, "another kind of adapter"),
+        ({f"{NATIVE}.hada_w1_a": torch.zeros(2, 2)}, "another kind of adapter (hada_)"),
+        ({f"{NATIVE}.lokr_w1": torch.zeros(2, 2)}, "another kind of adapter (lokr_)"),
+        ({f"{NATIVE}.lora_mid.weight": torch.zeros(2, 2)}, "another kind of adapter (lora_mid)"),
+        ({"text_encoder.x.lora_A.weight": torch.zeros(2, 2)}, "a LoRA of the transformer alone"),
+        (
+            {"base_model.model.blocks.0.attn1.to_k.lora_A.weight": torch.zeros(2, 144)},
+            "the transformer alone",
+        ),
+        ({f"{DIFFUSERS}.reshape_weight": torch.zeros(2)}, "ending as .lora_A.weight"),
+        ({f"{DIFFUSERS}.set_weight": torch.zeros(144, 144)}, "ending as .lora_A.weight"),
+        ({"transformer.blocks.0.attn1.to_k.alpha": torch.tensor(1.0)}, "to_k.alpha without its pair"),
+        ({"transformer.blocks.0.attn1.to_k.lora_A.weight": torch.zeros(2, 144)}, "without its pair"),
+        ({f"{DIFFUSERS}.alpha": torch.zeros(2)}, "expected: one number"),
+        (pair(NATIVE), "A of blocks.0.attn1.to_q twice"),  # the same layer in two layouts
+        (
+            {"transformer.blocks.0.attn1.norm_q.diff": torch.zeros(9)},
+            "[144], as blocks.0.attn1.norm_q.weight",
+        ),
+        ({"transformer.blocks.0.attn1.norm_q.diff_b": torch.zeros(144)}, "has no blocks.0.attn1.norm_q.bias"),
+        ({"diffusion_model.blocks.0.norm1.diff": torch.zeros(144)}, "expected: a layer of the model"),
+        ({"diffusion_model.blocks.0.cross_attn.k_img.diff_b": torch.zeros(144)}, "a layer of the model"),
+        (pair("transformer.patch_embedding"), "a part for a linear layer"),
+        ({"transformer.blocks.99.attn1.to_q.diff_b": torch.zeros(144)}, "a layer of the model"),
+    ],
+)
+def test_a_lora_of_which_a_key_would_be_left_out_is_refused(
+    more: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    assert said in of_file(tmp_path, pair(DIFFUSERS) | more)
+
+
+def test_two_ranks_in_one_pair_and_a_quantized_lora_are_refused(tmp_path: Path) -> None:
+    two = pair() | {"transformer.blocks.0.attn1.to_q.lora_B.weight": torch.zeros(144, 4)}
+    assert "of rank 2 and 4" in of_file(tmp_path, two)
+    assert "F8_E4M3" in of_file(tmp_path, {k: v.to(torch.float8_e4m3fn) for k, v in pair().items()})
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"transformer.r": 2, "transformer.lora_alpha": 1}, ""),
+        ({"text_encoder.r": 8}, ""),  # nothing of the transformer
+        ({"transformer.r": 4, "transformer.lora_alpha": 1}, "expected: 4, as"),
+        ({"transformer.r": 4, "transformer.rank_pattern": {"x": 2}, "transformer.lora_alpha": 1}, ""),
+        ({"transformer.r": 2}, "lora_alpha = None"),
+        ({"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.use_dora": True}, "another kind"),
+        ([1], "that is no JSON object"),
+        ("{", "that is no JSON object"),
+    ],
+)
+def test_what_a_lora_says_of_itself_agrees_with_its_tensors(about: Any, said: str, tmp_path: Path) -> None:
+    text = about if isinstance(about, str) else json.dumps(about)
+    answer = of_file(tmp_path, pair(), {"lora_adapter_metadata": text})
+    assert said in answer and bool(said) == bool(answer)
+
+
+def test_alpha_in_tensors_and_in_the_metadata_is_one_too_many(tmp_path: Path) -> None:
+    about = json.dumps({"transformer.r": 2, "transformer.lora_alpha": 1})
+    tensors = pair() | {f"{DIFFUSERS}.alpha": torch.tensor(1.0)}
+    assert "alpha both in tensors and in" in of_file(tmp_path, tensors, {"lora_adapter_metadata": about})
 
 
 def test_a_lora_for_the_large_model_does_not_fit_the_small_one(tmp_path: Path) -> None:
@@ -389,12 +501,9 @@ def test_a_key_that_weights_have_not(weights: Any, said: str) -> None:
 
 def test_a_plan_counts_the_further_model(copy: Path) -> None:
     own = dataclasses.replace(small(source=str(copy), name="mine"), guidance_scale=1.0)
-    more = _budget.further(family(), [own, Denoiser(model="large"), own])
     parameters = _budget.parameters(copy)
-    assert more == {"small+mine": 4 * parameters}
-    assert _budget.further(family(), [small(source="a/b", revision=COMMIT, size=7.0)]) == {
-        "small+weights": 7.0
-    }
+    assert _budget.bytes_of(family(), own) == 4 * parameters
+    assert _budget.bytes_of(family(), small(source="a/b", revision=COMMIT, size=7.0)) == 7.0
     both = _budget.need(family(), [Denoiser(model="small"), own])
     alone = _budget.need(family(), [Denoiser(model="small")])
     assert both is not None and alone is not None
@@ -408,16 +517,16 @@ def test_a_plan_counts_one_evaluation_for_a_step_without_guidance(copy: Path) ->
     few["path"][0]["guidance_scale"] = 1.0
     made = check(plain(mine=few, steps={"path": [{"model": "small"}], "steps": 10}))
     whole = price.cost(made, made.methods, price.earliest)
-    assert whole.alone == whole.shared == price.Steps(50, 12, {"small": 2})
-    assert whole.alone.evaluations("small", calls=2) == 22
-    assert whole.alone.guided("small", guidance=True) == 11.0
+    assert whole.alone == whole.shared and (whole.alone.large, whole.alone.small) == (50, 12)
+    assert whole.alone.evaluations("small", made.family) == 22
+    assert whole.alone.plain("small", made.family) == 11.0
 
 
 def test_methods_of_two_samplers_share_no_step_in_a_plan() -> None:
     path = [{"model": "large"}]
     made = check(plain(mine={"path": path, "sampler": {"shift": 8.0}}))
     whole = price.cost(made, made.methods, price.earliest)
-    assert whole.alone == whole.shared == price.Steps(100, 0)
+    assert whole.alone == whole.shared == price.Steps({Denoiser(model="large"): 100})
     assert made.family.settled_sampler(Sampling(shift=1.0)) is None
 
 

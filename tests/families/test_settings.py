@@ -11,6 +11,7 @@ import pytest
 from srbench import configs
 from srbench.accelerators.pab import PAB
 from srbench.accelerators.teacache import TeaCache
+from srbench.errors import UserError
 from srbench.experiment import Denoiser, check
 from srbench.families._settings import TWIN_NOTE
 from srbench.registry import build
@@ -143,6 +144,39 @@ def test_steps_that_end_without_noise(steps):
 def test_steps_that_would_leave_noise_in_the_video_are_refused(steps):
     (mistake,) = family("cogvideox").objections_to_steps(steps, "method.x.steps")
     assert f"method.x.steps = {steps}" in mistake.got
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rule", "refused"),
+    [
+        (1.0, 4.0, {"kind": "boundary", "ratio": 0.9}, True),
+        (0.0, None, {"kind": "boundary", "ratio": 0.9}, True),  # behind it the family's own guidance
+        (4.0, 1.0, {"kind": "boundary", "ratio": 0.9}, False),
+        (1.0, 1.0, {"kind": "boundary", "ratio": 0.9}, False),
+        (4.0, 3.0, {"kind": "boundary", "ratio": 0.9}, False),
+        (1.0, 4.0, {"kind": "fixed_step", "step": 10}, False),  # which promises nothing of WanPipeline
+    ],
+)
+def test_guidance_that_begins_at_a_boundary_is_not_what_the_stock_pipeline_does(before, after, rule, refused):
+    path = [
+        {"model": "large", "guidance_scale": before, "until": rule},
+        {"model": "small", "guidance_scale": after},
+    ]
+    plain = {
+        "name": "trial",
+        "family": configs.read("family", "wan21_480p"),
+        "suite": {"kind": "prompts", "prompts": ["a cat"]},
+        "method": {"switch": {"path": path}},
+        "metric": {},
+        "engine": {"kind": "local"},
+    }
+    if not refused:
+        assert check(plain)
+        return
+    with pytest.raises(
+        UserError, match="WanPipeline takes guidance_scale ≤ 1 as no guidance in both segments"
+    ):
+        check(plain)
 
 
 def test_an_experiment_is_checked_against_its_family():

@@ -67,8 +67,8 @@ def test_a_whole_download_is_found_and_is_a_folder(hub):
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ([], "no safetensors in transformer"),
-        (["pytorch_model.bin"], "no safetensors in transformer"),
+        ([], "no weights in "),
+        (["pytorch_model.bin"], "pytorch_model.bin, a pickle"),
         (["a.safetensors"], "1 of 2 shards of transformer are missing"),
     ],
 )
@@ -98,3 +98,109 @@ def test_local_files_are_named_by_their_bytes_and_by_those_asked_for_alone(tmp_p
     (tmp_path / "transformer_2" / "config.json").write_text("changed")
     assert Weights(source=str(tmp_path)).identity(["transformer"]) == before
     assert Weights(source=str(tmp_path)).identity(["transformer_2"]) != before
+
+
+# -- what is no model's folder, and indices that cannot be read
+
+
+CONFIG = {"_class_name": "WanTransformer3DModel"}
+
+
+def model(folder, **config):
+    """A folder with a config.json, as a source."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def of(source):
+    """What is wrong with a model's source."""
+    found = Weights(source=str(source)).mistakes("method.x.weights", ["."])
+    assert found, "taken"
+    return str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wan_fun.safetensors", "a single file"),
+        ("wan.sft", "a single file"),
+        ("wan.gguf", "a GGUF file"),
+        ("wan.ckpt", "a pickle"),
+        ("wan.bin", "a pickle"),
+        ("wan", "a single file"),  # whatever its name
+    ],
+)
+def test_a_single_file_is_no_models_folder(name, said, tmp_path):
+    (tmp_path / name).write_bytes(b"anything")
+    told = of(tmp_path / name)
+    assert f"{name}, {said}" in told and "expected: a folder" in told
+    if said == "a single file":
+        assert "from_single_file" in told and "save_pretrained" in told
+    if "." in name:  # one that is not there is none either
+        assert said in of(tmp_path / "nowhere" / name)
+
+
+def test_a_folder_of_gguf_files_is_no_models_folder(tmp_path):
+    (model(tmp_path / "quantized", **CONFIG) / "wan-Q4_K_M.gguf").write_bytes(b"GGUF")
+    assert "wan-Q4_K_M.gguf, a GGUF file" in of(tmp_path / "quantized")
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao", "gptq", "fp8"])
+def test_a_quantized_model_is_refused_by_its_config(method, tmp_path):
+    folder = model(tmp_path / "m", **CONFIG, quantization_config={"quant_method": method})
+    save_file({"w": torch.zeros(2)}, folder / "diffusion_pytorch_model.safetensors")
+    told = of(folder)
+    assert f"quantization_config ({method})" in told and "does not run quantized checkpoints" in told
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_quantized_model_is_refused_by_its_tensors(dtype, tmp_path):
+    folder = model(tmp_path / "m", **CONFIG)
+    save_file({"w": torch.zeros(2).to(dtype)}, folder / "diffusion_pytorch_model.safetensors")
+    assert "does not run quantized checkpoints" in of(folder)
+
+
+SHARD = "diffusion_pytorch_model-00001-of-00002.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("", "torn or no JSON"),
+        ('{"weight_map": {"w"', "torn or no JSON"),
+        ("[]", "holds no settings"),
+        ("null", "holds no settings"),
+        ('"weight_map"', "holds no settings"),
+        ("[" * 100_000, "torn or no JSON"),
+        ("{}", "without a weight_map"),
+        ('{"weight_map": null}', "without a weight_map"),
+        ('{"weight_map": []}', "without a weight_map"),
+        ('{"weight_map": {}}', "without a weight_map"),
+        ('{"weight_map": {"w": 1}}', "without a weight_map"),
+        ('\ufeff{"weight_map": {"w": "SHARD"}}', "byte-order mark"),
+        ('{"weight_map": {"w": "../SHARD"}}', "with the file '../"),
+        ('{"weight_map": {"w": "/etc/passwd"}}', "with the file '/etc/passwd'"),
+        ('{"weight_map": {"w": "sub/SHARD"}}', "with the file 'sub/"),
+        ('{"weight_map": {"w": ".."}}', "with the file '..'"),
+        ('{"weight_map": {"w": "model.bin"}}', "with the file 'model.bin'"),
+        ('{"weight_map": {"w": "SHARD", "v": "gone.safetensors"}}', "1 of 2 shards of m are missing"),
+        ('{"weight_map": {"w": "SHARD", "v": "SHARD"}}', "differ, as in v"),
+        ('{"weight_map": {"v": "SHARD"}}', "differ, as in"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["diffusion_pytorch_model", "model"])
+def test_an_index_that_cannot_be_followed_is_a_mistake(kind, index, said, tmp_path):
+    folder = model(tmp_path / "m", **CONFIG)
+    save_file({"w": torch.zeros(2)}, folder / SHARD)
+    (folder / f"{kind}.safetensors.index.json").write_text(index.replace("SHARD", SHARD), "utf-8")
+    told = of(folder)
+    assert said in told and told.startswith("given:    method.x.weights.source: ")
+
+
+def test_an_index_that_can_be_followed_is_none(tmp_path):
+    folder = model(tmp_path / "m")
+    save_file({"w": torch.zeros(2)}, folder / SHARD)
+    index = {"weight_map": {"w": SHARD}, "metadata": {}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert Weights(source=str(folder)).mistakes("method.x.weights", ["."]) == []

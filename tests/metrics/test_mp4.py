@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from srbench.metrics.mp4 import Mp4
 from srbench.metrics.mp4_floor import Mp4Floor
 from srbench.metrics.psnr import PSNR
 from srbench.registry import build
-from srbench.video import through_mp4
+from srbench.video import Video, through_mp4
 
 VIDEOS = {k: v[:, :66, :92] for k, v in np.load(Path(__file__).parent / "oracle.npz").items()}
 CONF = Path(__file__).parents[2] / "conf" / "metric"
@@ -35,6 +36,42 @@ def test_both_videos_go_through_the_encoder() -> None:
 def test_the_same_video_gives_the_same_bytes_every_time() -> None:
     first = through_mp4(VIDEOS["b"], 16, 25, "medium")
     assert all(np.array_equal(through_mp4(VIDEOS["b"], 16, 25, "medium"), first) for _ in range(12))
+
+
+def test_the_conversions_are_those_of_ffmpegs_command_line(tmp_path: Path) -> None:
+    """As imageio pipes it for diffusers' export_to_video and for the evaluation scripts."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+
+    def exported(video: Video, *x264: str) -> Video:
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
+        size = ["-s", f"{video.shape[2]}x{video.shape[1]}", "-r", "8.00"]
+        quality = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "25"]
+        file = str(tmp_path / "file.mp4")
+        write = [ffmpeg, "-y", "-v", "error", *raw, *size, "-i", "-", *quality, *x264, file]
+        subprocess.run(write, input=video.tobytes(), check=True)
+        read = [ffmpeg, "-v", "error", "-i", file, *raw, "-"]
+        shown = subprocess.run(read, stdout=subprocess.PIPE, check=True).stdout
+        return np.frombuffer(shown, np.uint8).reshape(video.shape)
+
+    alike = "-threads", "1", "-x264-params", "cpu-independent=1"
+    x, y = VIDEOS["b"], VIDEOS["a"]
+    np.testing.assert_array_equal(through_mp4(x, 8, 25, "medium"), exported(x, *alike))
+    default = PSNR()(exported(x), exported(y)).mean()
+    assert Mp4(of="psnr", fps=8)(x, y).mean() == pytest.approx(default, abs=0.3)  # x264's settings
+
+
+def test_x264_knows_how_long_a_frame_lasts() -> None:
+    slow, fast = (through_mp4(VIDEOS["b"], fps, 25, "medium") for fps in (1, 60))
+    assert not np.array_equal(slow, fast)
+
+
+def test_an_experiments_metrics_take_its_familys_frame_rate() -> None:
+    metric = build("metrics", {"kind": "mp4", "of": "psnr"}, "metric.psnr_mp4")
+    assert metric.at_fps(8).facts.name == "psnr/x264-medium-crf25-8fps"
+    assert metric.at_fps(24000 / 1001).facts.name == "psnr/x264-medium-crf25-23.976fps"
+    assert Mp4(of="psnr", fps=16).at_fps(8).fps == 16  # what is set stays
+    with pytest.raises(UserError, match="without a known frame rate"):
+        metric(VIDEOS["a"], VIDEOS["a"])
 
 
 def test_a_video_is_identical_to_itself_also_through_mp4() -> None:
