@@ -34,7 +34,7 @@ from rich.text import Text
 from srbench import configs, errors, ground, plan, price, report
 from srbench.errors import CannotWrite, UserError
 from srbench.experiment import Experiment, FolderName, Mistakes, check
-from srbench.overrides import compose, in_order, refuse, typed_places
+from srbench.overrides import checked, compose, typed_places
 from srbench.places import as_typed
 from srbench.registry import build, explain, identity
 from srbench.store.objects import Store, locked
@@ -101,7 +101,7 @@ def record(
         device=ground.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
-        warnings=experiment.family.warnings(),
+        warnings=plan.warnings(experiment, prompts),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return now.continuing(earlier)
@@ -226,6 +226,8 @@ def show_plan(
     table = Table(title=title, show_header=False, title_justify="left", show_lines=False)
     for what, much in [*told.lines, ("folder", str(run)), *vbench_lines(experiment, run)]:
         table.add_row(Text(what), Text(much))
+    for warning in plan.warnings(experiment, experiment.suite.list_prompts()):
+        table.add_row(Text("warning"), Text(warning))
     for missing in lacking:
         table.add_row(Text("first"), Text(f"{missing.got}; see below"))
     console.print(table)
@@ -441,6 +443,8 @@ def _run(
             refuse_run(experiment, place)  # another job may have begun it since it was asked
             about = record(experiment, asked, run, place.store.root, place.ground)
             write_json(run / "run.json", about)
+        for warning in about.warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         # a prompt's number is its place in the record, which another job may have lengthened
         todo = shard.part(plan.units(experiment, about.prompts))
         if todo != list(done.cells):
@@ -513,15 +517,12 @@ def main() -> int:
     sys.excepthook = errors.except_hook
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm and timeout end it: told as Ctrl-C
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is no user's mistake keeps its traceback
-    sys.argv[1:] = in_order(sys.argv[1:])
     try:
-        refuse(sys.argv[1:], settle)
+        sys.argv[1:] = checked(sys.argv[1:], settle)
         _hydra()
         for run in _to_report:
             report.make(run, Console())
     except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
-        if isinstance(stop.__context__, BrokenPipeError):
-            raise
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return max(_codes, default=0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import difflib
 import errno
 import os
 import re
-import select
 import shutil
 import sys
 import textwrap
@@ -230,32 +230,66 @@ def except_hook(kind: type[BaseException], error: BaseException, tb: TracebackTy
         sys.__excepthook__(kind, error, tb)
 
 
+class _Unbroken:
+    """A stream for which a reader that stops, as `| head` does, is no reason to stop: the rest is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.is_broken = stream, False
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BrokenPipeError:
+            self.is_broken = True
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())  # what is still in the stream's buffer goes there
+            os.close(null)
+
+
 def finish(main: Callable[[], int], interrupted: str = "what was recorded is kept") -> NoReturn:
     """Run a command and exit with its code, 2 after a user's mistake, 130 after Ctrl-C.
 
-    Where whoever reads what it prints stops reading, as `| head` does, it ends with 141, silently.
+    Where whoever reads what it prints stops reading, as `| head` does, the command does all its work
+    and writes all its files, and ends with 141.
 
     interrupted: what Ctrl-C leaves and how to go on.  Whatever else goes wrong keeps its traceback.
     """
+    out, err = (_Unbroken(s) if s else None for s in (sys.stdout, sys.stderr))  # None: closed from the start
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = _ended(main, interrupted)
+        for stream in (s for s in (out, err) if s):
+            stream.flush()
+            code = EXIT_UNREAD if stream.is_broken else code
+    leave(code)
+
+
+def _ended(main: Callable[[], int], interrupted: str) -> int:
+    """The exit code of a command; a mistake or an interruption is printed."""
     try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _is_unread():
+        return main()
+    except SystemExit as stop:
+        if isinstance(stop.code, str):  # a message, which Python prints
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        code = EXIT_UNREAD
-    except SystemExit as stop:  # rich has taken care of such a pipe already, and would end with 1
-        if not isinstance(stop.__context__, BrokenPipeError):
-            raise
-        code = EXIT_UNREAD
+        return stop.code or 0
     except UserError as error:
         print(wrapped(f"srbench: {error}", sys.stderr), file=sys.stderr)
-        code = EXIT_USER
+        return EXIT_USER
     except KeyboardInterrupt:
         print(f"srbench: interrupted; {interrupted}", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    leave(code)
+        return EXIT_INTERRUPTED
 
 
 def leave(code: int) -> NoReturn:
@@ -265,14 +299,7 @@ def leave(code: int) -> NoReturn:
     """
     if "triton" in sys.modules:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (s for s in (sys.stdout, sys.stderr) if s):
+            stream.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _is_unread() -> bool:
-    """Whether nobody reads standard output any more, so that it is that pipe which broke."""
-    ends = select.poll()
-    ends.register(sys.stdout.fileno())
-    return any(event & select.POLLERR for _, event in ends.poll(0))

@@ -297,7 +297,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("prompts", help="`vbench`, or a file: one prompt a line, a .csv or a .jsonl")
+    p.add_argument("prompts", help="`vbench`, or a file: one prompt a line (.txt), .csv, .json or .jsonl")
     p.add_argument("--export", type=Path, metavar="FILE", help="FILE.json, or FILE.txt of lines")
     p.add_argument("--model", default=next(iter(MODELS)), help="a hub repository or a folder (%(default)s)")
     p.add_argument("--revision", help="a commit of the repository; known ones are pinned already")

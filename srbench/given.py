@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from srbench.errors import UserError, UserErrorList, as_text
+from srbench import texts
+from srbench.errors import UserErrorList, as_text
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -28,41 +27,8 @@ def table(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[Line]
     cells: a column that is missing, unknown or there twice, a line that is too short or too
     long, a quote that is not closed, text that is not UTF-8.
     """
-    read = _csv(path)
-    number, columns = next(read, (1, []))
-    if not set(needed) <= set(columns) <= set(known) or len(set(columns)) < len(columns):
-        raise UserError(
-            f"{path}, line {number}: the columns {', '.join(map(repr, columns)) or 'none'}",
-            f"{', '.join(needed)}" + "".join(f"; if wanted {k}" for k in known if k not in needed),
-            "write each of them once as the first line",
-        )
-    lines = []
-    for number, cells in read:
-        if len(cells) != len(columns):
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} cells ({', '.join(cells)})",
-                f"{len(columns)} cells, {', '.join(columns)}",
-                "quote a cell that has a comma, and close every quote on its own line",
-            )
-        lines.append(Line(number, dict(zip(columns, cells, strict=True))))
-    return lines
-
-
-def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number of each line that is not blank, and its cells."""
-    number, content = 1, b""
-    try:
-        content = path.read_bytes()
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        for cells in reader:
-            if cells:
-                yield number, cells
-            number = reader.line_num + 1
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if isinstance(error, UnicodeDecodeError):
-            number = content.count(b"\n", 0, error.start) + 1
-        where = f"{path}: " if isinstance(error, OSError) else f"{path}, line {number}: "
-        raise UserError(f"{where}{error}", "a CSV file in UTF-8 with a header", "correct it") from None
+    named = str(path)
+    return [Line(*row) for row in texts.table(texts.read(path, named), named, needed, known)]
 
 
 SHORTEST, LONGEST = 1e-6, 1e9  # seconds that a video can take

@@ -6,13 +6,19 @@ inside, keep the names.
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
+import os
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from srbench import configs, errors, registry
+import yaml
+
+from srbench import configs, errors, registry, words
 from srbench.errors import UserError
-from srbench.store.objects import write_text
 
 CODE = '''"""{name}: evaluate the model in one step of a few, reuse its output in the others."""
 
@@ -83,24 +89,71 @@ path:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be a module's, or that is taken.  Raises UserError."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise UserError(f"name {name!r}", "small letters, digits and _, as my_method", "choose another")
+    """Refuse a name that cannot be a plug-in's, or that is taken.  Raises UserError."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", name):
+        raise UserError(
+            f"name {name!r}",
+            "a small letter, then small letters, digits and _, as my_method",
+            "choose another",
+        )
+    if keyword.iskeyword(name) or keyword.iskeyword(_class(name)):
+        raise UserError(f"name {name!r}", "one that is no keyword of Python", "choose another")
+    if not isinstance(yaml.safe_load(name), str) or name in ("inf", "nan"):
+        raise UserError(f"name {name!r}", "one that YAML and Hydra read as a text", "choose another")
     if name in configs.names("method") or name in registry.known("accelerators"):
         raise UserError(f"name {name!r}", "one that srbench does not have yet", "choose another")
+    if where := _module(name):
+        raise UserError(
+            f"name {name!r}, a module of {where}",
+            "a name that no installed module has, as a file of this name would hide it",
+            "choose another",
+        )
+
+
+def _class(name: str) -> str:
+    """The name of the class.
+
+    >>> _class("my_method")
+    'MyMethod'
+    """
+    return name.title().replace("_", "")
+
+
+def _module(name: str) -> str:
+    """Where Python finds a top-level module of this name; empty where there is none."""
+    if name == "srbench" or name in sys.stdlib_module_names:
+        return "srbench or of Python's standard library"
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a module that is half imported
+        return "this Python"
+    if spec is None:
+        return ""
+    files = [Path(spec.origin)] if spec.has_location and spec.origin else []
+    found = [f.parent if f.name == "__init__.py" else f for f in files]
+    found += [] if files else map(Path, spec.submodule_search_locations or ())
+    # one in the working folder is the user's own, and is not written over
+    return next((str(p) for p in found if p.resolve().parent != Path().resolve()), "")
 
 
 def method(name: str, folder: Path) -> list[Path]:
     """Write the pair into a folder.  Raises UserError where a file of the name is there."""
     check_name(name)
     files = {
-        folder / f"{name}.py": CODE.format(name=name, cls=name.title().replace("_", "")),
+        folder / f"{name}.py": CODE.format(name=name, cls=_class(name)),
         folder / f"{name}_conf" / "method" / f"{name}.yaml": YAML.format(name=name),
     }
-    if there := [p for p in files if p.exists()]:
+    if there := [p for p in files if os.path.lexists(p)]:
         raise UserError(f"{there[0]} exists", "a name that is free", "choose another, or remove the file")
-    for path, text in files.items():
-        write_text(path, text, mode=0o644)
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UserError(
+            f"{path} ({error.strerror})", "a folder to write to", "choose another --folder"
+        ) from None
     return list(files)
 
 
@@ -111,14 +164,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name")
     parser.add_argument("--folder", type=Path, default=Path())
     args = parser.parse_args(arguments)
-    code, yaml = method(args.name, args.folder)
-    folder = yaml.parents[1]
-    print(f"wrote {code} and {yaml}\n")
-    print("does it keep the rules?   python -m srbench.conform", args.name, "--plugins", code)
+    code, settings = method(args.name, args.folder)
+    folder = settings.parents[1]
+    print(f"wrote {code} and {settings}\n")
     print(
-        "a row beside the others:  python -m srbench +experiment=compare"
-        f" 'method=[srdiffusion,teacache,{args.name}]' 'plugins=[{code}]' --config-dir {folder}"
+        shlex.join(["python", "-m", "srbench.conform", args.name, "--plugins", str(code)]),
+        " # check the rules",
     )
+    row = [f"method=[srdiffusion,teacache,{args.name}]", f"plugins=[{words.text(str(code))}]"]
+    command = ["python", "-m", "srbench", "+experiment=compare", *row, "--config-dir", str(folder)]
+    print(shlex.join(command), " # a row of the table")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from srbench import configs
+from srbench import configs, registry, words
 from srbench.errors import UserError, did_you_mean
 from srbench.experiment import METHOD_KEYS, Mistakes
 from srbench.places import typed
@@ -62,7 +64,7 @@ def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
                 mistakes.note(
                     f"method.{name}.{key}",
                     "a key that its path uses",
-                    did_you_mean(str(key), map(str, others)),
+                    did_you_mean(str(key), {*map(str, others), *METHOD_KEYS}),
                 )
 
 
@@ -71,82 +73,111 @@ def _note_unused(unresolved: Any, mistakes: Mistakes) -> None:
 _VALUE_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i")
 
 
-def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command line's overrides, and the folders of `--config-dir`.
+def overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The command line's overrides, its options with their values, and the folders of `--config-dir`.
 
     >>> overrides(["-m", "+experiment=x", "--config-dir", "mine", "--config-dir=b", "a=1"])
-    (['+experiment=x', 'a=1'], ['mine', 'b'])
+    (['+experiment=x', 'a=1'], ['-m', '--config-dir', 'mine', '--config-dir=b'], ['mine', 'b'])
     """
     found: list[str] = []
+    options: list[str] = []
     folders: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    rest = iter(arguments)
+    for word in rest:
         name, has_value, value = word.partition("=")
         if not word.startswith("-"):
             found.append(word)
-        elif name in _VALUE_OPTIONS:
-            value = value if has_value else next(words, "")
+            continue
+        options.append(word)
+        if name in _VALUE_OPTIONS:
+            if not has_value and (value := next(rest, "")):
+                options.append(value)
             folders += [value] if name in ("--config-dir", "-cd") else []
-    return found, folders
+    return found, options, folders
 
 
-def in_order(arguments: Sequence[str]) -> list[str]:
-    """A command line as Hydra can read it, which wants its overrides in one stretch.
+def values(word: str, multirun: bool) -> list[str]:
+    """An override as Hydra reads it, once for each value that it sweeps over.
 
-    >>> in_order(["+experiment=x", "--config-dir", "mine", "a=1", "-m"])
-    ['+experiment=x', 'a=1', '--config-dir', 'mine', '-m']
+    Raises UserError where it cannot be read, and for a sweep without -m.
     """
-    asked, _ = overrides(arguments)
-    rest, left = list(arguments), list(asked)
-    options: list[str] = []
-    for word in rest:
-        if left and word == left[0]:
-            left.pop(0)
-        else:
-            options.append(word)
-    return [*asked, *options]
-
-
-def values(override: str) -> list[str]:
-    """An override for each of the values that it sweeps over; itself where it does not.
-
-    Raises UserError where it cannot be read.
-    """
+    override = words.as_typed(word, multirun)
     try:
         parsed = OverridesParser.create().parse_override(override)
-        if not parsed.is_sweep_override():
-            return [override]
-        return [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()]
+        is_sweep = parsed.is_sweep_override()
+        found = (
+            [f"{override.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()] if is_sweep else []
+        )
     except Exception:  # of all kinds, as below
+        raise UserError(f"{word!r}", "key=value, brackets closed", _readable(word)) from None
+    if is_sweep and not multirun:
+        key, _, several = word.partition("=")
         raise UserError(
-            f"{override!r}",
-            "key=value, brackets closed",
-            "quote what is not plain: 'method=[large,small]', 'keep=\"window(6,20)\"'",
-        ) from None
+            f"{word}, which are several values",
+            "one value, or -m for a run with each of them",
+            f"add -m; a list is written {shlex.quote(f'{key}=[{several}]')}",
+        )
+    return found if is_sweep else [override]
 
 
-def refuse(arguments: Sequence[str], settle: Settle) -> None:
-    """Raise UserErrors for all that is wrong with a command line, before its first job begins.
+def _readable(override: str) -> str:
+    """What to write in the place of an override that Hydra cannot read."""
+    key, has_value, value = override.partition("=")
+    if not has_value and (Path(override) / "run.json").exists():
+        return f"for the report of a run: python -m srbench.report {shlex.quote(override)}"
+    if not has_value or not key.isascii():
+        return "write key=value; a key of letters, digits and dots"
+    if value[:1] in tuple("[{"):
+        return "close what is open, and quote what is not plain: 'method=[large,small]'"
+    return f"write {shlex.quote(f'{key}={words.quoted(value)}')}"
 
-    One that composes and sweeps over nothing is left to its job, which checks the rest.
+
+def checked(arguments: Sequence[str], settle: Settle) -> list[str]:
+    """A command line as Hydra can read it.
+
+    Hydra wants overrides before options, texts between quotes, and `++` before a key that a
+    setting may have but its YAML does not.
+    Raises UserErrors for all that is wrong with it, before its first job begins.  One that composes
+    and sweeps over nothing is left to its job, which checks the rest.
     settle: what raises a job's other mistakes, of its plain data and `typed_places`.
     """
-    asked, folders = overrides(arguments)
+    typed, options, folders = overrides(arguments)
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError(f"--config-dir {folder}", "a folder that is there", "check the path")
-    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(f).resolve()) for f in folders)}]"]
-    kept, mistakes = search if folders else [], Mistakes()
-    choices = [v for v in (mistakes.attempt(lambda o=o: values(o)) for o in asked) if v]  # type: ignore[misc]
+    places = ",".join(words.quoted(f"file://{Path(folder).resolve()}") for folder in folders)
+    kept, mistakes = [f"hydra.searchpath=[{places}]"] if folders else [], Mistakes()
+    multirun = bool({"-m", "--multirun"} & set(options))
+    read = [mistakes.attempt(lambda w=w: values(w, multirun)) for w in typed]  # type: ignore[misc]
+    order = sorted((i for i, c in enumerate(read) if c), key=lambda i: _turn(read[i][0]))  # type: ignore[index]
     with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
-        for override in sorted((c[0] for c in choices), key=_turn):
-            if (accepted := _accept(kept, override, mistakes)) is not None:
+        for i in order:
+            first, *others = read[i] or []
+            if (accepted := _accept(kept, first, mistakes)) is not None:
                 kept = [*kept, accepted]
-        swept = [[*kept, v] for c in choices for v in c[1:]]
-        for words in [kept, *swept] if mistakes.found or swept else []:
-            _note_job(words, settle, mistakes)
+                read[i] = [accepted, *(_with_prefix(accepted, o) for o in others)]
+        swept = [[*kept, v] for c in read if c for v in c[1:]]
+        for job in [kept, *swept] if mistakes.found or swept else []:
+            _note_job(job, settle, mistakes)
     mistakes.found = list({str(m): m for m in mistakes.found}.values())
     mistakes.stop_if_any()
+    return [*(_joined(choices) for choices in read if choices), *options]
+
+
+def _with_prefix(accepted: str, override: str) -> str:
+    """The override with the `+` signs of another one of its key."""
+    plus = accepted[: len(accepted) - len(accepted.lstrip("+"))]
+    return f"{plus}{override.lstrip('+')}"
+
+
+def _joined(choices: Sequence[str]) -> str:
+    """The override that sweeps over all values of these.
+
+    >>> _joined(["++a.b=1", "++a.b=2"])
+    '++a.b=1,2'
+    """
+    first, *others = choices
+    return ",".join([first, *(o.partition("=")[2] for o in others)])
 
 
 def _key(override: str) -> str:
@@ -163,10 +194,10 @@ def _turn(override: str) -> tuple[bool, bool]:
     return "." in _key(override), not override.startswith("+")
 
 
-def _note_job(words: list[str], settle: Settle, mistakes: Mistakes) -> None:
+def _note_job(job: list[str], settle: Settle, mistakes: Mistakes) -> None:
     """The mistakes of one job, as far as they do not follow from those found already."""
     own = Mistakes()
-    composed = own.attempt(lambda: _compose(words))
+    composed = own.attempt(lambda: _compose(job))
     if composed is not None:
         own.attempt(lambda: settle(compose(composed), typed_places(composed)))
     earlier = bool(mistakes.found)
@@ -177,10 +208,10 @@ def _note_job(words: list[str], settle: Settle, mistakes: Mistakes) -> None:
     ]
 
 
-def _compose(words: list[str]) -> DictConfig:
+def _compose(job: list[str]) -> DictConfig:
     """Hydra's composition.  Raises UserError where it refuses."""
     try:
-        return hydra.compose("config", words)
+        return hydra.compose("config", job)
     except MissingConfigException as error:
         group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
         file = f"a file conf/{group}/NAME.yaml, or {group}/NAME.yaml in the folder of --config-dir"
@@ -204,12 +235,40 @@ def _accept(kept: list[str], override: str, mistakes: Mistakes) -> str | None:
             _compose([*kept, left])
             return left
         except UserError as error:
+            if _may_be_added(kept, left):
+                left = f"++{left}"
+                continue
             if (file := _at_fault(error.__cause__)) is not None:
                 mistake, left = error, _without(file, left)
             else:
                 mistake, left = _misfit(kept, left, error)
             mistakes.found.append(mistake)
     return None
+
+
+def _may_be_added(kept: list[str], override: str) -> bool:
+    """Whether an override sets what its method, suite, … may have, though its YAML does not name it."""
+    group, *inside = _key(override).split(".")
+    if override[0] in "+~" or not inside:
+        return False
+    node = OmegaConf.to_container(_compose(kept), resolve=False)
+    for part in [group, *inside[: group in SEVERAL]]:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or len(inside) <= (group in SEVERAL):
+        return False
+    key = inside[group in SEVERAL]
+    return key not in node and key in _settings(group, node.get("kind"))
+
+
+def _settings(group: str, kind: Any) -> Sequence[str]:
+    """The keys that a file of a group may have; none where its kind is unknown."""
+    if group == "method":
+        return METHOD_KEYS
+    plugins = {"family": "families", "suite": "suites", "metric": "metrics", "engine": "engines"}
+    try:
+        return [f.name for f in dataclasses.fields(registry.lookup(plugins[group], str(kind)))]
+    except (UserError, KeyError):
+        return ()
 
 
 def _at_fault(cause: BaseException | None) -> str | None:
@@ -254,9 +313,11 @@ def _misfit(kept: list[str], override: str, error: UserError) -> tuple[UserError
     if len(parts) > 1 and (fits := _of_another(kept, parts, above, override, known)):
         return fits, None
     known += [] if above else [f"+{g}" for g in added]
-    return UserError(
-        override, f"a key of {where or 'the configuration'}", did_you_mean(parts[above], known)
-    ), None
+    legal = _settings(group, node.get("kind")) if above == 1 + (group in SEVERAL) else ()
+    do = did_you_mean(parts[above], {*known, *legal})
+    if above and not legal and above == len(parts) - 1 and override[0] not in "+~":
+        do = f"{do}; to add a key that is not there, write +{override}"
+    return UserError(override, f"a key of {where or 'the configuration'}", do), None
 
 
 def _of_another(

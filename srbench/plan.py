@@ -69,6 +69,14 @@ def units(experiment: Experiment, order: Sequence[str] = ()) -> list[Unit]:
     return [Unit(place[p], p, s, given.get(p), offsets[p], stride) for p in prompts for s in seeds]
 
 
+def warnings(experiment: Experiment, prompts: Sequence[str]) -> tuple[str, ...]:
+    """What every reader of a run with these prompts must know; some may be of earlier jobs."""
+    own = set(experiment.suite.list_prompts())
+    texts = [text(experiment.suite, p) if p in own else p for p in prompts]
+    of_texts = experiment.family.warnings_of(texts) if hasattr(experiment.family, "warnings_of") else ()
+    return (*experiment.family.warnings(), *of_texts)
+
+
 @dataclass(frozen=True)
 class Shard:
     """The part of a run that one process of several does: of every `of` units the `place`-th, from 1.

@@ -340,7 +340,7 @@ def lookup(group: str, kind: str, where: str | None = None) -> type[Any]:
     raise UserError(
         f"{where or group}.kind = {kind!r}",
         f"one of the {group} that srbench knows",
-        did_you_mean(kind, known(group)),
+        f"{did_you_mean(kind, known(group))}; to load one from a file, add 'plugins=[NAME.py]'",
     )
 
 

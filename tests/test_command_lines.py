@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import shlex
 import subprocess
 import sys
@@ -125,7 +126,9 @@ def ended(code: str, tail: str) -> tuple[int, str]:
     """Exit code and stderr of a command whose output goes to another one."""
     inner = f"from srbench import errors\nerrors.finish(lambda: {code})"
     line = f"{shlex.quote(sys.executable)} -c {shlex.quote(inner)} | {tail}; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    # unbuffered, Python would drop what a pipe does not take at once
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env)
     return done.returncode, done.stderr
 
 
@@ -138,6 +141,28 @@ def test_so_does_what_rich_prints() -> None:
     """Not 1, which from `compare` says that a number got worse, and from a run that cells failed."""
     table = "__import__('rich.console').console.Console().print"
     assert ended(f"[{table}('x' * 99) for _ in range(9999)] and 0", "head -1") == (141, "")
+
+
+def test_all_of_the_work_is_done_though_nobody_reads(tmp_path: Path) -> None:
+    """Also where nobody reads stderr, and where there is no standard output at all."""
+    file = tmp_path / "table.md"
+    code = f"[print('x' * 99) for _ in range(9999)] and open({str(file)!r}, 'w').write('whole') and 0"
+    for tail, wanted in (("head -1", 141), ("cat", 0)):
+        assert ended(code, tail) == (wanted, "")
+        assert file.read_text() == "whole"
+        file.unlink()
+    noisy = f"[print('x' * 99, file=__import__('sys').stderr) for _ in range(9999)] and {code}"
+    inner = f"from srbench import errors\nerrors.finish(lambda: {noisy})"
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(inner)}"
+    assert subprocess.run(["bash", "-c", f"{line} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"]).returncode == 141
+    assert file.read_text() == "whole"
+    assert subprocess.run(["bash", "-c", f"{line} >&- 2>/dev/null"]).returncode == 0
+
+
+def test_help_that_nobody_reads_to_its_end_ends_so() -> None:
+    raw = "formatter_class=__import__('argparse').RawDescriptionHelpFormatter"
+    code = f"errors.Parser(description='x\\n' * 999_999, {raw}).parse_args(['--help'])"
+    assert ended(code, "head -1") == (141, "")
 
 
 def test_every_command_ends_so() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, conform, new, plan, registry
-from srbench.__main__ import RUN_KEYS, in_order
+from srbench import configs, conform, new, overrides, plan, registry
+from srbench.__main__ import RUN_KEYS, settle
 from srbench.errors import UserError
 from srbench.experiment import Experiment, check
 from srbench.runner import Runner
@@ -96,8 +98,14 @@ def test_the_command_that_it_prints_makes_the_table_with_two_workers(tmp_path: P
         text=True,
         check=True,
     ).stdout
-    command = told.partition("row beside the others:")[2].replace("python -m srbench", "").replace("'", "")
-    words = [*command.split(), *SMALL, "suite.seeds=2", "engine.workers=2", f"results={tmp_path / 'results'}"]
+    (command,) = (line for line in told.splitlines() if "+experiment=compare" in line)
+    words = [
+        *shlex.split(command, comments=True)[3:],
+        *SMALL,
+        "suite.seeds=2",
+        "engine.workers=2",
+        f"results={tmp_path / 'results'}",
+    ]
     done = subprocess.run([sys.executable, "-m", "srbench", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "mine 2 " in done.stdout and "large in 3 steps" in done.stdout and "TeaCache" in done.stdout
@@ -108,7 +116,14 @@ def test_the_command_that_it_prints_makes_the_table_with_two_workers(tmp_path: P
     assert "16 steps computed" in edited.stdout, "its own 8 steps for each seed, and no other"
 
 
-@pytest.mark.parametrize("name", ["my-method", "2fast", "class", "Mine", "pab", "large"])
+REFUSED = [
+    *("my-method", "2fast", "Mine", "größe", "_", "", "../mine", "a" * 300),
+    *("class", "none", "true", "false", "null", "yes", "nan", "inf"),
+    *("pab", "large", "random", "numpy", "yaml", "srbench", "test"),
+]
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_name_that_cannot_be_a_plug_ins_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose another"):
         new.method(name, tmp_path)
@@ -122,10 +137,32 @@ def test_what_is_there_is_not_written_over(pair: list[Path], tmp_path: Path) -> 
     assert pair[0].read_text() == "mine alone"
 
 
-def test_overrides_may_follow_an_option() -> None:
+def test_a_dangling_link_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").symlink_to(tmp_path / "elsewhere.py")
+    with pytest.raises(UserError, match="exists"):
+        new.method("mine", tmp_path)
+    assert os.listdir(tmp_path) == ["mine.py"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="a folder to write to"):
+        new.method("mine", tmp_path / "file")
+
+
+def test_names_that_only_look_taken_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in the working folder hides nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    code, _ = new.method("mine", tmp_path)
+    compile(code.read_text(), str(code), "exec")
+
+
+def test_overrides_may_follow_an_option(tmp_path: Path) -> None:
     """Hydra's parser alone would refuse them, and the printed command ends with --config-dir."""
-    words = ["+experiment=compare", "--config-dir", "mine_conf", "engine.workers=2", "-m"]
-    assert in_order(words) == ["+experiment=compare", "engine.workers=2", "--config-dir", "mine_conf", "-m"]
+    words = ["+experiment=compare", "--config-dir", str(tmp_path), "engine.workers=2", "-m"]
+    ordered = ["+experiment=compare", "engine.workers=2", "--config-dir", str(tmp_path), "-m"]
+    assert overrides.checked(words, settle) == ordered
 
 
 def test_the_pages_own_yaml_is_enough_for_a_row(tmp_path: Path) -> None:

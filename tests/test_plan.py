@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srbench.experiment import Experiment, check
-from srbench.plan import Keys, protocol, run_folder, units
+from srbench.plan import Keys, protocol, run_folder, units, warnings
 from srbench.suites.base import extensions
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -147,3 +147,11 @@ def test_extended_and_plain_prompts_are_two_runs(tmp_path: Path) -> None:
     plain = experiment(tmp_path, suite={"kind": "prompts", "prompts": ["a cat"], "seeds": 1})
     names.append((protocol(plain, GROUND), run_folder(plain, tmp_path, None, GROUND)))
     assert len(set(names)) == len({p for p, _ in names}) == 3
+
+
+def test_prompts_from_outside_the_shapes_world_are_warned_of(tmp_path: Path) -> None:
+    """Only for the embedded models, and also for the prompts of earlier jobs."""
+    sources = {role: {"source": "builtin:shapes"} for role in ("large", "small", "components")}
+    (warning,) = warnings(experiment(tmp_path, sources), ("a cat", "a dog", "a fox"))
+    assert warning.startswith("3 of 3 prompts are no captions") and "cat, dog, fox" in warning
+    assert warnings(experiment(tmp_path), ("a cat",)) == ()

@@ -373,7 +373,7 @@ REFUSED = [
     ("method,video,seconds\noriginal,3\n", "line 2: 2 cells"),
     ("method,seconds\noriginal,3,4\n", "line 2: 3 cells"),
     ("method,seconds\n\noriginal,80\nteacache_fast,a cat, 3\n", "line 4: 3 cells"),
-    ('method,seconds\n"original,3\n', "line 2: unexpected end of data"),
+    ('method,seconds\n"original,3\n', "line 2: a quote that is not closed"),
     ('method,seconds\noriginal,3\n"teacache_fast,4\nx,"5\n', "line 3"),
     ("method,seconds\noriginal,3\0\n", "line 2"),
     ("method,seconds\n\ufefforiginal,3\n", "line 2"),

@@ -120,13 +120,12 @@ class Waiting:
 
         What is no segment comes first, for it is short and a unit waits for it.
         """
-        fitting = {k: q for k, q in self.queues.items() if q and k[0] in roles}
-        if not fitting:
-            return None
-        key = min(fitting, key=lambda k: (k[1] != "", k[1] != last, fitting[k][0][0]))
-        task = fitting[key].popleft()[1]
-        # of a unit that was begun again meanwhile
-        return self.take(roles, last) if task.begun and task.begun.stale else task
+        while fitting := {k: q for k, q in self.queues.items() if q and k[0] in roles}:
+            key = min(fitting, key=lambda k: (k[1] != "", k[1] != last, fitting[k][0][0]))
+            task = fitting[key].popleft()[1]
+            if not (task.begun and task.begun.stale):  # its unit was begun again meanwhile
+                return task
+        return None
 
     def __bool__(self) -> bool:
         return any(self.queues.values())

@@ -100,12 +100,23 @@ class Ray:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"engine.address={self.address} ({next(iter(str(error).splitlines()), 'no answer')})",
+        except Exception as error:  # of all kinds: Ray raises a bare Exception after a slow start
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            raise self._not_started(said) from error
+
+    def _not_started(self, said: str) -> UserError:
+        """The mistake where Ray could not be joined or started; said: its own words."""
+        if self.address:
+            return UserError(
+                f"engine.address={self.address} ({said})",
                 "a Ray cluster of this version that answers",
                 "check `ray status` there, or leave engine.address out",
-            ) from error
+            )
+        return UserError(
+            f"engine=ray: Ray did not start on this machine ({said})",
+            "a Ray that starts in time; a busy machine may need longer",
+            "set RAY_raylet_start_wait_time_s=300 in the environment, or use engine=local",
+        )
 
     def _count(self, cpus: float, gpus: float) -> int:
         """How many workers.  Raises UserError where not one would fit."""

@@ -16,9 +16,10 @@ from srbench.errors import UserError
 from srbench.experiment import Denoiser, DType, Role, Sampling
 from srbench.families import _checkpoint, _facts, _own
 from srbench.families._facts import Facts
-from srbench.families._weights import Weights
+from srbench.families._weights import BUILTIN, Weights
 from srbench.own_weights import lacking_peft
 from srbench.registry import STRICT, identity
+from srbench.shapes import world
 
 if TYPE_CHECKING:
     from srbench.families.base import Sampler
@@ -245,6 +246,12 @@ class FamilySettings:
     def warnings(self) -> tuple[str, ...]:
         """What every reader of this family's numbers must be told."""
         return (TWIN_NOTE,) if self.large.is_tiny or self.small.is_tiny else ()
+
+    def warnings_of(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """What every reader must know of this family's videos of these texts."""
+        if self.large.source == self.small.source == f"{BUILTIN}shapes" and (said := world.warning(texts)):
+            return (said,)
+        return ()
 
     def essence(self) -> dict[str, Any]:
         """The settings that can change a bit of a video."""

@@ -15,7 +15,7 @@ from srbench.store.records import read_run_record
 
 
 def make(run: Path, console: Console) -> None:
-    """Print the table; write it and all else that a person sees of a run into RUN.
+    """Write all that a person sees of a run into RUN, then print its table.
 
     As make_all() of one run.
     """
@@ -25,7 +25,7 @@ def make(run: Path, console: Console) -> None:
 def make_all(
     folders: Sequence[Path], console: Console, into: Path | None = None, show_paper: bool = False
 ) -> None:
-    """Print each run's table and write its report; write the paper's tables with all runs' numbers.
+    """Write each run's report and print its table; write the paper's tables with all runs' numbers.
 
     Into each RUN: table.csv, .parquet, .md, .tex, dimensions.* where a suite has dimensions,
     figures/, and report.html with report/.  Into `into`, or the first RUN's paper/: the paper's
@@ -64,12 +64,14 @@ def _make_all(folders: Sequence[Path], console: Console, into: Path | None, show
         runs.append((record, cells, table.make(record, cells)))
     whole = show_paper or into is not None or len(folders) > 1
     made = paper.write(into or folders[0] / "paper", runs, folders, with_figures=whole)
+    reports = []
     for folder, (record, cells, tables) in zip(folders, runs, strict=True):
-        terminal.show(record, cells, tables.main, console, tables.dimensions)
         with page.shards(folder, record, cells, tables):
             export.write(folder, record, cells, tables)
             drawn = figures.draw(folder / "figures", record, cells, tables.main)
-            report = page.write(folder, record, cells, tables, drawn, made)
+            reports.append(page.write(folder, record, cells, tables, drawn, made))
+    for report, (record, cells, tables) in zip(reports, runs, strict=True):  # all files are there by now
+        terminal.show(record, cells, tables.main, console, tables.dimensions)
         _say(console, f"report: {report}")
     if show_paper:
         paper.show(made, console)

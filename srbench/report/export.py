@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -278,8 +279,8 @@ def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
 
+MADE_BY = "% needs booktabs; made by python -m srbench.report from stored records"
 SMALL, SCRIPT = 100, 130  # letters that a line of two columns of a paper holds in these sizes
-LAST_LETTER = "\u0180"  # Latin letters with accents end there, and with them what every font has
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -301,22 +302,84 @@ SPECIAL = {
     "—": "---",
     "…": r"\ldots{}",
     "’": "'",
+    "‘": "`",
+    "“": "``",
+    "”": "''",
     "[": "{[}",
     "]": "{]}",
+    "²": "$^2$",
+    "³": "$^3$",
+    "°": r"$^\circ$",
+    "µ": r"$\mu$",
+    "ß": r"\ss{}",
+    "\N{BULLET}": r"$\bullet$",
 }
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon "
+    "phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+)
+SPECIAL |= {
+    c: rf"$\{name}$" for c, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK.split(), strict=True)
+}
+_SIGNS = {"≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "√": "surd", "∞": "infty", "→": "rightarrow"}
+_SIGNS |= {
+    "←": "leftarrow",
+    "÷": "div",
+    "∈": "in",
+    "≪": "ll",
+    "≫": "gg",
+    "∼": "sim",
+    "∝": "propto",
+    "ϵ": "epsilon",
+}
+SPECIAL |= {c: rf"$\{name}$" for c, name in _SIGNS.items()}
+# grave, acute, circumflex, tilde, macron, breve, dot, diaeresis, ring, double acute, caron, cedilla
+_ACCENTS = frozenset(
+    map(chr, (0x300, 0x301, 0x302, 0x303, 0x304, 0x306, 0x307, 0x308, 0x30A, 0x30B, 0x30C, 0x327))
+)
 
 
 def latex(text: str) -> str:
-    r"""Text that LaTeX prints as it stands; what its fonts lack and has no name is “?”.
+    r"""Text that LaTeX prints as it stands.
 
-    >>> latex("PAB 8 & 50 % of $x_1$")
-    'PAB 8 \\& 50 \\% of \\$x\\_1\\$'
+    Letters that only xelatex and lualatex know are kept, see `letters_note`; what cannot be printed
+    is written as its number.
+
+    >>> latex("PAB 8 & 50 % of $x_1$, σ ≤ 1")
+    'PAB 8 \\& 50 \\% of \\$x\\_1\\$, $\\sigma$ $\\leq$ 1'
     """
+    whole = " ".join(unicodedata.normalize("NFC", text).split())
+    visible = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in whole)
+    return "".join(SPECIAL.get(c, c) for c in visible)
 
-    def known(c: str) -> str:
-        return c if c.isprintable() and (c.isascii() or (c.isalpha() and c < LAST_LETTER)) else "?"
 
-    return "".join(SPECIAL.get(c, known(c)) for c in " ".join(text.split()))
+def letters_note(tex: str) -> list[str]:
+    """A comment with the letters that pdflatex does not know, or nothing."""
+    found = sorted({c for c in tex if not c.isascii() and not _is_plain(c)})
+    if not found:
+        return []
+    return [f"% needs xelatex or lualatex, and a font that has these letters: {' '.join(found)}"]
+
+
+def _is_plain(letter: str) -> bool:
+    """Whether every LaTeX prints it: a Latin letter with the usual accents."""
+    if letter in "æøåœłıÆØÅŒŁ":
+        return True
+    parts = unicodedata.normalize("NFD", letter)
+    return parts[0].isascii() and parts[0].isalpha() and set(parts[1:]) <= _ACCENTS
+
+
+def row_labels(table: Sequence[Row]) -> list[str]:
+    """Each row's label, with the method's name and id where two rows would print the same."""
+
+    def told_apart(names: list[str], more: list[str]) -> list[str]:
+        printed = [latex(n) for n in names]
+        return [
+            f"{n} ({m})" if printed.count(p) > 1 else n for n, m, p in zip(names, more, printed, strict=True)
+        ]
+
+    by_name = told_apart([row.label for row in table], [row.method for row in table])
+    return told_apart(by_name, [row.method_id for row in table])
 
 
 def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
@@ -335,9 +398,8 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
         latex(line) for line in (*legend.own(run), *legend.below(narrow, "bold", short_counts=True), *empty)
     ]
     title = f"{run.experiment}, run {run.run}, family {run.family}, protocol {run.protocol[:12]}"
-    return "\n".join(
+    tex = "\n".join(
         [
-            "% needs booktabs; made by python -m srbench.report from stored records",
             r"\begin{table*}",
             rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}",
             *(rf"\textbf{{{latex(w)}}}\\[2pt]" for w in legend.warnings(run)),
@@ -347,6 +409,7 @@ def to_latex(run: RunRecord, table: Sequence[Row]) -> str:
             "",
         ]
     )
+    return "\n".join([MADE_BY, *letters_note(tex), tex])
 
 
 def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]], str]:
@@ -369,9 +432,9 @@ def _blocks(columns: Sequence[Printed], label: int) -> tuple[list[list[Printed]]
 
 def _latex_tabular(table: Sequence[Row], columns: Sequence[Printed], notes: Footnotes) -> str:
     lines = [latex_row(["method", *map(_latex_head, columns)]), r"\midrule"]
-    for i, row in enumerate(table):
+    for i, (row, label) in enumerate(zip(table, row_labels(table), strict=True)):
         lines += [r"\midrule"] if row.is_scale and i and not table[i - 1].is_scale else []
-        lines.append(latex_row([latex(row.label), *(_latex_cell(c, i, notes) for c in columns)]))
+        lines.append(latex_row([latex(label), *(_latex_cell(c, i, notes) for c in columns)]))
     begin = rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}"
     return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 

@@ -318,7 +318,7 @@ def to_latex(table: PaperTable) -> str:
     notes = Footnotes()
     grids = [grid(table, block, notes) for block in table.blocks]
     parts = [(part, columns) for made in grids for columns in _latex_parts(made) for part in _short(made)]
-    said = ["% needs booktabs; made by python -m srbench.report from stored records"]
+    said: list[str] = []
     floats = _pages(parts)
     for i, page in enumerate(floats):
         tabulars = "\\\\[6pt]\n".join(_latex_tabular(made, columns, notes) for made, columns in page)
@@ -326,7 +326,8 @@ def to_latex(table: PaperTable) -> str:
         said += [r"\begin{table*}", r"\centering\scriptsize\setlength{\tabcolsep}{4pt}", tabulars]
         said += [rf"\caption{{{_caption(table, grids, notes, of, whole=i == len(floats) - 1)}}}"]
         said += [r"\end{table*}"]
-    return "\n".join([*said, ""])
+    tex = "\n".join([*said, ""])
+    return "\n".join([export.MADE_BY, *export.letters_note(tex), tex])
 
 
 def _caption(table: PaperTable, grids: Sequence[Grid], notes: Footnotes, of: str, whole: bool) -> str:

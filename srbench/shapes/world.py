@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,3 +145,36 @@ def parse(caption: str) -> Scene:
     if scene is None or scene.caption != " ".join(words):
         raise ValueError(f"not a sentence of the shapes world: {caption!r}")
     return scene
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of a text that no caption of this world has, in their order.
+
+    >>> unknown_words("A red cat on a black piano")
+    ['cat', 'piano']
+    """
+    said = {*SHAPES, *COLOURS, *BACKGROUNDS, *MOTIONS, *"a on background both moving standing".split()}
+    said |= {word for relation in _RELATION_WORDS.values() for word in relation.split()}
+    return list(dict.fromkeys(w for w in re.findall(r"\w+", text.lower()) if w not in said))
+
+
+def warning(texts: Sequence[str]) -> str:
+    """What to know of videos of texts that are no captions of this world; empty where all are captions."""
+    strange = [t for t in texts if not _is_caption(t)]
+    if not strange:
+        return ""
+    words = list(dict.fromkeys(w for t in strange for w in unknown_words(t)))
+    named = ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")
+    return (
+        f"{len(strange)} of {len(texts)} prompts are no captions of the shapes world, "
+        + (f"whose model does not know the words {named}" if words else f"such as {strange[0]!r}")
+        + ": their videos do not show what they describe"
+    )
+
+
+def _is_caption(text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True

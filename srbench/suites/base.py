@@ -12,8 +12,10 @@ from typing import Annotated, Protocol
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
+from srbench import texts
 from srbench.errors import UserError
 from srbench.registry import STRICT
+from srbench.texts import Entry
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 NUMBER, LIST = Tag("a number"), Tag("a list")
@@ -138,12 +140,9 @@ def seeds(setting: int | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(setting)) if isinstance(setting, int) else tuple(dict.fromkeys(setting))
 
 
-def unique(prompts: list[str], where: str) -> tuple[str, ...]:
-    """Prompts without blank lines and repetitions.  Raises UserError where none is left."""
-    kept = tuple(dict.fromkeys(p.strip() for p in prompts if p.strip()))
-    if not kept:
-        raise UserError(f"no prompt in {where}", "at least one line of text", "write one prompt a line")
-    return kept
+def listed_by_hand(prompts: Sequence[str]) -> tuple[str, ...]:
+    """The prompts of a list in the configuration.  Raises UserError as `texts.distinct` does."""
+    return texts.distinct((Entry(p, f"entry {i}") for i, p in enumerate(prompts, 1)), "suite.prompts")
 
 
 # -- prompts that a language model wrote out
@@ -156,19 +155,17 @@ def extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
     path: JSON {original: extended}, as `srbench.extend` writes it, or text with line i for
     prompts[i].  Raises UserError for any other file.
     """
-    try:
-        content = path.read_text("utf-8")
-        table = json.loads(content) if path.suffix == ".json" else None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"suite.extended = {path} ({type(error).__name__})", "a readable UTF-8 file", "check the path"
-        ) from None
-    if table is None:
-        return _by_line(path, content.splitlines(), prompts)
-    if not isinstance(table, dict) or not all(isinstance(t, str) and t.strip() for t in table.values()):
-        raise UserError(
-            f"suite.extended = {path}", "JSON {original: extended}", "as `python -m srbench.extend` writes it"
-        )
+    named = f"suite.extended = {path}"
+    content = texts.read(path, named)
+    if path.suffix.lower() == ".json":
+        table = texts.parse_json(content, named)
+    else:
+        table = _by_line(path, texts.lines(content), prompts)
+    if not isinstance(table, dict) or not all(isinstance(t, str) for t in table.values()):
+        raise UserError(named, "JSON {original: extended}", "as `python -m srbench.extend` writes it")
+    for prompt, text in table.items():
+        if text.strip() and (wrong := texts.flaw(text)):  # an empty one is missing
+            raise UserError(f"{named}, of {prompt!r}: {wrong}", "a text", "correct it")
     return table
 
 

@@ -1,12 +1,11 @@
-"""Any prompts: a list, or a file of them (text, CSV, JSONL)."""
+"""Any prompts: a list, or a file of them (text, CSV, JSON, JSONL)."""
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import field
 from pathlib import Path
 
+from srbench import texts
 from srbench.errors import UserError
 from srbench.registry import plugin
 from srbench.suites import base
@@ -17,8 +16,10 @@ from srbench.suites.base import Seeding, Seeds
 class Prompts:
     """prompts: the texts, or the path of a UTF-8 file.  seeds: how many, or which.
 
-    A file has one prompt a line; a `.csv` has them in its column `prompt`, a `.jsonl` one
-    JSON text a line, or an object whose `prompt` it is.
+    A `.txt` file has one prompt a line, and empty lines are skipped.  A `.csv` file has the prompts
+    in its column `prompt`.  A `.json` file has a list of texts, or of objects with a `prompt`;
+    a `.jsonl` file has one of these a line.  Prompts are taken as they are; a file that does not
+    give its prompts exactly, or gives one twice, is refused with the line.
 
     extended: prompts as a language model wrote them out, which the model is given instead: a
     text file, line i for prompt i, or a JSON file {original: extended}.
@@ -34,19 +35,9 @@ class Prompts:
         self.list_prompts()
 
     def list_prompts(self) -> tuple[str, ...]:
-        if not isinstance(self.prompts, str):
-            return base.unique(list(self.prompts), "suite.prompts")
-        path = Path(self.prompts)
-        try:
-            return base.unique(_read(path, path.read_text("utf-8-sig")), str(path))
-        except UnicodeDecodeError:
-            raise UserError(f"suite.prompts = {path}", "a UTF-8 text file", "save it as UTF-8") from None
-        except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-            raise UserError(
-                f"suite.prompts = {path} ({getattr(error, 'strerror', None) or error})",
-                "a readable file with one prompt a line (or a .csv, a .jsonl), or a list of prompts",
-                "check the path; a single prompt is written 'suite.prompts=[\"…\"]'",
-            ) from None
+        if isinstance(self.prompts, str):
+            return texts.prompts(Path(self.prompts), "suite.prompts")
+        return base.listed_by_hand(self.prompts)
 
     def list_seeds(self) -> tuple[int, ...]:
         return base.seeds(self.seeds)
@@ -68,35 +59,3 @@ class Prompts:
 
     def variant(self) -> str:
         return "" if self.extended is None else base.extended_variant(self.extended, self.list_prompts())
-
-
-def _read(path: Path, text: str) -> list[str]:
-    """A file's prompts in their order, by the end of its name."""
-    if path.suffix == ".csv":
-        lines = csv.DictReader(text.splitlines(keepends=True))
-        if "prompt" not in (lines.fieldnames or ()):
-            raise UserError(
-                f"suite.prompts = {path} with the columns {', '.join(lines.fieldnames or ()) or 'none'}",
-                "a column prompt",
-                "write it as the first line",
-            )
-        return [line["prompt"] or "" for line in lines]
-    if path.suffix == ".jsonl":
-        return [_prompt(path, i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    return text.splitlines()
-
-
-def _prompt(path: Path, number: int, line: str) -> str:
-    """One line of a JSONL file."""
-    try:
-        plain = json.loads(line)
-    except ValueError:
-        plain = None
-    prompt = plain.get("prompt") if isinstance(plain, dict) else plain
-    if not isinstance(prompt, str):
-        raise UserError(
-            f"suite.prompts = {path}, line {number}: {line.strip()}",
-            'a JSON text, or an object with a "prompt"',
-            'as {"prompt": "a cat"}',
-        )
-    return prompt

@@ -56,7 +56,7 @@ class Shapes:
     def list_prompts(self) -> tuple[str, ...]:
         if isinstance(self.prompts, int):
             return tuple(_ordered(self.split)[: self.prompts])
-        return base.unique([_caption(p) for p in self.prompts], "suite.prompts")
+        return base.listed_by_hand([_caption(p) for p in self.prompts])
 
     def listed(self) -> tuple[str, ...]:
         """All captions of the split, or those that are listed by hand."""

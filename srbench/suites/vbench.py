@@ -40,7 +40,8 @@ DIMENSIONS = (
 )
 _GET = (
     "`python -m srbench.vbench setup` brings it with VBench's own environment, `uv pip install --no-deps "
-    f"vbench==0.1.5` alone beside srbench; or set suite.info to a {INFO} of VBench's repository"
+    f"vbench==0.1.5` alone beside srbench; or set suite.info to a {INFO} of VBench's repository; "
+    "for a trial without the list, suite=shapes has prompts"
 )
 
 
@@ -73,8 +74,8 @@ class VBench:
     """VBench's standard prompts: 946 entries, 944 different ones, 4,720 videos at 5 seeds.
 
     info: its `VBench_full_info.json`; None looks in an installed `vbench`, here or in its own
-    environment.  dimensions: only
-    prompts made for these.  subset: this many, spread evenly over the dimensions.
+    environment.  dimensions: only prompts made for these.  subset: this many, spread evenly over the
+    dimensions; `prompts` is another name for it, as in the other suites.
     extended: prompts as a language model wrote them out, which the model is given instead: a
     text file, line i for entry i, or a JSON file {original: extended}.  Videos keep the
     original's name.
@@ -84,11 +85,18 @@ class VBench:
     info: str | None = None
     dimensions: tuple[str, ...] | None = None
     subset: Annotated[int, Field(ge=1, le=UNIQUE)] | None = None
+    prompts: Annotated[int, Field(ge=1, le=UNIQUE)] | None = field(default=None, metadata={"if_set": True})
     extended: str | None = None
     seeds: Seeds = 5
     seeding: Seeding | None = field(default=None, metadata={"if_set": True})
 
     def __post_init__(self) -> None:
+        if self.prompts is not None:
+            if self.subset not in (None, self.prompts):
+                got = f"suite.prompts = {self.prompts} with suite.subset = {self.subset}"
+                raise UserError(got, "one of them: both say how many prompts", "leave one out")
+            object.__setattr__(self, "subset", self.prompts)
+            object.__setattr__(self, "prompts", None)
         for name in self.dimensions or ():
             if name not in DIMENSIONS:
                 raise UserError(

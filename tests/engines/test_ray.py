@@ -98,6 +98,20 @@ def test_a_cluster_that_does_not_answer_is_a_users_mistake(tmp_path: Path) -> No
         experiment.engine.run(experiment, plan.units(experiment), tmp_path, tmp_path, print)
 
 
+@pytest.mark.parametrize("error", [Exception("The current node timed out\nduring startup"), TimeoutError()])
+def test_a_ray_that_does_not_start_is_a_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def slow(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", slow)
+    experiment = make("engine=ray")
+    with pytest.raises(UserError, match="Ray did not start") as refused:
+        experiment.engine.run(experiment, plan.units(experiment), tmp_path, tmp_path, lambda event: None)
+    assert "RAY_raylet_start_wait_time_s" in refused.value.do
+
+
 def test_settings_that_cannot_work_are_told_before_anything_starts() -> None:
     (told,) = Ray(workers=1, placement="split").mistakes()
     assert "two or more" in told.expected

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from srbench.engines._schedule import Dead, Fork, Lost, Report, Schedule, Task
+from srbench.engines._schedule import Begun, Dead, Fork, Lost, Report, Schedule, Task, Waiting
 from srbench.errors import UserError
 from srbench.plan import Unit
 from srbench.runner import Event
@@ -180,3 +180,13 @@ def test_a_worker_that_never_begins_holds_nobody_up() -> None:
             return able[:1]
 
     assert run(Room(), workers=2)["unit"] == 5
+
+
+def test_any_number_of_tasks_of_units_begun_again_is_passed_over() -> None:
+    waiting, stale, fresh = Waiting(), Begun(UNITS[0], stale=True), Begun(UNITS[1])
+    for _ in range(5_000):
+        waiting.add(Task("segment", stale, fork=LARGE))
+    waiting.add(Task("segment", fresh, fork=LARGE))
+    task = waiting.take(("large",), None)
+    assert task is not None and task.begun is fresh
+    assert waiting.take(("large",), None) is None and not waiting

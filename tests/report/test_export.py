@@ -91,14 +91,48 @@ def test_markdown_warns_first(make):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "tex"),
+    [
+        ("σ=0.3, τ ≤ √2 ≠ Ω", r"$\sigma$=0.3, $\tau$ $\leq$ $\surd$2 $\neq$ $\Omega$"),
+        ("“a” ‘b’ 5 µm 3°", "``a'' `b' 5 $\\mu$m 3$^\\circ$"),
+        ("e\u0301tude, Ångström, Łódź", "étude, Ångström, Łódź"),
+        ("基线 ½ ✓", "基线 ½ ✓"),
+        ("a\tb\u2028c\x07d\udcff", r"a b c\textbackslash{}x07d\textbackslash{}udcff"),
+    ],
+)
+def test_latex_loses_no_letter(text, tex):
+    assert export.latex(text) == tex
+
+
+def test_letters_that_pdflatex_does_not_know_are_named_in_a_comment(make):
+    run, cells = make.run(), make.cells()
+    plain = [c.model_copy(update={"label": f"é σ {c.method}"}) for c in cells]
+    assert "xelatex" not in export.to_latex(run, table.rows(run, plain))
+    named = [c.model_copy(update={"label": f"基线 {c.method}"}) for c in cells]
+    tex = export.to_latex(run, table.rows(run, named))
+    assert "% needs xelatex or lualatex, and a font that has these letters: 基 线\n" in tex
+    assert "基线 large" in tex and "?" not in tex
+
+
+def test_no_two_rows_of_latex_have_one_name(make):
+    run = make.run()
+    cells = [c.model_copy(update={"label": "same  label"}) for c in make.cells()]
+    rows = table.rows(run, cells)
+    labels = [export.latex(label) for label in export.row_labels(rows)]
+    assert len(set(labels)) == len(rows) > 1
+    assert labels[0] == "same label (large)"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(make, tmp_path):
     run, cells = failed(make)
-    run = run.model_copy(update={"warnings": (HOSTILE,), "experiment": HOSTILE})
+    hostile = HOSTILE.replace("中", "σ ≤ √2 “é”")  # pdflatex has no such letter
+    run = run.model_copy(update={"warnings": (hostile,), "experiment": hostile})
     sharp = make.dimension("odd_suite/sharp#ness", "quality")
     cells = [
         c.model_copy(
-            update={"label": HOSTILE + c.method, "scores": (*c.scores, Score(metric=sharp, value=0.5))}
+            update={"label": hostile + c.method, "scores": (*c.scores, Score(metric=sharp, value=0.5))}
         )
         for c in cells
     ]

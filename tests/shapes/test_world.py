@@ -6,7 +6,19 @@ from collections import Counter
 
 import pytest
 
-from srbench.shapes.world import BACKGROUNDS, COLOURS, INVERSE, MOTIONS, SHAPES, Scene, Thing, parse, scenes
+from srbench.shapes.world import (
+    BACKGROUNDS,
+    COLOURS,
+    INVERSE,
+    MOTIONS,
+    SHAPES,
+    Scene,
+    Thing,
+    parse,
+    scenes,
+    unknown_words,
+    warning,
+)
 
 ONE, TWO = scenes(1), scenes(2)
 
@@ -114,3 +126,15 @@ def test_training_has_seen_every_word_with_every_other() -> None:
     assert {(s.motion, s.background) for s in scenes(1, "train")} == {
         (m, b) for m in MOTIONS for b in BACKGROUNDS
     }
+
+
+def test_captions_hold_no_unknown_word_and_give_no_warning() -> None:
+    captions = [s.caption for s in (*ONE, *TWO[::97])]
+    assert [w for c in captions for w in unknown_words(c)] == [] and warning(captions) == ""
+
+
+def test_a_text_from_outside_is_named_with_its_unknown_words() -> None:
+    said = warning([ONE[0].caption, "A cat playing piano in the rain"])
+    assert said.startswith("1 of 2 prompts are no captions of the shapes world")
+    assert "does not know the words cat, playing, piano, in, rain:" in said
+    assert "such as 'a red red circle'" in warning(["a red red circle"])

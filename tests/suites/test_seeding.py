@@ -148,7 +148,7 @@ def test_a_subset_of_vbench_counts_all_its_entries(tmp_path: Path):
 
 
 def test_a_file_of_prompts_counts_its_lines_that_are_prompts(tmp_path: Path):
-    (tmp_path / "p.txt").write_text("a\n\nb\na\nc\n")
+    (tmp_path / "p.txt").write_text("a\n\nb\nc\n")
     suite = Prompts(prompts=str(tmp_path / "p.txt"), seeding=Seeding(prompt=10))
     assert plan.offsets_of(suite) == {"a": 0, "b": 10, "c": 20}
 

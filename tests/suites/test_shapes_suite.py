@@ -56,12 +56,14 @@ def test_all_that_are_held_out_can_be_asked_for_and_no_more() -> None:
         Shapes(prompts=most + 1)
 
 
-def test_captions_of_ones_own_are_taken_in_their_order_once() -> None:
+def test_a_list_of_captions_is_taken_in_its_order() -> None:
     a, b = (
         "a red circle moving left on a black background",
         "a blue square standing still on a gray background",
     )
-    assert Shapes(prompts=(b, a, b)).list_prompts() == (b, a)
+    assert Shapes(prompts=(b, a)).list_prompts() == (b, a)
+    with pytest.raises(UserError, match=r"entry 3: .* is the prompt of entry 1 again"):
+        Shapes(prompts=(b, a, b))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from srbench.errors import UserError
+from srbench.experiment import digest
 from srbench.suites.vbench import DIMENSIONS, VBench
 
 # A list in VBench's format; its own is not ours to copy.
@@ -75,3 +76,11 @@ def test_an_unknown_dimension_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError) as told:
         VBench(dimensions=("colour",))
     assert "color" in told.value.do
+
+
+def test_prompts_says_how_many_as_in_other_suites(info: str) -> None:
+    by_prompts, by_subset = VBench(info=info, prompts=2), VBench(info=info, subset=2)
+    assert by_prompts == by_subset and len(by_prompts.list_prompts()) == 2
+    assert digest(by_prompts) == digest(by_subset)
+    with pytest.raises(UserError, match=r"suite\.prompts = 3 with suite\.subset = 2"):
+        VBench(info=info, prompts=3, subset=2)
