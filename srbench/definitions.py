@@ -184,8 +184,8 @@ def formats(paths: Sequence[Path], reference: Path) -> Iterator[str]:
         own = video.look(path)
         if own.reading != expected.reading:
             yield (
-                f"Warning: the format of {errors.as_text(path)} ({own.encoding}) is not that of the reference "
-                f"({expected.encoding}). A part of the measured difference comes from the format"
+                f"Warning: the format of {errors.as_text(path)} ({own.encoding}) is not that of the "
+                f"reference ({expected.encoding}). A part of the measured difference comes from the format"
             )
 
 
