@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -76,6 +76,7 @@ class Wan(FamilySettings):
         vae = _facts.config(self, "components", "vae", "config.json")
         yield from vae.unless_one_of("_class_name", ["AutoencoderKLWan"], "AutoencoderKLWan, Wan's VAE")
         yield from _strides_of_other_layers(vae)
+        yield from _unfit_statistics(vae)
         for model in _facts.transformers(self):
             yield from _facts.unfit_model(model, self.TRANSFORMER, vae.whole("z_dim", 16))
             for key in ("image_dim", "added_kv_proj_dim"):
@@ -88,14 +89,7 @@ class Wan(FamilySettings):
             ["UniPCMultistepScheduler"],
             "UniPCMultistepScheduler, whose settings UniPC is made from here",
         )
-        flow = "the flow matching that Wan was trained with"
-        yield from scheduler.unless_one_of(
-            "prediction_type", ["flow_prediction"], f"flow_prediction, {flow}", "epsilon"
-        )
-        yield from scheduler.unless_one_of("use_flow_sigmas", [True], f"true, {flow}", False)
-        yield from scheduler.unless_one_of(
-            "num_train_timesteps", [1000], "1000 timesteps, as Wan has them", 1000
-        )
+        yield from _unfit_schedule(scheduler)
 
     def twin(self) -> dict[str, Any]:
         """5 frames of 32×32; weights by the recipe `tiny:wan`."""
@@ -239,3 +233,40 @@ def _euler(steps: int, shift: float, sigma: np.ndarray | None) -> tuple[float, .
         sigma = sigma.astype(np.float32)
     shifted = (shift * sigma / (1 + (shift - 1) * sigma)).astype(np.float32)
     return tuple(float(t) for t in shifted * np.float32(1000))
+
+
+# Settings of UniPC: the values that this family runs, what they are, and diffusers' default
+_SCHEDULE: Mapping[str, tuple[list[Any], str, Any]] = {
+    "prediction_type": (["flow_prediction"], "flow_prediction, {flow}", "epsilon"),
+    "use_flow_sigmas": ([True], "true, {flow}", False),
+    "num_train_timesteps": ([1000], "1000 timesteps, as Wan has them", 1000),
+    "use_dynamic_shifting": ([False], "false: family.shift is the shift of every step", False),
+    "use_karras_sigmas": ([False], "false, {flow}", False),
+    "use_exponential_sigmas": ([False], "false, {flow}", False),
+    "use_beta_sigmas": ([False], "false, {flow}", False),
+    "shift_terminal": ([None], "null: the schedule ends as family.sigma_grid says", None),
+    "predict_x0": ([True], "true, as flow matching needs it", True),
+    "solver_order": ([1, 2, 3], "1, 2 or 3", 2),
+}
+
+
+def _unfit_schedule(scheduler: _facts.Config) -> Iterator[UserError]:
+    """Settings by which the schedule would not be the one that the family's settings name."""
+    for key, (allowed, expected, default) in _SCHEDULE.items():
+        told = expected.format(flow="the flow matching that Wan was trained with")
+        yield from scheduler.unless_one_of(key, allowed, told, default)
+
+
+def _unfit_statistics(vae: _facts.Config) -> Iterator[UserError]:
+    """A mean and a standard deviation for each channel of the latents; diffusers has those of 16 channels."""
+    channels = vae.whole("z_dim", 16)
+    for key in ("latents_mean", "latents_std"):
+        values = vae.get(key, [1.0] * 16)
+        is_fit = isinstance(values, list) and len(values) == channels and all(map(_is_finite, values))
+        if not is_fit or (key == "latents_std" and not all(v > 0 for v in values)):
+            above = " above 0" if key == "latents_std" else ""
+            yield vae.refusal(key, f"{channels} numbers{above}, one for each channel of z_dim")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -225,6 +225,16 @@ def test_a_video_of_another_size_than_asked_for_fails(
             "expected: UniPCMultistepScheduler",
         ),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}, "expected: 1000 timesteps"),
+        ("scheduler/scheduler_config.json", {"use_dynamic_shifting": True}, "use_dynamic_shifting is True"),
+        ("scheduler/scheduler_config.json", {"use_karras_sigmas": True}, "use_karras_sigmas is True"),
+        ("scheduler/scheduler_config.json", {"use_beta_sigmas": True}, "use_beta_sigmas is True"),
+        ("scheduler/scheduler_config.json", {"shift_terminal": 0.1}, "shift_terminal is 0.1"),
+        ("scheduler/scheduler_config.json", {"predict_x0": False}, "predict_x0 is False"),
+        ("scheduler/scheduler_config.json", {"solver_order": "two"}, "expected: 1, 2 or 3"),
+        ("vae/config.json", {"latents_mean": [0.0] * 3}, "expected: 16 numbers, one for each channel"),
+        ("vae/config.json", {"latents_mean": None}, "latents_mean is None"),
+        ("vae/config.json", {"latents_std": [0.0] * 16}, "expected: 16 numbers above 0"),
+        ("vae/config.json", {"latents_std": ["1"] * 16}, "expected: 16 numbers above 0"),
     ],
 )
 def test_what_wan_does_not_support_is_refused_with_the_true_reason(
