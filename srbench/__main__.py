@@ -32,8 +32,8 @@ from rich.table import Table
 from rich.text import Text
 
 from srbench import configs, errors, ground, plan, price, report
-from srbench.errors import CannotWrite, UserError
-from srbench.experiment import Experiment, FolderName, Mistakes, check
+from srbench.errors import CannotWrite, Mistakes, UserError, counted
+from srbench.experiment import Experiment, FolderName, check
 from srbench.overrides import checked, compose, typed_places
 from srbench.places import as_typed
 from srbench.registry import build, explain, identity
@@ -152,17 +152,17 @@ def execute(
         return done.failed
     steps = failed = 0
     quiet = _Quiet(console)
-    quiet.tell(f"{price.counted(len(done.unfinished), 'pair')} of prompt and seed to do, into {place.run}")
+    quiet.tell(f"{counted(len(done.unfinished), 'pair')} of prompt and seed to do, into {place.run}")
     with progress(console) as bar:
-        title = price.counted(len(experiment.methods), "method")
+        title = counted(len(experiment.methods), "method")
         task = bar.add_task(f"{label}: {title}" if label else title, total=len(done.unfinished), note="")
 
         def watch(event: Any) -> None:
             nonlocal steps, failed
             failed += event.failed
             steps += event.amount * (event.kind == "step")
-            note = f"{price.counted(steps, 'step')} computed" + (
-                f", {price.counted(failed, 'cell')} failed" if failed else ""
+            note = f"{counted(steps, 'step')} computed" + (
+                f", {counted(failed, 'cell')} failed" if failed else ""
             )
             bar.update(task, advance=event.amount * (event.kind == "unit"), note=note)
             quiet.tell(f"{bar.tasks[0].completed:g} of {len(done.unfinished)} pairs done, {note}")
@@ -192,9 +192,7 @@ def time_alone(experiment: Experiment, unit: plan.Unit, rounds: int, place: Plac
         return 0
     quiet, failed = _Quiet(console), 0
     total = rounds * len(methods)
-    quiet.tell(
-        f"timing pass: {price.counted(len(methods), 'method')} alone, in {price.counted(rounds, 'round')}"
-    )
+    quiet.tell(f"timing pass: {counted(len(methods), 'method')} alone, in {counted(rounds, 'round')}")
     with progress(console) as bar:
         task = bar.add_task("timing alone", total=total, note="")
 
@@ -464,7 +462,7 @@ def _run(
         raise UserError(f"{full.got}; {kept(run, began)}", full.expected, full.do) from None
     if shard.of > 1 and (others := _still_to_come(experiment, about, place)):
         console.print(
-            f"shard {shard.place}/{shard.of} done, {price.counted(others, 'cell')} of other shards are not; "
+            f"shard {shard.place}/{shard.of} done, {counted(others, 'cell')} of other shards are not; "
             f"the report comes with the last, or by python -m srbench.report {run}",
             markup=False,
             highlight=False,
@@ -490,7 +488,7 @@ def kept(run: Path, began: float) -> str:
         times = []
     fresh = sum(t >= began for t in times)
     are = "is" if len(times) == 1 else "are"
-    return f"{price.counted(len(times), 'cell')} {are} kept in {run}, {fresh} of them from now"
+    return f"{counted(len(times), 'cell')} {are} kept in {run}, {fresh} of them from now"
 
 
 # What the jobs of one command left: their exit codes, and the runs to report once at the end.

@@ -132,7 +132,7 @@ def record(
 
 
 def teacache(family_name: str, suite: str, prompts: int, out: Path | None, overwrite: bool) -> int:
-    """Fit both models in every mode; write JSON beside the weights, or to `out`."""
+    """Fit both models in every mode; write JSON into the folder of the weights, or to `out`."""
     family = build("families", configs.read("family", family_name), "family")
     errors.raise_all([*family.unfit(), *family.mistakes()])
     target = _target(family_name, family, out, overwrite)
@@ -229,7 +229,7 @@ def main() -> int:
         help="a file of conf/suite, of which the tune split is used where there is one; or a file of prompts",
     )
     tea.add_argument("--prompts", type=int, default=16, help="how many; half to fit, half to test the fit")
-    tea.add_argument("--out", type=Path, help="default: teacache.json beside weights of your own")
+    tea.add_argument("--out", type=Path, help="default: teacache.json in the folder of your own weights")
     tea.add_argument("--overwrite", action="store_true", help="replace the file where it exists")
     args = parser.parse_args()
     torch.set_num_threads(1)

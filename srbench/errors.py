@@ -15,7 +15,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, TypeVar
+
+Result = TypeVar("Result")
 
 EXIT_FAILED_CELLS, EXIT_USER, EXIT_INTERRUPTED, EXIT_UNREAD = 1, 2, 130, 141
 
@@ -64,6 +66,30 @@ class UserErrors(UserError):
     def __reduce__(self) -> tuple[type[UserErrors], tuple[tuple[UserError, ...]]]:
         # made from mistakes, not from the three words: a worker sends it to the first process
         return type(self), (self.mistakes,)
+
+
+class Mistakes:
+    """Collects mistakes instead of stopping at the first one."""
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    def attempt(self, work: Callable[[], Result]) -> Result | None:
+        """`work()`, or None with its mistakes noted."""
+        try:
+            return work()
+        except UserErrors as errors:
+            self.found += errors.mistakes
+        except UserError as error:
+            self.found.append(error)
+        return None
+
+    def note(self, got: str, expected: str, do: str) -> None:
+        self.found.append(UserError(got, expected, do))
+
+    def stop_if_any(self) -> None:
+        if self.found:
+            raise UserErrors(self.found)
 
 
 class UserErrorList(UserError):
@@ -125,6 +151,15 @@ def as_text(name: str | Path) -> str:
     'caf\\xe9.mp4'
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def counted(n: int, word: str) -> str:
+    """A number of things, in the plural where it is not one.
+
+    >>> counted(1, "video"), counted(2400, "video")
+    ('1 video', '2,400 videos')
+    """
+    return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def one_line(text: str, most: int = 160) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from srbench import attention
 from srbench.attention import Attention
-from srbench.errors import UserError, UserErrors, did_you_mean
+from srbench.errors import Mistakes, UserError, UserErrors, did_you_mean
 from srbench.own_weights import LoRA, OwnWeights
 from srbench.registry import STRICT, build, identity, load
 
@@ -292,30 +292,6 @@ class Experiment:
 
     def method(self, name: str) -> Method:
         return next(m for m in self.methods if m.name == name)
-
-
-class Mistakes:
-    """Collects mistakes instead of stopping at the first one."""
-
-    def __init__(self) -> None:
-        self.found: list[UserError] = []
-
-    def attempt(self, work: Callable[[], T]) -> T | None:
-        """`work()`, or None with its mistakes noted."""
-        try:
-            return work()
-        except UserErrors as errors:
-            self.found += errors.mistakes
-        except UserError as error:
-            self.found.append(error)
-        return None
-
-    def note(self, got: str, expected: str, do: str) -> None:
-        self.found.append(UserError(got, expected, do))
-
-    def stop_if_any(self) -> None:
-        if self.found:
-            raise UserErrors(self.found)
 
 
 _DENOISER_KEYS = (

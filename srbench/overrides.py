@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from srbench import configs, registry, words
-from srbench.errors import UserError, did_you_mean
-from srbench.experiment import METHOD_KEYS, Mistakes
+from srbench.errors import Mistakes, UserError, did_you_mean
+from srbench.experiment import METHOD_KEYS
 from srbench.places import typed
 
 Settle = Callable[[Mapping[str, Any], Mapping[str, str]], object]

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from srbench.cost import Cost, Steps, cost, earliest, latest
-from srbench.errors import UserError
+from srbench.errors import UserError, counted
 from srbench.experiment import Denoiser, Experiment, Method, Sampling
 from srbench.families._budget import peak
 from srbench.ground import may_have_gpu
@@ -494,15 +494,6 @@ def _memory(experiment: Experiment) -> str:
         f"{told}: weights {size(n.weights)}, activations about {size(n.activations)}, caches {size(n.caches)}"
     )
     return parts if n.total >= there.encoder else f"{parts}; before, the text encoder {size(there.encoder)}"
-
-
-def counted(n: int, word: str) -> str:
-    """A number of things, in the plural where it is not one.
-
-    >>> counted(1, "video"), counted(4720, "video")
-    ('1 video', '4,720 videos')
-    """
-    return f"{n} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def _figure(n: float) -> str:

@@ -14,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from srbench.experiment import Denoiser, Experiment, Method, Mistakes, Segment, check, read_method
+from srbench.errors import Mistakes
+from srbench.experiment import Denoiser, Experiment, Method, Segment, check, read_method
 from srbench.paths import as_walked, state_key, trace_key, walked
 from srbench.plan import Keys, Shard, progress, settings, units
 from srbench.price import Price, Steps, cost, earliest, price

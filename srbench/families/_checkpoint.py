@@ -114,7 +114,7 @@ def _shards(index: Path) -> list[Path]:
     names = sorted(set(places.values()))
     for name in names:
         if not _SHARD.fullmatch(name):
-            raise Fault(f"{index} with the file {name!r}", "the name of a safetensors file beside it")
+            raise Fault(f"{index} with the file {name!r}", "the name of a safetensors file in that folder")
     shards = [index.parent / name for name in names]
     if missing := [s.name for s in shards if not s.is_file()]:
         got = f"{len(missing)} of {len(shards)} shards of {index.parent.name} are missing"

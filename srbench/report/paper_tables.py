@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from srbench.errors import counted
 from srbench.report import paper_runs, published
 from srbench.report.paper_runs import MP4, SIMILARITY, Beside
 from srbench.report.published import Method, Setting
@@ -245,13 +246,9 @@ def _of(beside: Beside) -> str:
     suite = f"suite {beside.suite or 'not scored'}{'' if beside.suite in ('', 'vbench') else ' (not VBench)'}"
     return (
         f"{record.experiment}, run {record.run}, family {record.family}, {suite}, "
-        f"{_count(len(record.prompts), 'prompt')} × {_count(len(record.seeds), 'seed')}, "
+        f"{counted(len(record.prompts), 'prompt')} × {counted(len(record.seeds), 'seed')}, "
         f"{record.device}, protocol {record.protocol[:12]}"
     )
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def _similarity_note(beside: Beside, columns: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srbench.errors import UserError, one_line
+from srbench.errors import UserError, counted, one_line
 from srbench.vbench import results
 from srbench.vbench.score import DIMENSIONS, aggregate
 
@@ -145,18 +145,18 @@ class _Reader:
         """VBench-Long's: the mean over all clips, and each video's own mean in a third list."""
         videos = self._lines(plain)
         unmatched = self._check_videos(clips, videos)
-        counted = f"{_counted(len(clips), 'clip')} of {_counted(len(videos), 'video')}"
+        scored = f"{counted(len(clips), 'clip')} of {counted(len(videos), 'video')}"
         warning = self._check_mean(mean, clips, [1.0] * len(clips))
-        return Result(mean, len(clips), counted, "; ".join(filter(None, (warning, unmatched))))
+        return Result(mean, len(clips), scored, "; ".join(filter(None, (warning, unmatched))))
 
     def _of_videos(self, mean: float, lines: Sequence[_Line]) -> Result:
         applies = [line for line in lines if not self._is_excluded(line)]
         noun = "prompt" if self._dimension == DIVERSITY else "video"
         few = f"{len(applies)} of " if len(applies) < len(lines) else ""
-        counted = few + _counted(len(lines), noun)
+        scored = few + counted(len(lines), noun)
         if self._is_mostly_excluded(mean, lines, applies):
-            return Result(mean, len(lines), counted)
-        return Result(mean, len(lines), counted, self._check_mean(mean, applies, self._counts(applies)))
+            return Result(mean, len(lines), scored)
+        return Result(mean, len(lines), scored, self._check_mean(mean, applies, self._counts(applies)))
 
     def _refused(self, what: str, expected: str, do: str = "score the videos again") -> UserError:
         return UserError(f"{self._path}: {self._dimension}: {what}", expected, do)
@@ -206,7 +206,7 @@ class _Reader:
             return mean == 0.0
         if not applies:
             raise self._refused(
-                f"it applies to 0 of {_counted(len(lines), 'video')}", "a score of at least one video"
+                f"it applies to 0 of {counted(len(lines), 'video')}", "a score of at least one video"
             )
         return False
 
@@ -236,7 +236,7 @@ class _Reader:
         unknown = "" if is_known else "srbench does not know this dimension: its range is not checked"
         if abs(mean - ours) <= TOLERANCE:
             return unknown
-        apart = f"the mean is {mean:.6f}, but the mean of its {_counted(len(lines), 'line')} is {ours:.6f}"
+        apart = f"the mean is {mean:.6f}, but the mean of its {counted(len(lines), 'line')} is {ours:.6f}"
         if unknown:
             return f"{apart}; {unknown}"
         if any(line.is_fused for line in lines):
@@ -272,7 +272,3 @@ def _video_of(clip: str) -> str:
     """
     folder = posixpath.basename(posixpath.dirname(clip))
     return posixpath.normpath(posixpath.join(clip.split("split_clip")[0], f"{folder}.mp4"))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -41,8 +41,8 @@ from diffusers import (
 )
 
 from srbench import attention, configs, errors, ground
-from srbench.errors import UserError
-from srbench.experiment import Method, Mistakes, Role, read_method
+from srbench.errors import Mistakes, UserError
+from srbench.experiment import Method, Role, read_method
 from srbench.families.base import Text
 from srbench.registry import build
 from srbench.sampling.walk import Branch, Failure, walk

@@ -16,7 +16,8 @@ import torch
 import yaml
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
-from srbench.experiment import Method, Mistakes, read_method
+from srbench.errors import Mistakes
+from srbench.experiment import Method, read_method
 from srbench.families._wan import WanSampler
 from srbench.families.base import Text
 from srbench.families.wan import Wan

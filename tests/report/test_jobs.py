@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srbench.report import figures, page
+from srbench.report import figures
 from srbench.report.latency import Typical, times, work_seconds
 from srbench.report.table import Row, rows
+from srbench.report.verdicts import verdicts
 from srbench.store.records import Stage, TimingPass
 
 STEPS = 10
@@ -94,14 +95,14 @@ def test_nothing_that_rests_on_several_jobs_is_the_best(make: Any) -> None:
     table = rows(run, scored)
     assert all(row[key].pooled for row in table for key in ("latency", "speedup"))
     assert not any(row[key].best for row in table for key in ("latency", "speedup"))
-    said = " ".join(page.verdicts(run, scored, table))
+    said = " ".join(verdicts(run, scored, table))
     assert "No method is named as the fastest" in said
     assert "Fastest of the" not in said
     assert "speedup" not in said.partition("The small model alone:")[2].partition(".")[0]
     # one job alone has a best method
     one = [c for c in scored if c.job == "job-1"]
     assert {row.method for row in rows(run, one) if row["speedup"].best} == {"small"}
-    assert "Fastest of the" in " ".join(page.verdicts(run, one, rows(run, one)))
+    assert "Fastest of the" in " ".join(verdicts(run, one, rows(run, one)))
 
 
 def test_no_line_joins_speedups_of_several_jobs(make: Any, tmp_path: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from srbench import video
 from srbench.report import figures, page, table
 from srbench.report.table import rows
+from srbench.report.verdicts import verdicts
 from srbench.store.records import Score, link_name, linked
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028 ${title} \"' &amp; \x1b[31m"
@@ -77,9 +78,7 @@ def test_verdicts_have_the_tables_digits(make, tmp_path):
     own = make.named("small", "large", "srd_0.01")
     small = own[0].model_copy(update={"path": [{"denoiser": {"model": "small"}}]})
     run = make.run(methods=(small, *own[1:]))
-    (line,) = [
-        v for v in page.verdicts(run, cells, table.rows(run, cells)) if v.startswith("The small model")
-    ]
+    (line,) = [v for v in verdicts(run, cells, table.rows(run, cells)) if v.startswith("The small model")]
     assert "LPIPS 0.0065" in line
 
 

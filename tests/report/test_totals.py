@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from srbench.report import page
 from srbench.report.statistics import t_quantile
 from srbench.report.table import make as make_tables
 from srbench.report.table import shown
+from srbench.report.verdicts import verdicts
 from srbench.store.records import Score
 
 METHODS = {"large": 0.8, "small": 0.5, "srd_0.01": 0.79}
@@ -183,7 +183,7 @@ def test_without_dimensions_there_are_no_totals(make):
 
 def test_verdict_names_who_keeps_the_total(make):
     run, cells = records(make)
-    said = " ".join(page.verdicts(run, cells, make_tables(run, cells).main))
+    said = " ".join(verdicts(run, cells, make_tables(run, cells).main))
     assert "not worse than large's by 15.0 points (half the large–small gap): srd_0.01" in said
     assert "By 0.3 points: none" in said
 
@@ -191,5 +191,5 @@ def test_verdict_names_who_keeps_the_total(make):
 def test_without_a_gap_nothing_can_be_told(make, monkeypatch):
     monkeypatch.setitem(METHODS, "small", 0.8)
     run, cells = records(make)
-    said = " ".join(page.verdicts(run, cells, make_tables(run, cells).main))
+    said = " ".join(verdicts(run, cells, make_tables(run, cells).main))
     assert "large and small can't be told apart" in said
