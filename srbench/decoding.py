@@ -3,8 +3,9 @@
 The conversion is a part of every number that is measured on a lossy file, so there is one:
 swscale's bicubic filter with accurate rounding and full chroma interpolation, by the matrix
 and range that the frame is tagged with.  A frame without a matrix is read as BT.601, and one
-without a range as limited (gray and JPEG formats: full), as FFmpeg does.  Alpha is dropped.
-Formats that hold RGB keep their values exactly.
+without a range as limited (gray and JPEG formats: full), as FFmpeg does.  A chroma sample lies in the
+center of its pixels, where swscale puts it when it encodes RGB, whatever the tag or the codec says.
+Alpha is dropped.  Formats that hold RGB keep their values exactly.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.filter
 import av.logging
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from srbench.errors import UserError
 
-CONVERSION = "swscale bicubic+accurate_rnd+full_chroma_int, version 2"
+CONVERSION = "swscale bicubic+accurate_rnd+full_chroma_int, chroma at the center, version 3"
 """Names the conversion; a number on lossy files holds for one version of it."""
 
 # libswscale's public flags BICUBIC, ACCURATE_RND, FULL_CHR_H_INT and BITEXACT (equal on every CPU).
@@ -185,12 +187,34 @@ def _errors_logged() -> Iterator[list[str]]:
     found += [" ".join(text.split()) for _, _, text in logged]
 
 
+class _Centered:
+    """Frames of one pixel format and size, tagged with chroma in the center of its pixels.
+
+    PyAV gives no access to the tag, and decoders differ: that of H.264 sets "left" where a file has none,
+    that of VP9 sets nothing.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        self._graph: Any = av.filter.Graph()
+        source = self._graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
+        )
+        self._graph.link_nodes(
+            source, self._graph.add("setparams", "chroma_location=center"), self._graph.add("buffersink")
+        ).configure()
+
+    def __call__(self, frame: Any) -> Any:
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+
 class Converter:
     """Frames of one stream to uint8 RGB (height, width, 3), upright."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reformatter = VideoReformatter()
+        self._centered: dict[str, _Centered] = {}  # by pixel format
         self._size: tuple[int, int] | None = None
 
     def check(self, frame: Any) -> None:
@@ -207,9 +231,26 @@ class Converter:
         self.check(frame)
         source = _BT601 if _is_yuv(frame) and frame.colorspace not in MATRICES else None
         rgb: Any = self._reformatter.reformat(
-            frame, format="rgb24", src_colorspace=source, interpolation=_FLAGS, threads=1
+            self._with_siting(frame), format="rgb24", src_colorspace=source, interpolation=_FLAGS, threads=1
         )
         return upright(self._path, rgb.to_ndarray(), frame)
+
+    def _with_siting(self, frame: Any) -> Any:
+        if not _is_subsampled(frame):
+            return frame
+        name = frame.format.name
+        if name not in self._centered:
+            self._centered[name] = _Centered(frame)
+        return self._centered[name](frame)
+
+
+def _is_subsampled(frame: Any) -> bool:
+    """Whether several pixels share a chroma sample."""
+    size = 64  # of any picture
+    return _is_yuv(frame) and (frame.format.chroma_width(size), frame.format.chroma_height(size)) != (
+        size,
+        size,
+    )
 
 
 def _is_yuv(frame: Any) -> bool:

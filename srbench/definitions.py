@@ -9,6 +9,7 @@ this command's code, and says what each definition is.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,18 @@ def columns(paths: Sequence[Path]) -> list[str]:
     return ["/".join(own) for own in parts]
 
 
+def formats(paths: Sequence[Path], reference: Path) -> Iterator[str]:
+    """A warning for each video whose pixel format, matrix or range is not the reference's."""
+    expected = video.look(reference)
+    for path in paths:
+        own = video.look(path)
+        if own.reading != expected.reading:
+            yield (
+                f"Warning: the format of {errors.as_text(path)} ({own.encoding}) is not that of the "
+                f"reference ({expected.encoding}). A part of the measured difference comes from the format"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 after a mistake a user can mend."""
     parser = errors.Parser(prog="python -m srbench.definitions", description=__doc__)
@@ -186,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference, fps = video.read(args.reference)
         given = list(dict.fromkeys(args.video))
         videos = {name: video.read(p)[0] for name, p in zip(columns(given), given, strict=True)}
+        for line in formats(given, args.reference):
+            print(line, file=sys.stderr)
         table = Table(videos, reference)
         encoded = through_mp4(float(fps))
         for line in table.lines(DEFINITIONS + encoded):

@@ -104,10 +104,13 @@ def by_name(folder: Path) -> dict[Key, Path]:
 
     Raises UserError where there is no video, or two of one prompt and seed.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}", "a folder of videos", "check the path")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:  # no folder, or one that may not be read
+        what = f"{as_text(folder)}: {error.strerror}"
+        raise UserError(what, "a folder of videos", "check the path and its permissions") from None
     found: dict[Key, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             other = found.setdefault(key_of(path.stem), path)
             if other is not path:

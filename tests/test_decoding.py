@@ -108,6 +108,36 @@ def test_a_bt709_and_an_untagged_encoding_of_one_clip_are_alike(tmp_path: Path) 
     assert look(plain).reading != look(tagged).reading
 
 
+SUBSAMPLED = {
+    "yuv420p": [("libx264", "mp4"), ("libx265", "mp4"), ("libvpx-vp9", "webm"), ("ffv1", "matroska")],
+    "yuv422p": [("libx264", "mp4"), ("ffv1", "matroska")],
+    "yuv420p10le": [("libx264", "mp4"), ("ffv1", "matroska")],
+}
+LOSSLESS = {
+    "libx264": QP0,
+    "libx265": {"x265-params": "lossless=1:log-level=none"},
+    "libvpx-vp9": {"lossless": "1"},
+}
+
+
+@pytest.mark.parametrize("format", SUBSAMPLED)
+def test_equal_planes_are_equal_pixels_whatever_the_codec(tmp_path: Path, format: str) -> None:
+    """The decoder of H.264 tags chroma as left and that of VP9 as nothing; both are read as centered."""
+    files = [
+        write(tmp_path / f"{codec}.{container}", clip(), codec, format, LOSSLESS.get(codec), container)
+        for codec, container in SUBSAMPLED[format]
+    ]
+    pixels, *others = [read(file)[0] for file in files]
+    for other in others:
+        np.testing.assert_array_equal(pixels, other)
+    y, x = np.mgrid[:64, :96]
+    smooth = np.stack([128 + 90 * np.sin(x / 9 + y / 8 + c) for c in range(3)], -1)
+    source = np.array([smooth] * 3).astype(np.uint8)
+    codec, container = SUBSAMPLED[format][0]
+    file = write(tmp_path / f"smooth.{container}", source, codec, format, LOSSLESS[codec], container)
+    assert psnr(file, source) > 48
+
+
 @pytest.mark.parametrize(
     ("codec", "format", "container"),
     [("ffv1", "bgr0", "matroska"), ("libx264rgb", "rgb24", "mp4"), ("png", "rgb24", "mov")],

@@ -221,6 +221,17 @@ def test_a_folder_of_the_longest_name_is_scored(tmp_path: Path) -> None:
     assert len(links) == 1 and links[0].resolve() == (mine / "a dog.mp4").resolve()
 
 
+@pytest.mark.parametrize("name", ["absent", "a file", "x" * 300, "loop"])
+def test_a_folder_that_is_none_is_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    pairs(tmp_path, "a dog")
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert score.main([str(tmp_path / name), "--reference", str(tmp_path / "original")]) == 2
+    assert "a folder of videos" in capsys.readouterr().err
+
+
 def test_long_names_are_cut_between_characters_and_stay_apart() -> None:
     first, second = (link_name(0, 0, "数" * 90, f"{i}" * 12).split("/")[1] for i in (1, 2))
     assert first != second and first.endswith("数-11111111.webm")

@@ -90,6 +90,15 @@ def test_videos_of_another_size_have_a_dash_and_the_others_their_numbers() -> No
         assert line.endswith("| –: 90×66 pixels against 92×66 of the reference |")
 
 
+def test_a_difference_of_format_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video.write_lossless(tmp_path / "a.webm", VIDEOS["a"][:2], 8)
+    (tmp_path / "a.mp4").write_bytes(video.encoded(iter([VIDEOS["a"][:2]]), 8, 10, "fast"))
+    assert main([str(tmp_path / "a.mp4"), "--reference", str(tmp_path / "a.webm")]) == 0
+    said = capsys.readouterr().err
+    assert "a.mp4 (h264, yuv420p, matrix untagged (read as bt601), limited range)" in said
+    assert "the reference (vp9, gbrp)" in said
+
+
 def test_a_video_that_is_not_there_is_a_mistake_to_mend(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.mp4", "--reference", "nowhere.mp4"]) == 2
     assert "nowhere.mp4" in capsys.readouterr().err
