@@ -77,7 +77,7 @@ def common(
     ]
     if wrong:
         raise UserErrorList(
-            f"{len(wrong)} videos that differ",
+            f"{len(wrong)} video{'s' * (len(wrong) > 1)} that differ{'s' * (len(wrong) == 1)}",
             wrong,
             "the same size, frames and fps throughout; nothing is cut, resized or resampled",
             "score those that fit together, or write them alike",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,6 +102,9 @@ def values(word: str, multirun: bool) -> list[str]:
 
     Raises UserError where it cannot be read, and for a sweep without -m.
     """
+    if os.path.isfile(os.path.join(word, "run.json")):
+        report = f"python -m srbench.report {shlex.quote(word)}"
+        raise UserError(f"{word!r}, the folder of a run", "key=value", f"for its report write: {report}")
     override = words.as_typed(word, multirun)
     try:
         parsed = OverridesParser.create().parse_override(override)
@@ -123,13 +127,11 @@ def values(word: str, multirun: bool) -> list[str]:
 def _readable(override: str) -> str:
     """What to write in the place of an override that Hydra cannot read."""
     key, has_value, value = override.partition("=")
-    if not has_value and (Path(override) / "run.json").exists():
-        return f"for the report of a run: python -m srbench.report {shlex.quote(override)}"
     if not has_value or not key.isascii():
         return "write key=value; a key of letters, digits and dots"
     if value[:1] in tuple("[{"):
         return "close what is open, and quote what is not plain: 'method=[large,small]'"
-    return f"write {shlex.quote(f'{key}={words.quoted(value)}')}"
+    return f"write {shlex.quote(f'{key}={words.in_quotes(value)}')}"
 
 
 def checked(arguments: Sequence[str], settle: Settle) -> list[str]:
@@ -143,9 +145,9 @@ def checked(arguments: Sequence[str], settle: Settle) -> list[str]:
     """
     typed, options, folders = overrides(arguments)
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"--config-dir {folder}", "a folder that is there", "check the path")
-    places = ",".join(words.quoted(f"file://{Path(folder).resolve()}") for folder in folders)
+    places = ",".join(words.in_quotes(f"file://{Path(folder).resolve()}") for folder in folders)
     kept, mistakes = [f"hydra.searchpath=[{places}]"] if folders else [], Mistakes()
     multirun = bool({"-m", "--multirun"} & set(options))
     read = [mistakes.attempt(lambda w=w: values(w, multirun)) for w in typed]  # type: ignore[misc]

@@ -62,7 +62,11 @@ def quoted(text: str) -> str:
     >>> print(quoted('a "big" ${x}\\'))
     "a \"big\" \${x}\\"
     """
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra alone reads it back, where OmegaConf does not look for `${…}`."""
     return '"' + re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + m[2].replace('"', r"\""), text) + '"'
 
 
@@ -162,7 +166,7 @@ def _unclear(word: str, name: str) -> UserError:
     key, _, value = word.partition("=")
     is_list = name in LISTS and value.startswith("[")
     inner = value[1:].removesuffix("]") if is_list else value
-    texts = ",".join(quoted(v.strip()).replace("\\${", "${") for v in _pieces(inner) if v.strip())
+    texts = ",".join(in_quotes(_unquoted(v.strip())) for v in _pieces(inner) if v.strip())
     return UserError(
         word,
         "each text between quotes where one has a quote, a bracket or a backslash; brackets closed",

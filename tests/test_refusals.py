@@ -106,6 +106,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
         (["suite.prompts=[the dogs' house]"], ["given:    suite.prompts=[the dogs' house]\n"]),
         (["method.large.x=数据"], ["write 'method.large.x=\"数据\"'"]),
         (["method.大.label=x"], ["a key of letters, digits and dots"]),
+        (["suite=prompts", "suite.prompts=1984"], ["suite.prompts = 1984 (No such file", "suite.prompts=["]),
         (["suite.seeds=2,3"], ["suite.seeds=2,3", "-m"]),
         (["suite.prompts=my.txt"], ["suite.prompts = 'my.txt'", "how many captions,", "suite=prompts"]),
         (["suite.prompts=[1]"], ["suite.prompts: '1'\n", "a sentence of the shapes world", "'a red circle"]),
@@ -168,6 +169,50 @@ def test_a_missing_file_and_a_wrong_number_are_told_together(refused: Refused) -
 def test_a_sweep_is_refused_before_its_first_job_for_a_mistake_in_its_last(refused: Refused) -> None:
     said = refused("-m", "method.srdiffusion.delta=0.1,0.2,-3")
     assert "method.srdiffusion.delta = -3" in said
+
+
+def test_a_runs_folder_is_answered_with_the_command_for_its_report(refused: Refused, tmp_path: Path) -> None:
+    run = tmp_path / "results a=b" / "12345_7"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    said = refused("results a=b/12345_7")
+    assert "for its report write: python -m srbench.report 'results a=b/12345_7'" in said
+
+
+def test_a_word_that_no_file_could_be_named_by_is_refused(refused: Refused) -> None:
+    assert "a" * 100 in refused("a" * 5000)
+    assert "a folder that is there" in refused("--config-dir", "a" * 5000)
+
+
+@pytest.mark.parametrize("name", ["my conf (v2)", "a, b=c", "配置", "it's ${x}", 'a "b"'])
+def test_a_folder_of_any_name_may_hold_ones_yaml(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "method").mkdir(parents=True)
+    path = "label: mine\npath: [{model: small}]\n"
+    (tmp_path / name / "method" / "mine.yaml").write_text(f"# @package method.mine\n{path}")
+    words = ["method=[large,mine]", "method.mine.label=of mine", "method.no.x=1"]
+    with pytest.raises(UserError) as refused:
+        overrides.checked([*words, "--config-dir", str(tmp_path / name)], door.settle)
+    assert str(refused.value).count("given:") == 1 and "method.no.x=1" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("method.small.steps=20", "++method.small.steps=20"),
+        ("method.small.sampler.shift=8", "++method.small.sampler.shift=8"),
+        ("engine.threads=2", "engine.threads=2"),
+        ("run=12345_7", 'run="12345_7"'),
+    ],
+)
+def test_what_a_yaml_may_have_but_does_not_name_can_be_set(typed: str, read: str) -> None:
+    """Hydra alone would want a + before it, which is for the user no different setting."""
+    assert overrides.checked([typed], door.settle) == [read]
+
+
+def test_so_can_each_value_of_a_sweep() -> None:
+    words = ["method.small.steps=10,20", "run=1_0,2_0", "-m"]
+    read = ["++method.small.steps=10,20", 'run="1_0","2_0"', "-m"]
+    assert overrides.checked(words, door.settle) == read
 
 
 def test_prompts_that_are_none(refused: Refused, tmp_path: Path) -> None:

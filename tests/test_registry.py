@@ -93,9 +93,9 @@ def test_all_mistakes_of_one_plug_in_are_told_together() -> None:
 
 def test_a_value_of_several_types_is_told_once_and_at_the_users_key() -> None:
     with pytest.raises(UserErrors) as told:
-        build("suites", {"kind": "prompts", "prompts": 3}, "suite")
+        build("suites", {"kind": "prompts", "prompts": 3.5}, "suite")
     (mistake,) = told.value.mistakes
-    assert mistake.got == "suite.prompts = 3"
+    assert mistake.got == "suite.prompts = 3.5"
     assert "string" in mistake.expected and "tuple" in mistake.expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import typing
 
 import hydra
@@ -78,7 +79,9 @@ def test_lists_of_prompts(typed: str, read: list[str] | None) -> None:
         return
     with pytest.raises(UserError) as refused:
         words.as_typed(word, multirun=False)
-    assert refused.value.got == word and "write 'suite.prompts=[\"" in refused.value.do
+    assert refused.value.got == word
+    _, suggested = shlex.split(refused.value.do)  # as in: write 'suite.prompts=["a","b"]'
+    assert words.as_typed(suggested, multirun=False).replace(r"\${", "${") == suggested
 
 
 def test_with_m_commas_part_the_values_of_a_sweep() -> None:

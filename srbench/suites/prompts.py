@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from srbench import texts
 from srbench.errors import UserError
 from srbench.registry import plugin
 from srbench.suites import base
 from srbench.suites.base import Seeding, Seeds
+
+
+def _path(given: object) -> object:
+    """A number alone is a file's name here; in other suites it says how many prompts."""
+    return str(given) if type(given) is int else given
 
 
 @plugin
@@ -26,7 +34,7 @@ class Prompts:
     seeding: of the noise, by a prompt's place in the list.
     """
 
-    prompts: tuple[str, ...] | str
+    prompts: Annotated[tuple[str, ...] | str, BeforeValidator(_path)]
     seeds: Seeds = 1
     extended: str | None = None
     seeding: Seeding | None = field(default=None, metadata={"if_set": True})

@@ -39,9 +39,8 @@ DIMENSIONS = (
     "overall_consistency",
 )
 _GET = (
-    "`python -m srbench.vbench setup` brings it with VBench's own environment, `uv pip install --no-deps "
-    f"vbench==0.1.5` alone beside srbench; or set suite.info to a {INFO} of VBench's repository; "
-    "for a trial without the list, suite=shapes has prompts"
+    "for a trial set suite=shapes, which needs no list; `python -m srbench.vbench setup` installs the list "
+    f"with VBench's own environment; or set suite.info to a {INFO} of VBench's repository"
 )
 
 
