@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -73,11 +74,11 @@ def latencies(path: Path, rows: Mapping[str, Mapping[Key, Path]]) -> dict[str, d
 def _seconds(text: str) -> float:
     """Raises ValueError for what is no number that a latency can be, NaN and infinity included."""
     try:
-        seconds = float(text)
+        seconds = math.nan if "_" in text else float(text)  # Python reads 1_0 as 10
     except ValueError:
-        raise ValueError(f"seconds {text!r} is not a number") from None
+        seconds = math.nan
     if not SHORTEST <= seconds <= LONGEST:  # false for NaN
-        raise ValueError(f"seconds {text!r} is not between {SHORTEST:g} and {LONGEST:g}")
+        raise ValueError(f"seconds {text!r} is not a number from {SHORTEST:g} to {LONGEST:g}")
     return seconds
 
 
