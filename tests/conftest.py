@@ -5,6 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tests.records import make, run_folder  # noqa: F401 (fixtures)
+
 # A busy machine is slow in any single example, and slow at making examples.
 hypothesis.settings.register_profile(
     "srbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

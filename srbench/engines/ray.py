@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.registry import plugin
 
 if TYPE_CHECKING:
-    from srbench.experiment import Experiment
-    from srbench.plan import Unit
-    from srbench.runner import Watch
+    from srbench.config.experiment import Experiment
+    from srbench.planning.plan import Unit
+    from srbench.runtime.runner import Watch
 
 
 @plugin
@@ -130,9 +130,9 @@ class Ray:
         return max(2 if self.placement == "split" else 1, count)
 
     def _arguments(self, experiment: Experiment, run: Path, store: Path) -> tuple[Any, ...]:
+        from srbench.config.fingerprint import ground, new_job
         from srbench.engines._parcel import PackedExperiment
-        from srbench.ground import ground, new_job
-        from srbench.plan import protocol
+        from srbench.planning.plan import protocol
 
         here = ground(self.threads, experiment.family.device)
         packed = PackedExperiment.of(experiment)

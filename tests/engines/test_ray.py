@@ -11,11 +11,12 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srbench import configs, plan
 from srbench.__main__ import RUN_KEYS
+from srbench.config import yaml_files
+from srbench.config.experiment import Experiment, check
 from srbench.engines.ray import Ray, share
 from srbench.errors import UserError
-from srbench.experiment import Experiment, check
+from srbench.planning import plan
 from srbench.store.records import read_cell
 
 ray = pytest.importorskip("ray")
@@ -27,7 +28,7 @@ SMALL = [
 
 
 def make(*overrides: str) -> Experiment:
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         plain = OmegaConf.to_container(hydra.compose("config", [*SMALL, *overrides]), resolve=True)
     return check({k: v for k, v in plain.items() if k not in RUN_KEYS})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from srbench.config.experiment import digest
 from srbench.errors import UserError
-from srbench.experiment import digest
 from srbench.suites.vbench import DIMENSIONS, VBench
 
 # A list in VBench's format; its own is not ours to copy.
