@@ -294,7 +294,7 @@ def extender_of(args: argparse.Namespace) -> Extender:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     p = errors.Parser(
-        prog="srbench extend",
+        prog="srbench prompts",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

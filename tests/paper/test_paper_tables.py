@@ -100,7 +100,7 @@ def test_the_papers_layout_without_any_run() -> None:
     assert two[0].columns == tables.ORDER
     six = made[5].blocks[0]
     assert six.columns[:3] == ("vbench/total", "speedup", "vbench/semantic") and len(six.columns) == 20
-    entries = [e for t in tables for b in t.blocks for e in b.entries.values()]
+    entries = [e for t in made for b in t.blocks for e in b.entries.values()]
     assert {e.quoted for e in entries if e.quoted} == {v for v in published.values() if v.table.isdigit()}
     assert not any(e.measured or e.difference for e in entries)
     assert all("python -m srbench +experiment=table" in e.absent for e in entries)
