@@ -74,7 +74,7 @@ def latencies(path: Path, rows: Mapping[str, Mapping[Key, Path]]) -> dict[str, d
 def _seconds(text: str) -> float:
     """Raises ValueError for what is no number that a latency can be, NaN and infinity included."""
     try:
-        seconds = math.nan if "_" in text else float(text)  # Python reads 1_0 as 10
+        seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not SHORTEST <= seconds <= LONGEST:  # false for NaN
