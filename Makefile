@@ -17,7 +17,7 @@ install: .venv/.installed ## make .venv with everything in it (needs Python 3.11
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[dev]"
-	$(BIN)/python -m srbench.lpips_weights || echo "warning: without its weights the column LPIPS says missing;" \
+	$(BIN)/srbench weights || echo "warning: without its weights the column LPIPS says missing;" \
 		"run \`make lpips-weights\` to try again" >&2
 	@touch $@
 
@@ -52,7 +52,7 @@ bench-report: install ## tables, figures and page of 75,520 synthetic cells: sec
 	$(BIN)/python -m tests.bench.report_scale $(BENCH)
 
 lpips-weights: install ## install the weights of LPIPS into .venv (NET=vgg for its other network)
-	$(BIN)/python -m srbench.lpips_weights --net $(or $(NET),alex)
+	$(BIN)/srbench weights --net $(or $(NET),alex)
 
 example-run: install ## make the run that the notebooks read again, with the shapes model of today (minutes)
 	$(BIN)/python notebooks/make_example_run.py
@@ -62,7 +62,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 vbench: install ## VBench's own environment (5.8 GB in your cache), built and checked
-	$(BIN)/python -m srbench.vbench setup
+	$(BIN)/srbench vbench setup
 
 train-shapes: install ## train the embedded family again, from nothing (hours)
 	for stage in text vae latents denoisers export; do \

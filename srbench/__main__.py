@@ -31,12 +31,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from srbench import configs, errors, ground, plan, price, report
+from srbench import errors
+from srbench.cli import reports
+from srbench.config import fingerprint, yaml_files
+from srbench.config.experiment import Experiment, FolderName, check
+from srbench.config.overrides import checked, compose, typed_places
+from srbench.config.places import as_typed
+from srbench.config.registry import build, explain, identity
 from srbench.errors import CannotWrite, Mistakes, UserError, counted
-from srbench.experiment import Experiment, FolderName, check
-from srbench.overrides import checked, compose, typed_places
-from srbench.places import as_typed
-from srbench.registry import build, explain, identity
+from srbench.planning import cost, plan
 from srbench.store.objects import Store, locked
 from srbench.store.records import (
     TIMING,
@@ -82,7 +85,7 @@ def record(
         methods = kept | {i: m.model_copy(update=gone.get(i, {})) for i, m in methods.items()}
         prompts = tuple(dict.fromkeys([*earlier.prompts, *prompts]))
         seeds = tuple(dict.fromkeys([*earlier.seeds, *seeds]))
-    made = ground.software(tuple(p for m in experiment.methods for p in m.packages))
+    made = fingerprint.software(tuple(p for m in experiment.methods for p in m.packages))
     now = RunRecord(
         experiment=experiment.name,
         run=run.name,
@@ -98,7 +101,7 @@ def record(
         commit=made.commit,
         dirty=made.dirty,
         packages=made.packages,
-        device=ground.described(experiment.family.device),
+        device=fingerprint.described(experiment.family.device),
         threads=experiment.engine.threads,
         timing="shared",
         warnings=plan.warnings(experiment, prompts),
@@ -217,7 +220,7 @@ def vbench_lines(experiment: Experiment, run: Path) -> list[tuple[str, str]]:
 
 
 def show_plan(
-    experiment: Experiment, told: price.Price, run: Path, lacking: Sequence[UserError], console: Console
+    experiment: Experiment, told: cost.Price, run: Path, lacking: Sequence[UserError], console: Console
 ) -> None:
     """Print what would run, and what is lacking for it with the commands that bring it."""
     title = f"{experiment.name}: what would run"
@@ -373,14 +376,14 @@ def _refuse_closed(key: str, folder: Path) -> None:
         )
 
 
-def refuse_full(told: price.Price, store: Path) -> None:
+def refuse_full(told: cost.Price, store: Path) -> None:
     """Raise UserError where the plan's videos and states will not fit on the store's disk."""
     there = next(p for p in (store.absolute(), *store.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if told.disk is not None and told.disk > free:
         raise UserError(
-            f"{price.size(free)} free for the store {store}",
-            f"room for {price.size(told.disk)} of videos and states, as dry_run=true reckons",
+            f"{cost.size(free)} free for the store {store}",
+            f"room for {cost.size(told.disk)} of videos and states, as dry_run=true reckons",
             "free some, set store=… to another disk, keep fewer states (keep=none) or ask for less",
         )
 
@@ -400,7 +403,7 @@ def job(
     """
     console = Console()
     experiment = settle(plain, places)
-    here = ground.ground(experiment.engine.threads, experiment.family.device)
+    here = fingerprint.ground(experiment.engine.threads, experiment.family.device)
     results = Path(plain["results"])
     run = plan.run_folder(experiment, results, plain["run"], here)
     place = Place(run, Store(Path(plain["store"])), here)
@@ -412,10 +415,10 @@ def job(
         console.print(f"shard {plain['shard']}: more shards than prompts × seeds, nothing is left for it")
         return 0
     done = plan.progress(experiment, todo, run, place.store, here)
-    device = ground.described(experiment.family.device)
+    device = fingerprint.described(experiment.family.device)
     rounds = plain["timing_rounds"] if plain["timing"] == "exclusive" else 0
     keys = plan.Keys(experiment, here)
-    told = price.price(experiment, done, keys, place.store, results, device, rounds, shard)
+    told = cost.price(experiment, done, keys, place.store, results, device, rounds, shard)
     if plain["dry_run"]:
         lacking = [as_typed(m, places) for m in plan.mistakes(experiment)]
         show_plan(experiment, told, run, lacking, console)
@@ -463,7 +466,7 @@ def _run(
     if shard.of > 1 and (others := _still_to_come(experiment, about, place)):
         console.print(
             f"shard {shard.place}/{shard.of} done, {counted(others, 'cell')} of other shards are not; "
-            f"the report comes with the last, or by python -m srbench.report {run}",
+            f"the report comes with the last, or by srbench report {run}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -496,7 +499,7 @@ _codes: list[int] = []
 _to_report: dict[Path, None] = {}
 
 
-@hydra.main(version_base=None, config_path=str(configs.FOLDER), config_name="config")
+@hydra.main(version_base=None, config_path=str(yaml_files.FOLDER), config_name="config")
 def _hydra(cfg: DictConfig) -> None:
     about = HydraConfig.get()
     asked = list(about.overrides.task)
@@ -519,7 +522,7 @@ def main() -> int:
         sys.argv[1:] = checked(sys.argv[1:], settle)
         _hydra()
         for run in _to_report:
-            report.make(run, Console())
+            reports.make(run, Console())
     except SystemExit as stop:  # Hydra's own, and that of an interrupted multirun
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return max(_codes, default=0)

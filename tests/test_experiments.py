@@ -11,22 +11,23 @@ from typing import Any
 import hydra
 import pytest
 
-from srbench import configs, plan, price
 from srbench.__main__ import compose, settle
-from srbench.experiment import Experiment
-from srbench.registry import identity
-from srbench.report import paper_tables, published
+from srbench.config import yaml_files
+from srbench.config.experiment import Experiment
+from srbench.config.registry import identity
+from srbench.paper import published, tables
+from srbench.planning import cost, plan
 from srbench.store.objects import Store
 
 PAGES = Path(__file__).parents[1] / "experiments"
-NAMES = configs.names("experiment")
+NAMES = yaml_files.names("experiment")
 PAPERS = [n for n in NAMES if not n.startswith("shapes") and n != "compare"]
 GROUND = {"torch": "2.9", "device": "CPU", "threads": "1"}
 
 
 def asked(name: str, *words: str) -> dict[str, Any]:
     """An experiment as the command composes it."""
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         return compose(hydra.compose("config", [f"+experiment={name}", *words]))
 
 
@@ -39,7 +40,7 @@ def priced(made: Experiment, nowhere: Path) -> dict[str, str]:
     """The plan of a run of which nothing is there yet, wherever it is asked."""
     done = plan.Progress({u: {} for u in plan.units(made)}, {u: set() for u in plan.units(made)}, (), 0)
     store = Store(nowhere / "store")
-    return dict(price.price(made, done, plan.Keys(made, GROUND), store, nowhere, "a CPU").lines)
+    return dict(cost.price(made, done, plan.Keys(made, GROUND), store, nowhere, "a CPU").lines)
 
 
 @pytest.fixture(autouse=True)
@@ -77,9 +78,9 @@ def test_its_page_says_what_the_plan_says(name: str, tmp_path: Path) -> None:
     assert f"{alone} GPU-hours" in words
 
 
-@pytest.mark.parametrize("block", [b for t in paper_tables.make([]) for b in t.blocks], ids=lambda b: b.table)
-def test_a_tables_experiment_has_every_method_of_the_paper(block: paper_tables.Block) -> None:
-    made = experiment(paper_tables.experiment(block.table, block.setting.setting))
+@pytest.mark.parametrize("block", [b for t in tables.make([]) for b in t.blocks], ids=lambda b: b.table)
+def test_a_tables_experiment_has_every_method_of_the_paper(block: tables.Block) -> None:
+    made = experiment(tables.experiment(block.table, block.setting.setting))
     assert made.family.name == block.setting.setting
     have = {
         (published.signature(identity(m.segments)), m.steps or made.family.steps)

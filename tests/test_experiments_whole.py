@@ -15,15 +15,16 @@ import hydra
 import pytest
 from rich.console import Console
 
-from srbench import configs, report
 from srbench.__main__ import compose, job
+from srbench.cli import reports
+from srbench.config import yaml_files
 from srbench.families._settings import TWIN_NOTE
 from srbench.report import drawing
 from srbench.store.records import read_run
 from srbench.suites.vbench import DIMENSIONS, INFO
 
 pytestmark = pytest.mark.slow
-NAMES = configs.names("experiment")
+NAMES = yaml_files.names("experiment")
 EMBEDDED = [n for n in NAMES if n.startswith("shapes") or n == "compare"]
 # VBench's own list is not ours to copy; one prompt of each kind that names of files find hard.
 PROMPTS = ["a person is riding a bike", 'a sign that says "50 % off/today", 熊']
@@ -35,7 +36,7 @@ def words(name: str, folder: Path) -> list[str]:
     if name in EMBEDDED:
         return [*here, "suite.prompts=1"]
     here.append("family.scale=tiny")
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         suite = hydra.compose("config", [f"+experiment={name}"]).suite
     if suite.kind != "vbench":
         return [*here, "suite.prompts=['a lighthouse in a storm']"]
@@ -69,7 +70,7 @@ def test_it_runs_whole(
     name: str, folder: Path, titles: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [f"+experiment={name}", *words(name, folder)]
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         plain = compose(hydra.compose("config", asked))
     code = job(plain, asked)
     about, cells = read_run(run := folder / name / "whole")
@@ -79,7 +80,7 @@ def test_it_runs_whole(
     for cell in cells:
         assert cell.outcome == "done" or (cell.outcome == "skipped" and "srbench[sage]" in cell.reason)
     capsys.readouterr()
-    report.make(run, Console(width=120))
+    reports.make(run, Console(width=120))
     said = capsys.readouterr().out
     assert (run / "report.html").exists()
     if name in EMBEDDED:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srbench import __main__ as door
-from srbench import configs
 from srbench.__main__ import compose, job, typed_places
+from srbench.config import yaml_files
 from srbench.store.records import CellRecord, read_run, read_run_record
 
 MODEL = Path(door.__file__).parent / "shapes" / "model"
@@ -34,7 +34,7 @@ def copy(tmp_path: Path) -> Path:
 
 def run(results: Path, *overrides: str) -> dict[str, CellRecord]:
     """Run a job; the cells of the one run that is there, by label."""
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         plain = compose(hydra.compose("config", [*SMALL, f"results={results}", *overrides]))
     assert job(plain, []) == 0
     (folder,) = (results / "trial").iterdir()
@@ -126,7 +126,7 @@ def test_an_own_sampler_keeps_states_of_its_own(tmp_path: Path) -> None:
 
 
 def test_mistakes_of_the_shipped_methods_are_told_by_their_parameters() -> None:
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         places = typed_places(hydra.compose("config", ["method=[large,distilled,lora]"]))
     assert places["method.distilled.path.0.weights.source"] == "method.distilled.source"
     assert places["method.lora.path.0.weights.lora.weight_name"] == "method.lora.weight_name"

@@ -79,7 +79,7 @@ class Decision:
             raise UserError(
                 f"teacache ({teacache.mode}) on the {attachment.role} model",
                 "a rescale polynomial fitted for this model",
-                "python -m srbench.calibrate teacache --family NAME, or set coefficients",
+                "srbench calibrate teacache --family NAME, or set coefficients",
             )
         self.polynomial = np.poly1d(own)
         self.memories = StateManager(Memory)

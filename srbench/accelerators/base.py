@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from srbench.experiment import Role
+from srbench.config.experiment import Role
 
 if TYPE_CHECKING:
     from torch import nn

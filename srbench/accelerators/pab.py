@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from srbench.accelerators.base import Attachment
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.registry import plugin
 
 if TYPE_CHECKING:
     from torch import nn

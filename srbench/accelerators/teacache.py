@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from pydantic import Field
 
 from srbench.accelerators.base import Attachment
-from srbench.registry import plugin
+from srbench.config.registry import plugin
 
 if TYPE_CHECKING:
     from torch import nn

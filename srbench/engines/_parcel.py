@@ -6,12 +6,12 @@ import pickle
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from srbench import registry
+from srbench.config import registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from srbench.experiment import Denoiser, Experiment
+    from srbench.config.experiment import Denoiser, Experiment
     from srbench.families.base import Sampler
     from srbench.sampling.walk import Branch
 

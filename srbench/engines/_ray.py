@@ -15,8 +15,8 @@ from srbench.engines._schedule import Dead, Fork, Lost, Report, Task
 from srbench.errors import UserError
 
 if TYPE_CHECKING:
-    from srbench.plan import Unit
-    from srbench.runner import Event
+    from srbench.planning.plan import Unit
+    from srbench.runtime.runner import Event
     from srbench.sampling.walk import Branch
 
 
@@ -101,7 +101,7 @@ class Worker:
             yield fork
 
     def begin(self, *_: Any) -> tuple[Report, list[Parcel]]:
-        from srbench.runner import Runner
+        from srbench.runtime.runner import Runner
         from srbench.store.objects import Store
 
         packed, run, store, threads, place, protocol, job = self._asked

@@ -11,12 +11,12 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from srbench.config.experiment import Role
 from srbench.errors import UserError
-from srbench.experiment import Role
 
 if TYPE_CHECKING:
-    from srbench.plan import Unit
-    from srbench.runner import Event, Watch
+    from srbench.planning.plan import Unit
+    from srbench.runtime.runner import Event, Watch
 
 Kind = Literal["begin", "encode", "roots", "segment", "finish"]
 Placement = Literal["together", "split"]

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from srbench.config.fingerprint import new_job
+from srbench.config.registry import plugin
 from srbench.engines._parcel import PackedExperiment
 from srbench.errors import UserError
-from srbench.ground import new_job
-from srbench.registry import plugin
 from srbench.suites.base import text
 
 if TYPE_CHECKING:
-    from srbench.experiment import Experiment
-    from srbench.plan import Unit
-    from srbench.runner import Runner, Watch
+    from srbench.config.experiment import Experiment
+    from srbench.planning.plan import Unit
+    from srbench.runtime.runner import Runner, Watch
 
 
 @plugin
@@ -106,7 +106,7 @@ def _give_back() -> None:
 
 
 def _make(experiment: Experiment, run: Path, store: Path, threads: int, job: str | None = None) -> Runner:
-    from srbench.runner import Runner
+    from srbench.runtime.runner import Runner
     from srbench.store.objects import Store
 
     return Runner(experiment, run, Store(store), threads, job)
@@ -137,6 +137,6 @@ def _unit(unit: Unit) -> None:
 
 
 def _time(unit: Unit, texts: list[str], rounds: int) -> None:
-    from srbench.timing import measure
+    from srbench.runtime.timing import measure
 
     measure(_worker["runner"], unit, texts, rounds, _worker["events"].put)

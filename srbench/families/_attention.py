@@ -16,9 +16,9 @@ from diffusers.models.attention_dispatch import (
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from srbench.attention import Attention, installed, mistake
+from srbench.config.attention import Attention, installed, mistake
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 
 
 def pin() -> None:

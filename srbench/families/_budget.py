@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srbench.config.custom_weights import OwnWeights
+from srbench.config.experiment import Denoiser, DType, Role
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, DType, Role
 from srbench.families import _checkpoint, _own
 from srbench.families._settings import FamilySettings
-from srbench.own_weights import OwnWeights
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 2**30

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from srbench.experiment import Denoiser, Role, Sampling
+from srbench.config.experiment import Denoiser, Role, Sampling
 from srbench.families._sampler import DiffusersSampler, to_pixels
 from srbench.families.base import State
 from srbench.families.cogvideox import CogVideoX

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srbench.config.custom_weights import LoRA, OwnWeights, peft
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 from srbench.families import _checkpoint, _lora
 from srbench.families._weights import Weights
-from srbench.own_weights import LoRA, OwnWeights, peft
 
 if TYPE_CHECKING:
     from srbench.families._settings import FamilySettings

@@ -23,17 +23,17 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from srbench.accelerators.base import Attachment
-from srbench.clock import timed
+from srbench.config.custom_weights import OwnWeights
+from srbench.config.experiment import Denoiser, DType, Role, Sampling, digest
+from srbench.config.registry import identity
 from srbench.errors import UserError, raise_all
-from srbench.experiment import Denoiser, DType, Role, Sampling, digest
 from srbench.families import _checkpoint, _fusing, _own, _tiny
 from srbench.families._attention import pin, refuse_other_version, using
 from srbench.families._budget import loaded, shortage
+from srbench.families._clock import timed
 from srbench.families._residency import Residents, release
 from srbench.families._settings import FamilySettings
 from srbench.families.base import Encoded, State, Text
-from srbench.own_weights import OwnWeights
-from srbench.registry import identity
 from srbench.trace import Step
 
 F = TypeVar("F", bound=FamilySettings)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from srbench import attention, ground
+from srbench.config import attention, fingerprint
+from srbench.config.custom_weights import lacking_peft
+from srbench.config.experiment import Denoiser, DType, Role, Sampling
+from srbench.config.registry import STRICT, identity
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, DType, Role, Sampling
 from srbench.families import _checkpoint, _facts, _own
 from srbench.families._facts import Facts
 from srbench.families._weights import BUILTIN, Weights
-from srbench.own_weights import lacking_peft
-from srbench.registry import STRICT, identity
 from srbench.shapes import world
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _numbers(listed: Sequence[float]) -> tuple[float, ...]:
 
 def _known_device(device: str) -> str:
     kind, colon, number = device.partition(":")
-    if kind not in ground.DEVICES or (colon and not (number.isdecimal() and kind in ("cuda", "xpu"))):
-        raise ValueError(f"one of {', '.join(ground.DEVICES)}, or a GPU by its number as cuda:1")
+    if kind not in fingerprint.DEVICES or (colon and not (number.isdecimal() and kind in ("cuda", "xpu"))):
+        raise ValueError(f"one of {', '.join(fingerprint.DEVICES)}, or a GPU by its number as cuda:1")
     return device
 
 
@@ -86,7 +86,7 @@ class FamilySettings:
     scale: `tiny` puts a twin with random weights in the family's place: the same classes,
     2 layers, few pixels, made on this machine, deterministic.  It runs whole anywhere.
     teacache: rescale polynomials by model and mode, highest power first; where there are
-    none, `teacache.json` beside the weights, as `srbench.calibrate` writes it.
+    none, `teacache.json` beside the weights, as `srbench calibrate` writes it.
     """
 
     name: str
@@ -227,7 +227,7 @@ class FamilySettings:
 
     def mistakes(self) -> list[UserError]:
         """What can be known to be wrong before a model loads: no such device, missing or unpinned weights."""
-        no_device = ground.lacking(self.device)
+        no_device = fingerprint.lacking(self.device)
         found = [] if no_device is None else [no_device]
         return found + [
             mistake
@@ -280,7 +280,7 @@ class FamilySettings:
             raise UserError(
                 f"{file}, which holds no polynomials",
                 'JSON as {"large": {"default": {"coefficients": [1.0, 0.0]}}}',
-                "make it again by python -m srbench.calibrate teacache, or remove it",
+                "make it again by srbench calibrate teacache, or remove it",
             ) from None
 
     def settled(self, denoiser: Denoiser) -> Denoiser:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import UMT5EncoderModel
 
-from srbench.experiment import Role, Sampling
+from srbench.config.experiment import Role, Sampling
 from srbench.families._sampler import DiffusersSampler, to_pixels
 from srbench.families.base import State
 from srbench.families.wan import Wan

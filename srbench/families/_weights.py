@@ -15,9 +15,9 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from srbench.config.registry import STRICT
 from srbench.errors import UserError
 from srbench.families import _checkpoint
-from srbench.registry import STRICT
 
 BUILTIN, TINY = "builtin:", "tiny:"
 # Raised by hand when the recipe of the tiny twins changes.

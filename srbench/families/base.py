@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.experiment import Denoiser, DType, Role, Sampling
-from srbench.own_weights import OwnWeights
+from srbench.config.custom_weights import OwnWeights
+from srbench.config.experiment import Denoiser, DType, Role, Sampling
 from srbench.trace import Step
 
 if TYPE_CHECKING:

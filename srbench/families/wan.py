@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from srbench.config.experiment import Denoiser, Sampling
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Sampling
 from srbench.families import _facts
 from srbench.families._facts import Facts
 from srbench.families._settings import TWIN_TEACACHE, FamilySettings, Price
 from srbench.families._weights import Weights
-from srbench.registry import plugin
 
 if TYPE_CHECKING:
     from srbench.families._wan import WanSampler

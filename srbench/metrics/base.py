@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 from typing_extensions import TypeIs  # of typing from 3.13 on
 
-from srbench import ground
+from srbench.config import fingerprint
+from srbench.config.experiment import digest
+from srbench.config.registry import source
 from srbench.errors import UserError
-from srbench.experiment import digest
-from srbench.registry import source
 from srbench.store.records import MetricFacts
 from srbench.video import Video, check
 
@@ -36,7 +36,7 @@ def gpu_of(device: str) -> str:
     """
     if device != "auto":
         return "" if device == "cpu" else device
-    if not ground.may_have_gpu():
+    if not fingerprint.may_have_gpu():
         return ""
     import torch
 

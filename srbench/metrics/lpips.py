@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from srbench import ground
+from srbench.config import fingerprint
+from srbench.config.registry import plugin
 from srbench.errors import UserError
 from srbench.families._weights import own_cache
 from srbench.metrics.base import Device, check_pair, compare_chunks
-from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
 
@@ -134,7 +134,7 @@ class LPIPS:
     @property
     def unavailable(self) -> str:
         """What is lacking on this machine and what mends it; empty if nothing is."""
-        if no_device := ground.lacking(self.device, "metric.lpips.device"):
+        if no_device := fingerprint.lacking(self.device, "metric.lpips.device"):
             return f"{no_device.got}: {no_device.do}"
         return "" if weights_file(self.network) else missing(self.network)
 
@@ -169,6 +169,6 @@ class LPIPS:
         return self._net().distances(video, prepared, spatial=self.definition == "alex-spatial")
 
     def _net(self) -> Any:
-        from srbench.metrics import _lpips  # late: plans and prices know this class too
+        from srbench.metrics import _lpips
 
         return _lpips.network(self.network, self.device)

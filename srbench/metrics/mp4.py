@@ -13,12 +13,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from srbench import video as files
+from srbench.config.registry import STRICT, plugin
 from srbench.errors import UserError
 from srbench.metrics.base import CHUNK, Similarity, check_pair, unavailable
 from srbench.metrics.lpips import LPIPS
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
-from srbench.registry import STRICT, plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
 

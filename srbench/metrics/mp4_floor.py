@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from srbench.config.registry import plugin
 from srbench.metrics.mp4 import VERSION, ThroughH264
-from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
 

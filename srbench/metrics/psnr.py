@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from srbench.config.registry import plugin
 from srbench.metrics.base import check_pair
-from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.registry import plugin
 from srbench.shapes import scorers
 from srbench.shapes.world import Scene, parse
 from srbench.store.records import MetricFacts

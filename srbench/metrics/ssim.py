@@ -26,10 +26,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from srbench import ground
+from srbench.config import fingerprint
+from srbench.config.registry import plugin
 from srbench.errors import UserError
 from srbench.metrics.base import Device, check_pair, compare_chunks, gpu_of
-from srbench.registry import plugin
 from srbench.store.records import MetricFacts
 from srbench.video import Video
 
@@ -118,7 +118,7 @@ class SSIM:
     @property
     def unavailable(self) -> str:
         """A GPU that was asked for and is not there; empty if nothing is lacking."""
-        lacking = ground.lacking(self.device, "metric.ssim.device")
+        lacking = fingerprint.lacking(self.device, "metric.ssim.device")
         return f"{lacking.got}: {lacking.do}" if lacking else ""
 
     def prepare(self, reference: Video) -> Sequence[Any]:

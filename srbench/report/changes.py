@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from srbench.analysis.paired import Bench
+from srbench.analysis.quantities import Contender
 from srbench.report import legend
-from srbench.report.paired import Bench
-from srbench.report.quantities import Contender
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srbench.report.roles import Role
-from srbench.report.values import Column, Row
+from srbench.analysis.roles import Role
+from srbench.analysis.values import Column, Row
 from srbench.store.records import CellRecord, RunRecord
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import, and the table alone needs none of it

@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srbench.analysis.table import Tables
+from srbench.analysis.values import Row, Value
 from srbench.report import legend, printed
 from srbench.report.printed import Footnotes, Printed
-from srbench.report.table import Tables
-from srbench.report.values import Row, Value
 from srbench.store.objects import write_text
 from srbench.store.records import CellRecord, RunRecord, Score
 
@@ -279,7 +279,7 @@ def _markdown_cell(column: Printed, row: int, notes: Footnotes) -> str:
     return (f"**{text}**" if column.best[row] else text) + (f"<sup>{mark}</sup>" if mark else "")
 
 
-MADE_BY = "% needs booktabs; made by python -m srbench.report from stored records"
+MADE_BY = "% needs booktabs; made by srbench report from stored records"
 SMALL, SCRIPT = 100, 130  # letters that a line of two columns of a paper holds in these sizes
 SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srbench.analysis.latency import cell_latency, times
+from srbench.analysis.values import Column, Row, Value
 from srbench.report import switching
 from srbench.report.drawing import (
     NO_SIMILARITY,
@@ -31,8 +33,6 @@ from srbench.report.drawing import (
     short,
     wrapped,
 )
-from srbench.report.latency import cell_latency, times
-from srbench.report.values import Column, Row, Value
 from srbench.store.records import CellRecord, RunRecord
 
 if TYPE_CHECKING:

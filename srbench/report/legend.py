@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from srbench.experiment import Sampling
-from srbench.own_weights import OwnWeights
-from srbench.report.values import FEWEST_TO_RANK, Row, Value
+from srbench.analysis.values import FEWEST_TO_RANK, Row, Value
+from srbench.config.custom_weights import OwnWeights
+from srbench.config.experiment import Sampling
 from srbench.store.records import CellRecord, RunRecord
 from srbench.suites.base import Seeding
 

@@ -30,17 +30,18 @@ from urllib.parse import quote
 import numpy as np
 from pydantic_core import to_json
 
+from srbench.analysis import aside
+from srbench.analysis.aside import Aside
+from srbench.analysis.table import Tables
+from srbench.analysis.values import Column, Row, Value, fixed, shown
 from srbench.errors import counted
-from srbench.report import aside, legend, printed
-from srbench.report.aside import Aside
+from srbench.report import legend, printed
 from srbench.report.figures import Figure, Method, methods
-from srbench.report.table import Tables
-from srbench.report.values import Column, Row, Value, fixed, shown
 from srbench.report.verdicts import verdicts
 from srbench.store.records import CellRecord, RunRecord, Score, linked, slug
 
 if TYPE_CHECKING:
-    from srbench.report.paper import Paper
+    from srbench.paper.pages import Paper
 
 ASSETS = Path(__file__).parent / "page_assets"
 MOST_COMMANDS = 10  # that the page lists after the first

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from srbench.analysis.values import DASH, Column, Row, Value, decimals, shown
 from srbench.report.legend import EVALUATIONS, counts_heading
-from srbench.report.values import DASH, Column, Row, Value, decimals, shown
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srbench.analysis.values import Column
 from srbench.report.drawing import (
     CURVE_COLOURS,
     CURVES,
@@ -28,7 +29,6 @@ from srbench.report.drawing import (
     columns_of,
     count,
 )
-from srbench.report.values import Column
 from srbench.store.records import CellRecord, RunRecord
 
 if TYPE_CHECKING:

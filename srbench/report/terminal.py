@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from srbench.analysis.values import Row
 from srbench.report import legend, printed
 from srbench.report.printed import Footnotes, Printed
-from srbench.report.values import Row
 from srbench.store.records import CellRecord, RunRecord
 
 GAP = 2  # blanks between columns, one of them the box's own

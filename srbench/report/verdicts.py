@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from srbench.analysis.table import due
+from srbench.analysis.values import Row, fixed
 from srbench.errors import counted
 from srbench.report import legend, printed
 from srbench.report.figures import Method, methods
-from srbench.report.table import due
-from srbench.report.values import Row, fixed
 from srbench.store.records import CellRecord, Outcome, RunRecord
 
 SIMILAR = {"psnr": (30.0, 25.0, 20.0), "ssim": (0.9, 0.8, 0.7)}  # lines the verdict may name, best first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from srbench.registry import plugin
+from srbench.config.registry import plugin
 from srbench.trace import Trace
 
 

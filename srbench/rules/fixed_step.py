@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from srbench.registry import plugin
+from srbench.config.registry import plugin
 from srbench.trace import Trace
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from srbench.registry import plugin
+from srbench.config.registry import plugin
 from srbench.trace import Trace
 
 # mean switch step of 50 that each speedup implies: latency = S + k/50·(L − S)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from srbench.config.experiment import Role, kept_steps
 from srbench.errors import CannotWrite
-from srbench.experiment import Role, kept_steps
 from srbench.families.base import Sampler, State
-from srbench.paths import Schedule, schedule, state_key, trace_key
+from srbench.sampling.paths import Schedule, schedule, state_key, trace_key
 from srbench.store.objects import STATE, TRACE, Store
 from srbench.trace import Step, Trace
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from srbench.clock import begin_peak, peak_bytes, timed
+from srbench.config.experiment import Denoiser, Method, Sampling
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, Method, Sampling
+from srbench.families._clock import begin_peak, peak_bytes, timed
 from srbench.families.base import Sampler, State, Text
 from srbench.sampling.memory import FORGETFUL, Known, Memory
 from srbench.trace import Trace

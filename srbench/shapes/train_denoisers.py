@@ -21,13 +21,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from srbench.shapes import train_text, train_vae
 from srbench.shapes.render import render
-from srbench.shapes.training import (
-    Average,
-    Group,
-    checkpoint,
-    restore,
-    warm_cosine,
-)
+from srbench.shapes.training import Average, Group, checkpoint, restore, warm_cosine
 from srbench.shapes.world import scenes
 
 SHIFT, EMPTY, DECAY = 3.0, 0.1, 0.999

@@ -15,15 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from srbench.shapes.training import warm_cosine
-from srbench.shapes.world import (
-    BACKGROUNDS,
-    COLOURS,
-    MOTIONS,
-    RELATIONS,
-    SHAPES,
-    Scene,
-    scenes,
-)
+from srbench.shapes.world import BACKGROUNDS, COLOURS, MOTIONS, RELATIONS, SHAPES, Scene, scenes
 
 TEXT_LENGTH = 32
 _ATTRIBUTES = {

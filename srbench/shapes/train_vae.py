@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench.shapes.render import SIZE, layout, render
-from srbench.shapes.training import (
-    Average,
-    Curriculum,
-    Group,
-    checkpoint,
-    restore,
-    warm_cosine,
-)
+from srbench.shapes.training import Average, Curriculum, Group, checkpoint, restore, warm_cosine
 from srbench.shapes.world import scenes
 
 # As Wan 2.2's VAE, half-size inside (patch_size 2) and with parameter-free shortcuts:

@@ -12,10 +12,10 @@ from typing import Annotated, Protocol
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-from srbench import texts
+from srbench.config import texts
+from srbench.config.registry import STRICT
+from srbench.config.texts import Entry
 from srbench.errors import UserError
-from srbench.registry import STRICT
-from srbench.texts import Entry
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 NUMBER, LIST = Tag("a number"), Tag("a list")
@@ -152,7 +152,7 @@ def listed_by_hand(prompts: Sequence[str]) -> tuple[str, ...]:
 def extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
     """What a file gives the model for each prompt, by the prompt.
 
-    path: JSON {original: extended}, as `srbench.extend` writes it, or text with line i for
+    path: JSON {original: extended}, as `srbench prompts` writes it, or text with line i for
     prompts[i].  Raises UserError for any other file.
     """
     named = f"suite.extended = {path}"
@@ -162,7 +162,7 @@ def extensions(path: Path, prompts: tuple[str, ...]) -> dict[str, str]:
     else:
         table = _by_line(path, texts.lines(content), prompts)
     if not isinstance(table, dict) or not all(isinstance(t, str) for t in table.values()):
-        raise UserError(named, "JSON {original: extended}", "as `python -m srbench.extend` writes it")
+        raise UserError(named, "JSON {original: extended}", "as `srbench prompts` writes it")
     for prompt, text in table.items():
         if text.strip() and (wrong := texts.flaw(text)):  # an empty one is missing
             raise UserError(f"{named}, of {prompt!r}: {wrong}", "a text", "correct it")
@@ -191,7 +191,7 @@ def extended(path: str, listed: tuple[str, ...], prompt: str) -> str:
             f"suite.extended = {path} without {prompt!r}",
             "an extension of every prompt",
             f"{len(listed)} lines in the list's order, or JSON {{original: extended}}; "
-            "`python -m srbench.extend` goes on where it stopped",
+            "`srbench prompts` goes on where it stopped",
         )
     return table[prompt]
 

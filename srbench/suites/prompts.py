@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from srbench import texts
+from srbench.config import texts
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.registry import plugin
 from srbench.suites import base
 from srbench.suites.base import Seeding, Seeds
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from srbench.config.registry import plugin
 from srbench.errors import UserError
-from srbench.registry import plugin
 from srbench.shapes.world import parse, scenes
 from srbench.suites import base
 from srbench.suites.base import LIST, NUMBER, Seeding, Seeds, number_or_list

@@ -13,8 +13,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from srbench.config.registry import plugin
 from srbench.errors import UserError, did_you_mean
-from srbench.registry import plugin
 from srbench.suites import base
 from srbench.suites.base import Seeding, Seeds
 
@@ -39,7 +39,7 @@ DIMENSIONS = (
     "overall_consistency",
 )
 _GET = (
-    "for a trial set suite=shapes, which needs no list; `python -m srbench.vbench setup` installs the list "
+    "for a trial set suite=shapes, which needs no list; `srbench vbench setup` installs the list "
     f"with VBench's own environment; or set suite.info to a {INFO} of VBench's repository"
 )
 

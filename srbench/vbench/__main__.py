@@ -1,4 +1,4 @@
-"""`python -m srbench.vbench setup | check | weights | score | final | export | read`: official VBench."""
+"""`srbench vbench setup | check | weights | score | final | export | read`: official VBench."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def show_final(args: argparse.Namespace) -> int:
             _show_method(job, found, args)
     if not begun:
         could = [d for d in job.dimensions() if d in wanted]
-        _say(f"  nothing is scored yet of {', '.join(could)}: python -m srbench.vbench score {args.run}")
+        _say(f"  nothing is scored yet of {', '.join(could)}: srbench vbench score {args.run}")
     lines = final.protocol(job, tuple(DIMENSIONS))
     telling = [line for line in lines if line.partition(":")[0] in TELLING]
     software = ", ".join(line.replace(": ", " ", 1) for line in lines if line not in telling)
@@ -218,7 +218,7 @@ def _two_or_more(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
-    made = errors.Parser(prog="python -m srbench.vbench", description=__doc__)
+    made = errors.Parser(prog="srbench vbench", description=__doc__)
     commands = made.add_subparsers(required=True)
 
     def command(name: str, does: object) -> argparse.ArgumentParser:

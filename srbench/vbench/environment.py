@@ -25,13 +25,13 @@ PINS = {"vbench": "0.1.5", "torch": "2.5.1", "torchvision": "0.20.1"}
 GIGABYTES, ROOM = 5.8, 12.0  # what it takes, and what is wanted free: uv's cache holds it once more
 COST = (
     f"{GIGABYTES} GB on disk, about 3 GB to download (CUDA builds of torch), a minute where the "
-    "network is fast; the networks' weights come apart: python -m srbench.vbench weights"
+    "network is fast; the networks' weights come apart: srbench vbench weights"
 )
 DETECTRON = (
     "git clone https://github.com/facebookresearch/detectron2 (Apache-2.0), then "
-    "python -m srbench.vbench setup --detectron2 detectron2"
+    "srbench vbench setup --detectron2 detectron2"
 )
-SETUP = "python -m srbench.vbench setup (or make vbench)"
+SETUP = "srbench vbench setup (or make vbench)"
 VARIABLE = "SRBENCH_VBENCH_ENV"
 
 
@@ -77,7 +77,7 @@ def _lacking() -> str:
 
 def after(run: Path) -> str:
     """What is left to do for a run's VBench scores, as its plan tells it, and what is lacking for it."""
-    told = f"scores after the videos: python -m srbench.vbench score {run}"
+    told = f"scores after the videos: srbench vbench score {run}"
     return f"{told}; {problem}" if (problem := lacking()) else told
 
 

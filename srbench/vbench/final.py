@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from srbench.analysis import statistics, table
 from srbench.errors import UserError
-from srbench.report import statistics, table
 from srbench.suites.vbench import UNIQUE
 from srbench.vbench import score, staging
 from srbench.vbench.run import FLICKERING, Job, score_of
@@ -100,7 +100,7 @@ def _refuse(found: Mapping[str, Coverage], wanted: Sequence[str]) -> None:
         raise UserError(
             f"no total: incomplete are {told}",
             f"every due video scored in all {len(wanted)} dimensions",
-            "see the reasons beside them; python -m srbench.vbench score RUN goes on from here",
+            "see the reasons beside them; srbench vbench score RUN goes on from here",
         )
 
 

@@ -153,7 +153,7 @@ def refuse_incomplete(raws: Mapping[str, float], due: Iterable[str] = tuple(DIME
         raise UserError(
             f"a VBench total {' and '.join(told)}",
             f"a number for each of the {len(expected)} dimensions",
-            "score them: python -m srbench.vbench score RUN",
+            "score them: srbench vbench score RUN",
         )
 
 

@@ -236,7 +236,7 @@ def lacking(dimension: str, home: Path | None = None) -> str:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         parts.append(
             f"{dimension} wants {root / first.path}{more} ({first.publisher}); where to get what: "
-            f"python -m srbench.vbench weights --dimension {dimension}"
+            f"srbench vbench weights --dimension {dimension}"
         )
     if dimension in GRIT and not has_detectron():
         parts.append(f"{dimension} wants detectron2 in VBench's environment: {environment.DETECTRON}")

@@ -40,11 +40,12 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
-from srbench import attention, configs, errors, ground
+from srbench import errors
+from srbench.config import attention, fingerprint, yaml_files
+from srbench.config.experiment import Method, Role, read_method
+from srbench.config.registry import build
 from srbench.errors import Mistakes, UserError
-from srbench.experiment import Method, Role, read_method
 from srbench.families.base import Text
-from srbench.registry import build
 from srbench.sampling.walk import Branch, Failure, walk
 from srbench.store.objects import write_text
 
@@ -76,7 +77,7 @@ TOLERANCE = 0.05
 
 def family(name: str, tiny: bool, steps: int, device: str) -> Any:
     """A family of conf/ on diffusers' own grid, its schedulers' files those of its twin."""
-    plain = configs.read("family", name) | {"steps": steps, "device": device}
+    plain = yaml_files.read("family", name) | {"steps": steps, "device": device}
     if plain["kind"] == "wan":
         plain["sigma_grid"] = "diffusers"  # the stock pipeline knows no other
     if tiny:
@@ -375,8 +376,8 @@ def record(
     args: argparse.Namespace, tiny: bool, device: str, found: Mapping[str, Sequence[Row]]
 ) -> dict[str, Any]:
     """What is written: all that a reader needs to judge the numbers."""
-    commit, dirty = ground.commit()
-    packages = ground.versions((*ground.PACKAGES, "triton", "flash-attn", "sageattention"))
+    commit, dirty = fingerprint.commit()
+    packages = fingerprint.versions((*fingerprint.PACKAGES, "triton", "flash-attn", "sageattention"))
     return {
         "version": 1,
         "what": "seconds of the denoising loop alone, with random weights: nothing about quality",
@@ -416,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tiny = args.scale == "tiny" or (args.scale == "auto" and not device.startswith("cuda"))
     args.steps = args.steps or (10 if tiny else 50)
     args.repeats = args.repeats or (3 if tiny else 1)
-    told = ground.described(device)
+    told = fingerprint.described(device)
     if tiny:
         print(f"{told}: tiny twins with random weights. This shows that the plumbing works; no result.")
     else:
@@ -429,7 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lab.close()
     for name, rows in found.items():
         print(f"\n{table(name, rows)}")
-    slug = re.sub(r"[^a-z0-9]+", "-", ground.device(device).lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", fingerprint.device(device).lower()).strip("-")
     file = args.out / f"{slug}{'-tiny' if tiny else ''}.json"
     write_text(file, json.dumps(record(args, tiny, told, found), indent=1) + "\n", mode=0o644)
     print(f"\nwrote {os.path.relpath(file)}")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from srbench.engines._schedule import Fork, Report, Schedule, Task
-from srbench.plan import Unit
+from srbench.planning.plan import Unit
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "figures"
 HAND_OVER = 0.3  # seconds: a state of 32 MiB over a network that moves 100 MiB/s

@@ -2,7 +2,7 @@
 
 `make bench-report`, or python -m tests.bench.report_scale [FOLDER] [--prompts 944 --seeds 5]:
 writes FOLDER once (2 GB), then prints the seconds and the peak memory of
-`python -m srbench.report FOLDER` and of its parts, of a plan of as many cells and of the scan
+`srbench report FOLDER` and of its parts, of a plan of as many cells and of the scan
 that a resuming run begins with, and what a headless browser needs for the page where playwright
 and chromium are there. Seconds mean something on a machine that does nothing else; CPU seconds
 are told beside them. Wanted on two such cores: tables and figures in 30 s and 2 GiB, the plan in
@@ -152,7 +152,7 @@ PARTS = """
 import gc, io, resource, sys, time
 from pathlib import Path
 from rich.console import Console
-from srbench.report import export, figures, reading, table, terminal
+from srbench.report import export, figures, terminal; from srbench.analysis import reading, table
 began, run = time.monotonic(), Path(sys.argv[1])
 def told(part):
     global began

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from srbench import attention
-from srbench.experiment import Role
+from srbench.config import attention
+from srbench.config.experiment import Role
 from tests.bench import gpu
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from srbench import registry
-from srbench.conform import Lab, Subject, main, path, rules, tallies_what_it_computed, try_rule
+from srbench.cli.check import Lab, Subject, main, path, rules, tallies_what_it_computed, try_rule
+from srbench.config import registry
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 
 LAB = Lab("shapes", steps=8)
 
 HEAD = """
 import contextlib
-from srbench.registry import plugin_of
+from srbench.config.registry import plugin_of
 calls = []
 """
 ACCELERATOR = (
@@ -283,4 +283,4 @@ def test_the_command_names_the_rule_and_why_it_matters(
     assert main(["srdiffusion"]) == 0
     with contextlib.suppress(SystemExit):
         main(["--help"])
-    assert "python -m srbench.conform" in capsys.readouterr().out
+    assert "srbench check" in capsys.readouterr().out

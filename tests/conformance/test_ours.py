@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from srbench import conform, registry
-from srbench.conform import Lab, Subject, rules, try_rule
+from srbench.cli import check
+from srbench.cli.check import Lab, Subject, rules, try_rule
+from srbench.config import registry
 from srbench.metrics.base import unavailable
 
 LAB = Lab("shapes", steps=10)
@@ -41,7 +42,7 @@ CASES = [(s, r) for s in subjects() for r in rules(s.group)]
 @pytest.mark.parametrize(
     ("subject", "rule"), CASES, ids=[f"{s.group}-{name(s)}-{r.__name__}" for s, r in CASES]
 )
-def test_ours(subject: Subject, rule: conform.Rule) -> None:
-    if rule not in conform.EVERY and (lacking := unavailable(subject.make())):
+def test_ours(subject: Subject, rule: check.Rule) -> None:
+    if rule not in check.EVERY and (lacking := unavailable(subject.make())):
         pytest.skip(lacking)
     assert try_rule(rule, subject) is None

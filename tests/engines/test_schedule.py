@@ -10,8 +10,8 @@ import pytest
 
 from srbench.engines._schedule import Begun, Dead, Fork, Lost, Report, Schedule, Task, Waiting
 from srbench.errors import UserError
-from srbench.plan import Unit
-from srbench.runner import Event
+from srbench.planning.plan import Unit
+from srbench.runtime.runner import Event
 
 LARGE, SMALL = Fork("large", "large#1"), Fork("small", "small#1")
 # what a segment of a denoiser leaves behind, as the demo's methods do: the trunk three forks

@@ -16,14 +16,14 @@ import torch
 import yaml
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
+from srbench.config.experiment import Method, read_method
+from srbench.config.registry import build
 from srbench.errors import Mistakes
-from srbench.experiment import Method, read_method
 from srbench.families._wan import WanSampler
 from srbench.families.base import Text
 from srbench.families.wan import Wan
-from srbench.paths import late_attach as attached_late
-from srbench.registry import build
 from srbench.sampling import walk as walking
+from srbench.sampling.paths import late_attach as attached_late
 
 CONF = Path(__file__).parents[2] / "conf"
 PROMPT = "a red circle moving up on a white background"

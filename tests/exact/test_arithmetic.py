@@ -7,9 +7,9 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from srbench import attention
+from srbench.config import attention
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 from srbench.families._attention import using
 
 from . import cogvideox as twin

@@ -11,7 +11,7 @@ from diffusers import CogVideoXDPMScheduler
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from srbench.experiment import Denoiser
+from srbench.config.experiment import Denoiser
 from srbench.families._sampler import relative_change
 
 from . import cogvideox as twin

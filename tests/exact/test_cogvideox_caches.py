@@ -12,9 +12,9 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 from srbench.accelerators.teacache import TeaCache
-from srbench.calibrate import record
+from srbench.cli.calibrate import record
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 
 from . import cogvideox as twin
 
@@ -167,7 +167,7 @@ def test_a_model_without_coefficients_is_refused():
 
 
 def test_a_polynomial_can_be_fitted():
-    """`srbench.calibrate` watches CogVideoX too; it has one mode."""
+    """`srbench calibrate` watches CogVideoX too; it has one mode."""
     on = twin.sampler(steps=8)
     points = record(on, "small", [twin.PROMPT], twin.NEGATIVE, on.family.TEACACHE_MODES)
     assert points.keys() == {"default"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from srbench.experiment import Method
+from srbench.config.experiment import Method
 from srbench.families.base import State
 from srbench.sampling.walk import Branch, take_over
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from srbench import configs
-from srbench.experiment import Denoiser, Sampling
-from srbench.registry import build
+from srbench.config import yaml_files
+from srbench.config.experiment import Denoiser, Sampling
+from srbench.config.registry import build
 
 from . import cogvideox as twin
 from . import test_wan_twin
@@ -143,7 +143,7 @@ def test_a_state_is_taken_up_from_a_file(sampler_, sampler, text):
 
 @functools.cache
 def wan(**settings):
-    plain = configs.read("family", "wan21_480p") | {"scale": "tiny", "device": "cpu"} | settings
+    plain = yaml_files.read("family", "wan21_480p") | {"scale": "tiny", "device": "cpu"} | settings
     return build("families", plain, "family")
 
 

@@ -12,11 +12,11 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+from srbench.config.custom_weights import LoRA, OwnWeights
+from srbench.config.experiment import Denoiser
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 from srbench.families._budget import need
 from srbench.families._sampler import refuse_other_tensors
-from srbench.own_weights import LoRA, OwnWeights
 
 from . import cogvideox as twin
 from .conftest import changed

@@ -11,8 +11,8 @@ import torch
 from diffusers import PyramidAttentionBroadcastConfig
 
 from srbench.accelerators.pab import PAB
-from srbench.experiment import Denoiser
-from srbench.paths import late_attach
+from srbench.config.experiment import Denoiser
+from srbench.sampling.paths import late_attach
 
 STEPS = 12
 PAPER = {"C1": (2, (100, 800)), "C2": (8, (100, 950)), "C3": (8, (100, 970))}

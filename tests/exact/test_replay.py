@@ -27,7 +27,7 @@ RULES += [SRDiffusion(delta=1e-6, max_steps=7), FixedStep(step=4), Boundary(rati
 
 
 def settings(rule):
-    from srbench.registry import identity
+    from srbench.config.registry import identity
 
     return identity(rule)
 

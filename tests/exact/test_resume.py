@@ -97,7 +97,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from pydantic import TypeAdapter
-from srbench.experiment import Denoiser
+from srbench.config.experiment import Denoiser
 from srbench.families.base import Text
 from srbench.families.wan import Wan
 

@@ -159,5 +159,5 @@ def test_an_accelerator_that_reuses_nothing_fails_and_the_others_arrive(sampler,
 
 def test_a_model_without_a_polynomial_is_told_the_command_that_fits_one():
     attachment = SimpleNamespace(polynomials={}, role="small")
-    with pytest.raises(UserError, match=r"srbench\.calibrate teacache --family NAME"):
+    with pytest.raises(UserError, match=r"srbench calibrate teacache --family NAME"):
         Decision(TeaCache(threshold=0.1), attachment, None)

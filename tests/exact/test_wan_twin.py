@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
-from srbench import configs
+from srbench.config import yaml_files
+from srbench.config.registry import build
 from srbench.families.base import Text
-from srbench.registry import build
 
 PROMPT, STEPS = "a red circle moving up", 8
 SMOKE = [("bfloat16", 5.0, 5.0, "large")]
@@ -22,7 +22,7 @@ REST = [pytest.param(*case, marks=pytest.mark.slow) for case in MATRIX if case n
 @functools.cache
 def sampler(**settings):
     """conf/family/wan21_480p.yaml on a twin, on the grid of the installed diffusers."""
-    plain = configs.read("family", "wan21_480p") | {"scale": "tiny", "sigma_grid": "diffusers"}
+    plain = yaml_files.read("family", "wan21_480p") | {"scale": "tiny", "sigma_grid": "diffusers"}
     return build("families", plain | {"device": "cpu"} | settings, "family").open()
 
 

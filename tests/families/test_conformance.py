@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from srbench import configs, conform
+from srbench.cli import check
+from srbench.config import yaml_files
 
 
 @pytest.mark.slow
@@ -18,7 +19,7 @@ from srbench import configs, conform
     ],
 )
 def test_a_twin_conforms(name, settings):
-    settings = configs.read("family", name) | {"scale": "tiny", "device": "cpu"} | settings
-    subject = conform.Subject("families", settings, conform.Lab(name))
+    settings = yaml_files.read("family", name) | {"scale": "tiny", "device": "cpu"} | settings
+    subject = check.Subject("families", settings, check.Lab(name))
     told: list[str] = []
-    assert conform.conform(subject, told.append) == 0, "\n".join(told)
+    assert check.conform(subject, told.append) == 0, "\n".join(told)

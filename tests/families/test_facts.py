@@ -12,15 +12,15 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
-from srbench import configs
+from srbench.config import yaml_files
+from srbench.config.experiment import Denoiser, check
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, check
 from srbench.families import _tiny
 from srbench.families._facts import Facts
 from srbench.families.base import Text
-from srbench.plan import Unit
-from srbench.registry import build
-from srbench.runner import Runner
+from srbench.planning.plan import Unit
+from srbench.runtime.runner import Runner
 from srbench.store.objects import Store
 
 BASE = {"price": None, "dtype": "float32", "device": "cpu", "steps": 4}
@@ -54,14 +54,14 @@ def settings(folder: Path, **changed: Any) -> dict[str, Any]:
             "components": {"source": str(folder / "large")},
         }
         size = {"height": 64, "width": 64, "frames": 9}
-        return configs.read("family", "cogvideox") | BASE | places | size | changed
+        return yaml_files.read("family", "cogvideox") | BASE | places | size | changed
     places = {
         "large": {"source": str(folder), "subfolder": "transformer"},
         "small": {"source": str(folder), "subfolder": "transformer_2"},
         "components": {"source": str(folder)},
     }
     size = {"height": 32, "width": 64, "frames": 5}
-    return configs.read("family", "wan21_480p") | BASE | places | size | changed
+    return yaml_files.read("family", "wan21_480p") | BASE | places | size | changed
 
 
 def experiment(folder: Path, **changed: Any) -> Any:
@@ -94,7 +94,7 @@ def refused(folder: Path, **changed: Any) -> str:
 
 @pytest.mark.parametrize("name", ["wan21_480p", "cogvideox"])
 def test_without_files_a_family_has_the_strides_of_its_architecture(name: str) -> None:
-    family = build("families", configs.read("family", name), "family")
+    family = build("families", yaml_files.read("family", name), "family")
     assert family.facts() == Facts(spatial=8, temporal=4, channels=16, patch=(2, 2))
 
 

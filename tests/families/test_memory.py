@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from srbench import configs
 from srbench.accelerators.pab import PAB
+from srbench.config import yaml_files
+from srbench.config.experiment import Denoiser
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.experiment import Denoiser
 from srbench.families import _budget
 from srbench.families._residency import Residents
 from srbench.families.base import Text
-from srbench.registry import build
 
 LARGE, SMALL = Denoiser(model="large"), Denoiser(model="small")
 
 
 def family(name, **changed):
-    return build("families", configs.read("family", name) | changed, "family")
+    return build("families", yaml_files.read("family", name) | changed, "family")
 
 
 def headers_only(folder, config, parameters):

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srbench import __main__ as door
-from srbench import configs, plan, price
+from srbench.config import yaml_files
+from srbench.config.custom_weights import LoRA, OwnWeights
+from srbench.config.experiment import Denoiser, Sampling, check
+from srbench.config.registry import build, identity
 from srbench.errors import UserError, UserErrors
-from srbench.experiment import Denoiser, Sampling, check
 from srbench.families import _budget, _own
-from srbench.own_weights import LoRA, OwnWeights
-from srbench.registry import build, identity
+from srbench.planning import cost, plan
 
 COMMIT = "0123456789" * 4
 MODEL = Path(door.__file__).parent / "shapes" / "model"
@@ -26,7 +27,7 @@ WHERE = "method.mine.path.0"
 
 
 def family(name: str = "shapes", **changed: Any) -> Any:
-    return build("families", configs.read("family", name) | changed, "family")
+    return build("families", yaml_files.read("family", name) | changed, "family")
 
 
 @pytest.fixture
@@ -162,9 +163,9 @@ def test_a_hub_repository_is_pinned_and_told_with_size_and_command(
     assert "org/distilled at revision 'main'\n" in said and "a commit of 40 hexadecimal digits" in said
     assert "org/distilled without a revision\n" in told(small(source="org/distilled"))
     own = {"source": "org/distilled", "revision": COMMIT, "size": 5.7e9}
-    for subfolder, files in ((None, "'config.json' --include 'diff"), ("transformer", "'transformer/*'")):
+    for subfolder, names in ((None, "'config.json' --include 'diff"), ("transformer", "'transformer/*'")):
         (mistake,) = family().mistakes_of(small(**own, subfolder=subfolder), WHERE)
-        assert mistake.command.startswith(f"hf download org/distilled --revision {COMMIT} --include {files}")
+        assert mistake.command.startswith(f"hf download org/distilled --revision {COMMIT} --include {names}")
         assert "5.7 GB" in mistake.expected and "leave the method out" in mistake.do
 
 
@@ -354,7 +355,7 @@ def test_a_lora_on_the_hub_is_told_by_its_file(tmp_path: Path, monkeypatch: pyte
 def test_without_peft_the_method_is_skipped_with_the_way_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srbench.own_weights.peft", lambda: None)
+    monkeypatch.setattr("srbench.config.custom_weights.peft", lambda: None)
     weights = {"lora": {"source": str(lora(tmp_path / "a.safetensors"))}}
     made = check(plain(mine={"path": [{"model": "small", "weights": weights}]}))
     assert "needs peft" in made.method("mine").lacking and "srbench[lora]" in made.method("mine").lacking
@@ -368,7 +369,7 @@ def test_without_peft_the_method_is_skipped_with_the_way_to_get_it(
 def plain(**methods: Any) -> dict[str, Any]:
     return {
         "name": "trial",
-        "family": configs.read("family", "shapes"),
+        "family": yaml_files.read("family", "shapes"),
         "suite": {"kind": "prompts", "prompts": ["a cat"]},
         "method": {"large": {"path": [{"model": "large"}]}, **methods},
         "metric": {},
@@ -464,7 +465,7 @@ def test_another_samplers_videos_are_other_videos_and_its_protocol_the_same() ->
 def test_a_sampler_that_the_family_has_not(name: str, sampler: dict[str, Any], said: str) -> None:
     asked = plain(mine={"path": [{"model": "small"}], "sampler": sampler})
     with pytest.raises(UserErrors) as refused:
-        check(asked | {"family": configs.read("family", name)})
+        check(asked | {"family": yaml_files.read("family", name)})
     assert said in str(refused.value) and "method.mine.sampler" in str(refused.value)
 
 
@@ -516,7 +517,7 @@ def test_a_plan_counts_one_evaluation_for_a_step_without_guidance(copy: Path) ->
     few = {"sampler": {"timesteps": [900, 500]}, **of(copy)}
     few["path"][0]["guidance_scale"] = 1.0
     made = check(plain(mine=few, steps={"path": [{"model": "small"}], "steps": 10}))
-    whole = price.cost(made, made.methods, price.earliest)
+    whole = cost.cost(made, made.methods, cost.earliest)
     assert whole.alone == whole.shared and (whole.alone.large, whole.alone.small) == (50, 12)
     assert whole.alone.evaluations("small", made.family) == 22
     assert whole.alone.plain("small", made.family) == 11.0
@@ -525,8 +526,8 @@ def test_a_plan_counts_one_evaluation_for_a_step_without_guidance(copy: Path) ->
 def test_methods_of_two_samplers_share_no_step_in_a_plan() -> None:
     path = [{"model": "large"}]
     made = check(plain(mine={"path": path, "sampler": {"shift": 8.0}}))
-    whole = price.cost(made, made.methods, price.earliest)
-    assert whole.alone == whole.shared == price.Steps({Denoiser(model="large"): 100})
+    whole = cost.cost(made, made.methods, cost.earliest)
+    assert whole.alone == whole.shared == cost.Steps({Denoiser(model="large"): 100})
     assert made.family.settled_sampler(Sampling(shift=1.0)) is None
 
 

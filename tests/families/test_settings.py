@@ -8,20 +8,20 @@ import sys
 
 import pytest
 
-from srbench import configs
 from srbench.accelerators.pab import PAB
 from srbench.accelerators.teacache import TeaCache
+from srbench.config import yaml_files
+from srbench.config.experiment import Denoiser, check
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.experiment import Denoiser, check
 from srbench.families._settings import TWIN_NOTE
-from srbench.registry import build
 from srbench.suites.base import Seeding
 
 REAL = ("wan21_480p", "wan21_720p", "cogvideox")
 
 
 def family(name, **changed):
-    return build("families", configs.read("family", name) | changed, "family")
+    return build("families", yaml_files.read("family", name) | changed, "family")
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -43,22 +43,23 @@ def test_the_published_prices_are_the_papers_latencies():
 
 @pytest.mark.parametrize("preset", ["paper", "wan_code", "diffusers"])
 def test_a_preset_is_settings_of_wan(preset):
-    assert family("wan21_480p", **configs.read("preset", preset))
+    assert family("wan21_480p", **yaml_files.read("preset", preset))
 
 
 def test_the_leaderboards_preset_also_seeds_by_prompt():
-    preset = configs.read("preset", "vbench_leaderboard")
+    preset = yaml_files.read("preset", "vbench_leaderboard")
     assert family("wan21_480p", **preset["family"]).shift == 3.0
-    suite = configs.read("suite", "vbench") | preset["suite"]
+    suite = yaml_files.read("suite", "vbench") | preset["suite"]
     assert build("suites", suite, "suite").seeding == Seeding(prompt=100_000)
 
 
 def test_the_family_as_it_stands_is_the_preset_paper():
-    assert family("wan21_480p", **configs.read("preset", "paper")) == family("wan21_480p")
+    assert family("wan21_480p", **yaml_files.read("preset", "paper")) == family("wan21_480p")
 
 
 def test_settings_need_no_torch():
-    code = "import sys; from srbench import configs; from srbench.registry import build\n"
+    code = "import sys; from srbench.config import yaml_files as configs\n"
+    code += "from srbench.config.registry import build\n"
     code += f"for n in {REAL!r}: build('families', configs.read('family', n), 'family').mistakes()\n"
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -164,7 +165,7 @@ def test_guidance_that_begins_at_a_boundary_is_not_what_the_stock_pipeline_does(
     ]
     plain = {
         "name": "trial",
-        "family": configs.read("family", "wan21_480p"),
+        "family": yaml_files.read("family", "wan21_480p"),
         "suite": {"kind": "prompts", "prompts": ["a cat"]},
         "method": {"switch": {"path": path}},
         "metric": {},
@@ -182,7 +183,7 @@ def test_guidance_that_begins_at_a_boundary_is_not_what_the_stock_pipeline_does(
 def test_an_experiment_is_checked_against_its_family():
     plain = {
         "name": "trial",
-        "family": configs.read("family", "cogvideox"),
+        "family": yaml_files.read("family", "cogvideox"),
         "suite": {"kind": "prompts", "prompts": ["a cat"], "seeds": 1},
         "method": {
             "large": {"path": [{"model": "large"}]},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srbench import video
-from srbench.definitions import DEFINITIONS, Table, by_scikit_image, main, through_mp4
+from srbench.cli.definitions import DEFINITIONS, Table, by_scikit_image, main, through_mp4
 from srbench.metrics.base import unavailable
 from srbench.metrics.mp4 import Mp4
 from srbench.metrics.mp4_floor import Mp4Floor

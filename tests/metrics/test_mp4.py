@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from srbench.config.registry import build
 from srbench.errors import UserError
 from srbench.metrics.mp4 import Mp4
 from srbench.metrics.mp4_floor import Mp4Floor
 from srbench.metrics.psnr import PSNR
-from srbench.registry import build
 from srbench.video import Video, through_mp4
 
 VIDEOS = {k: v[:, :66, :92] for k, v in np.load(Path(__file__).parent / "oracle.npz").items()}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from srbench.config.registry import build
 from srbench.errors import UserError
 from srbench.metrics.psnr import PSNR
 from srbench.metrics.ssim import SSIM
-from srbench.registry import build
 
 HERE = Path(__file__).parent
 CONF = HERE.parents[1] / "conf" / "metric"

@@ -10,7 +10,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from srbench.report import export, table
+from srbench.analysis import table
+from srbench.report import export
 from srbench.store.records import Score, Software
 
 HOSTILE = r"a|b <img src=x> $x^2_i$ & 50% #{\input{x}} ~ `c` *d* [e](f) ü 中 \ δ"

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from srbench.report import figures, roles, table
+from srbench.analysis import roles, table
+from srbench.report import figures
 from srbench.store.records import MethodRecord
 
 RULE = {"kind": "srdiffusion", "delta": 0.01, "min_steps": 5, "signal": "model_output"}

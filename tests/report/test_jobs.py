@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from srbench.analysis.latency import Typical, times, work_seconds
+from srbench.analysis.table import Row, rows
 from srbench.report import figures
-from srbench.report.latency import Typical, times, work_seconds
-from srbench.report.table import Row, rows
 from srbench.report.verdicts import verdicts
 from srbench.store.records import Stage, TimingPass
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srbench import configs
-from srbench.registry import build
-from srbench.report import delta
+from srbench.analysis import delta
+from srbench.config import yaml_files
+from srbench.config.registry import build
 from srbench.store.records import read_run
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -82,7 +82,7 @@ def test_the_run_is_of_the_model_that_is_shipped():
     """Where this fails, the shapes model was trained again: `make example-run`."""
     with tarfile.open(FOLDER / "example_run.tar.xz") as packed:
         plain = json.load(packed.extractfile("example/run.json"))
-    family = build("families", configs.read("family", "shapes"), "family")
+    family = build("families", yaml_files.read("family", "shapes"), "family")
     assert plain["weights"] == family.weights_identity()
 
 

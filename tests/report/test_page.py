@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from srbench import video
-from srbench.report import figures, page, table
-from srbench.report.table import rows
+from srbench.analysis import table
+from srbench.analysis.table import rows
+from srbench.report import figures, page
 from srbench.report.verdicts import verdicts
 from srbench.store.records import Score, link_name, linked
 
@@ -58,7 +59,7 @@ def test_every_cell_is_in_its_prompts_shard(make, tmp_path):
 
 @pytest.mark.parametrize("name", [".", "{}", "./../{}", "{}/"])
 def test_videos_are_found_however_the_folder_is_named(make, tmp_path, monkeypatch, name):
-    """As after `cd RUN; python -m srbench.report .`"""
+    """As after `cd RUN; srbench report .`"""
     monkeypatch.chdir(tmp_path)
     cell = make.cells(1, 1)[1]
     at = linked(tmp_path, cell)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from srbench.report import table
+from srbench.analysis import table
+from srbench.analysis.table import decimals, rows, shown
 from srbench.report.printed import without_empty
-from srbench.report.table import decimals, rows, shown
 from srbench.report.terminal import show
 from srbench.store.records import Score
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_TORCH = """
 import runpy, sys
 sys.modules.update(dict.fromkeys(["torch", "diffusers", "hydra"]))
-runpy.run_module("srbench.report", run_name="__main__")
+runpy.run_module("srbench.cli.report", run_name="__main__")
 """
 
 

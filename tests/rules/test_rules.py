@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.registry import build
 from srbench.rules.always import Always
 from srbench.rules.base import replay
 from srbench.rules.boundary import Boundary

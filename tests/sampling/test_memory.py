@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from srbench.experiment import Denoiser, Method, Segment
+from srbench.config.experiment import Denoiser, Method, Segment
+from srbench.config.registry import build
 from srbench.families.base import State
-from srbench.registry import build
 from srbench.sampling.memory import StoredMemory
 from srbench.sampling.walk import Branch, Traveller, take_up
 from srbench.store.objects import STATE, Store

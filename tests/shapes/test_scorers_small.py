@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srbench import configs
-from srbench.experiment import Denoiser
+from srbench.config import yaml_files
+from srbench.config.experiment import Denoiser
+from srbench.config.registry import build
 from srbench.families.base import Text
-from srbench.registry import build
 from srbench.shapes.render import render
 from srbench.shapes.scorers import Totals, aggregate, score
 from srbench.shapes.world import Scene, scenes
@@ -26,7 +26,7 @@ CHOSEN: list[Scene] = [
 @pytest.fixture(scope="module")
 def small() -> Totals:
     """What the small model makes of the same captions."""
-    family = build("families", configs.read("family", "shapes") | {"device": "cpu"}, "family")
+    family = build("families", yaml_files.read("family", "shapes") | {"device": "cpu"}, "family")
     sampler, denoiser = family.open(), Denoiser(model="small")
     encoded = sampler.encode([*(s.caption for s in CHOSEN), ""])
     scored = []

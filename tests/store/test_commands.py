@@ -1,4 +1,4 @@
-"""`python -m srbench.store`: what a run stands on is found, moved, checked and cleaned up."""
+"""`srbench store`: what a run stands on is found, moved, checked and cleaned up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from srbench.cli.store import main
 from srbench.errors import UserError
-from srbench.store.__main__ import main
 from srbench.store.objects import STATE, VIDEO, Store, write_text
 from srbench.store.records import CellRecord, RunRecord, scan, write_cell, write_json
 

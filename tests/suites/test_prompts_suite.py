@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.registry import build
 from srbench.suites.prompts import Prompts
 
 

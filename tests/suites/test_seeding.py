@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srbench import configs, plan
 from srbench.__main__ import RUN_KEYS, compose, job
-from srbench.experiment import Experiment, check
-from srbench.registry import identity
+from srbench.config import yaml_files
+from srbench.config.experiment import Experiment, check
+from srbench.config.registry import identity
+from srbench.planning import plan
 from srbench.store.records import read_run
 from srbench.suites.base import Seeding
 from srbench.suites.prompts import Prompts
@@ -154,7 +155,7 @@ def test_a_file_of_prompts_counts_its_lines_that_are_prompts(tmp_path: Path):
 
 
 def test_the_leaderboards_preset_on_the_command_line():
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         words = ["+preset=vbench_leaderboard", "family=wan21_480p", "suite=vbench", "suite.subset=8"]
         plain = compose(hydra.compose("config", words))
     made = check({k: v for k, v in plain.items() if k not in RUN_KEYS})
@@ -165,7 +166,7 @@ def test_the_leaderboards_preset_on_the_command_line():
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_run_records_and_uses_them(tmp_path: Path, engine: str):
     """Two prompts with one text, and noises of their own; the same video where the noise is the same."""
-    with hydra.initialize_config_dir(str(configs.FOLDER), version_base=None):
+    with hydra.initialize_config_dir(str(yaml_files.FOLDER), version_base=None):
         words = ["method=[large,another_seed]", "family.steps=2", "suite.prompts=2", "suite.seeds=2"]
         words += ["metric=[]", f"engine={engine}", "engine.workers=1", f"results={tmp_path}", "name=trial"]
         plain, seeded = (

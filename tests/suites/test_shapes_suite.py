@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from srbench.config.registry import build
 from srbench.errors import UserError
-from srbench.registry import build
 from srbench.shapes.world import parse, scenes
 from srbench.suites.shapes import Shapes
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from srbench.config.experiment import digest
 from srbench.errors import UserError
-from srbench.experiment import digest
 from srbench.suites.vbench import DIMENSIONS, VBench
 
 # A list in VBench's format; its own is not ours to copy.
@@ -46,7 +46,7 @@ def test_without_the_list_a_plan_knows_how_many_and_a_run_is_refused() -> None:
     suite = VBench()
     if suite.mistakes():
         assert len(suite.list_prompts()) == 944
-        assert "srbench.vbench setup" in suite.mistakes()[0].do
+        assert "srbench vbench setup" in suite.mistakes()[0].do
 
 
 def test_extended_prompts_by_line_and_by_name(info: str, tmp_path: Path) -> None:

@@ -33,11 +33,11 @@ def test_without_it_the_sentence_has_the_command_and_the_cost(
 ) -> None:
     monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(tmp_path / "none"))
     told = environment.after(Path("results/x/y"))
-    assert "python -m srbench.vbench score results/x/y" in told
-    assert "python -m srbench.vbench setup" in told and "5.8 GB" in told
+    assert "srbench vbench score results/x/y" in told
+    assert "srbench vbench setup" in told and "5.8 GB" in told
     assert command.main(["check"]) == 2
     said = capsys.readouterr().err
-    assert "VBench's environment is not there" in said and "python -m srbench.vbench setup" in said
+    assert "VBench's environment is not there" in said and "srbench vbench setup" in said
 
 
 @pytest.mark.parametrize(("kind", "lines"), [("vbench", 1), ("shapes", 0)])

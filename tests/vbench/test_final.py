@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from srbench.analysis import table
 from srbench.errors import UserError
-from srbench.report import table
 from srbench.store.records import Score, read_run, read_run_record, write_cell, write_json
 from srbench.vbench import __main__ as command
 from srbench.vbench import export, final, foreign, run

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from srbench.analysis import table
 from srbench.errors import UserError
-from srbench.report import table
-from srbench.scoring import score_all
+from srbench.runtime.scoring import score_all
 from srbench.store.records import CellRecord, read_cell, read_run, write_cell, write_json
 from srbench.vbench import __main__ as command
 from srbench.vbench import final, run
@@ -286,7 +286,7 @@ def test_without_its_environment_nothing_is_begun(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SRBENCH_VBENCH_ENV", str(tmp_path / "none"))
-    with pytest.raises(UserError, match=r"srbench\.vbench setup"):
+    with pytest.raises(UserError, match=r"srbench vbench setup"):
         score(make_run(suite="shapes"), Options(), quiet)
 
 
@@ -330,7 +330,7 @@ def test_before_any_score_the_command_says_what_could_be_scored_and_how(
     folder = make_run(prompts=("a dog",))
     assert command.main(["final", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert f"nothing is scored yet of object_class, color: python -m srbench.vbench score {folder}" in said
+    assert f"nothing is scored yet of object_class, color: srbench vbench score {folder}" in said
 
 
 def test_a_resumed_run_keeps_what_vbench_scored(make_run: MakeRun, stand_in: StandIn) -> None:

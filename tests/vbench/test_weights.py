@@ -50,7 +50,7 @@ def test_once_placed_a_dimension_is_ready(tmp_path: Path) -> None:
 def test_the_sentence_names_the_file_its_place_and_the_command(tmp_path: Path) -> None:
     told = weights.lacking("motion_smoothness", tmp_path)
     assert str(tmp_path / "amt_model" / "amt-s.pth") in told
-    assert "MCG-NKU/AMT" in told and "python -m srbench.vbench weights" in told
+    assert "MCG-NKU/AMT" in told and "srbench vbench weights" in told
 
 
 def test_grits_dimensions_also_want_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

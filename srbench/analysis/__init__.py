@@ -1,0 +1,1 @@
+"""Statistics and tables of stored records; no torch."""

@@ -1,0 +1,1 @@
+"""The commands of the `srbench` program, one file each."""

@@ -1,0 +1,1 @@
+"""Typed experiments, plug-ins, YAML files and the command line."""

@@ -1,0 +1,1 @@
+"""The SRDiffusion paper: its numbers, tables, figures and claims beside a run."""

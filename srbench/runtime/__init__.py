@@ -1,0 +1,1 @@
+"""Running and scoring the cells of a run."""
