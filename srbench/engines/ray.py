@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from srbench.planning.plan import Unit
     from srbench.runtime.runner import Watch
 
+# Ray gives up a start after 30 seconds, which no setting changes; a busy machine may take longer.
+STARTS = 3
+
 
 @plugin
 class Ray:
@@ -91,18 +94,22 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run calls nobody
         # more workers than cores are allowed, as in a trial on a laptop
         cores = None if self.address else max((self.workers or 1) * self.threads, os.cpu_count() or 1)
-        try:
-            knock(self.address)
-            ray.init(
-                address=self.address or "local",
-                num_cpus=cores,
-                include_dashboard=None if self.address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except Exception as error:  # of all kinds: Ray raises a bare Exception after a slow start
-            said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise self._not_started(said) from error
+        for left in reversed(range(1 if self.address else STARTS)):
+            try:
+                knock(self.address)
+                ray.init(
+                    address=self.address or "local",
+                    num_cpus=cores,
+                    include_dashboard=None if self.address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+                return
+            except Exception as error:  # of all kinds: Ray raises a bare Exception after a slow start
+                ray.shutdown()
+                if not left:
+                    said = next(iter(str(error).splitlines()), type(error).__name__)
+                    raise self._not_started(said) from error
 
     def _not_started(self, said: str) -> UserError:
         """The mistake where Ray could not be joined or started; said: its own words."""
@@ -115,7 +122,7 @@ class Ray:
         return UserError(
             f"engine=ray: Ray did not start on this machine ({said})",
             "a Ray that starts in time; a busy machine may need longer",
-            "set RAY_raylet_start_wait_time_s=300 in the environment, or use engine=local",
+            "run the same command again when the machine is less busy, or use engine=local",
         )
 
     def _count(self, cpus: float, gpus: float) -> int:
