@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import hypothesis
 import pytest
 
 from tests.records import make, run_folder  # noqa: F401 (fixtures)
-
-# Ray gives its first process 30 seconds to start; a busy machine may take longer.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
 
 # A busy machine is slow in any single example, and slow at making examples.
 hypothesis.settings.register_profile(
